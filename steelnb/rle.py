@@ -1,0 +1,90 @@
+"""Run-length text of the Severstal labels ⇄ masks.  Taught in 01_data_exploration.
+
+A label such as ``"37607 3 37858 8"`` lists pairs *start length*: pixels are counted from 1, down the columns first
+(column-major), so on a 256-row image pixel 257 is the top of the second column. Runs are sorted and do not overlap.
+"""
+
+import numpy as np
+
+
+class RLEError(ValueError):
+    """Run-length text that cannot be a mask of the given image. The message names the row and the reason."""
+
+
+def runs(rle: str | float | None, size: int, row: str = "") -> tuple[np.ndarray, np.ndarray]:
+    """Starts (counted from 0) and lengths of the runs in `rle`, both int64 [R], checked against an image of `size` pixels.
+
+    Empty text, None and NaN (how pandas reads an empty cell) are a mask without runs. Raises RLEError, naming `row`.
+    """
+
+    def refuse(reason: str) -> RLEError:
+        return RLEError(f"{row or 'run-length text'}: {reason}")
+
+    if rle is None or rle == "" or rle != rle:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    if not isinstance(rle, str):
+        raise refuse(f"expected text, got {type(rle).__name__} {rle!r}")
+    numbers = rle.split()
+    if not (digits := "".join(numbers)).isdigit() or not digits.isascii():
+        bad = next((n for n in numbers if not (n.isascii() and n.isdigit())), rle)
+        raise refuse(f"{bad[:20]!r} is not a positive whole number")
+    if len(numbers) % 2:
+        raise refuse(f"{len(numbers)} numbers, an odd count: they must be pairs of start and length")
+    if max(map(len, numbers)) > 18:
+        raise refuse(f"a number of {max(map(len, numbers))} digits runs past the image of {size} pixels")
+    pairs = np.fromstring(rle, np.int64, sep=" ").reshape(-1, 2)
+    starts, lengths = pairs[:, 0] - 1, pairs[:, 1]
+    if starts.min() < 0:
+        raise refuse("a start of 0: pixels are counted from 1")
+    if lengths.min() < 1:
+        raise refuse("a run of length 0")
+    ends = starts + lengths
+    if len(starts) > 1 and (starts[1:] < ends[:-1]).any():
+        at = int((starts[1:] < ends[:-1]).argmax()) + 1
+        problem = "is not sorted: it starts before" if starts[at] < starts[at - 1] else "overlaps"
+        raise refuse(f"run {at + 1} (start {starts[at] + 1}) {problem} the run before it")
+    if ends[-1] > size:
+        raise refuse(f"the last run ends at pixel {ends[-1]}, past the image of {size} pixels")
+    return starts, lengths
+
+
+def decode(rle: str | float | None, shape: tuple[int, int] = (256, 1600), row: str = "") -> np.ndarray:
+    """The mask, bool [H, W], of run-length text for an image of `shape` (H, W) in pixels.
+
+    The array is column-major in memory, as the text is: `encode` reads it back without a copy.
+    Raises RLEError naming `row` where the text is no mask of that shape.
+    """
+    height, width = shape
+    starts, lengths = runs(rle, height * width, row)
+    boundaries = np.empty(2 * len(starts) + 2, np.int64)  # 0, start, end, start, end, …, size
+    boundaries[0], boundaries[-1] = 0, height * width
+    boundaries[1:-1:2] = starts
+    boundaries[2:-1:2] = starts + lengths
+    values = np.zeros(len(boundaries) - 1, bool)
+    values[1::2] = True
+    return np.repeat(values, np.diff(boundaries)).reshape(width, height).T
+
+
+def encode(mask: np.ndarray) -> str:
+    """The run-length text of a mask, bool or 0/1 of any dtype, [H, W]; an empty mask gives ``""``.
+
+    Raises RLEError for another number of axes and for values besides 0 and 1 (a 0/255 mask would hide a mistake).
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 2:
+        raise RLEError(f"a mask has two axes [H, W], got shape {mask.shape}")
+    if mask.dtype != bool:
+        if not np.isin(mask, (0, 1)).all():
+            raise RLEError(f"a mask holds 0 and 1 only, got values up to {mask.max()}: compare first, e.g. `mask > 0`")
+        mask = mask.astype(bool)
+    pixels = np.zeros(mask.size + 2, bool)  # background before the first pixel and after the last
+    pixels[1:-1] = mask.ravel(order="F")
+    edges = np.flatnonzero(pixels[1:] != pixels[:-1])
+    edges[1::2] -= edges[::2]  # ends become lengths
+    edges[::2] += 1  # counted from 1
+    return " ".join(map(str, edges.tolist()))
+
+
+def area(rle: str | float | None) -> int:
+    """Number of pixels in run-length text, without making the mask. Raises RLEError."""
+    return int(runs(rle, np.iinfo(np.int64).max)[1].sum())

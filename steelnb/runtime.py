@@ -1,0 +1,94 @@
+"""Where the code runs: Colab, Kaggle or a local machine; which device and precision; which profile; which folders.
+
+Taught in 00_start_here. Environment variables: ``STEELNB_PROFILE`` (smoke or full), ``STEELNB_DATA`` (a data set),
+``STEELNB_HOME`` (where caches and runs are kept).
+"""
+
+import contextlib
+import importlib.util
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+PROFILES = ("smoke", "full")
+COLAB_GPU = "Runtime → Change runtime type → Hardware accelerator: T4 GPU → Save"
+
+
+def where() -> str:
+    """"colab", "kaggle" or "local"."""
+    if os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
+        return "kaggle"
+    if os.environ.get("COLAB_RELEASE_TAG") or _has("google.colab"):
+        return "colab"
+    return "local"
+
+
+def device() -> torch.device:
+    """The best device at hand: CUDA, then Apple's MPS, then the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def profile() -> str:
+    """"smoke" (seconds on a CPU) or "full" (a GPU): ``STEELNB_PROFILE``, else full where there is a CUDA device.
+
+    Raises ValueError for any other name.
+    """
+    chosen = os.environ.get("STEELNB_PROFILE", "").strip().lower() or ("full" if device().type == "cuda" else "smoke")
+    if chosen not in PROFILES:
+        raise ValueError(f"STEELNB_PROFILE is {chosen!r}; it can be {' or '.join(PROFILES)}")
+    return chosen
+
+
+def autocast(on: torch.device) -> contextlib.AbstractContextManager:
+    """Mixed precision where the device gains by it (bfloat16 on CUDA cards that have it), else nothing.
+
+    Losses sum in float32 either way.
+    """
+    if on.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.autocast("cuda", torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def home() -> Path:
+    """The folder for caches and runs: ``STEELNB_HOME``, Kaggle's working folder, else ``~/.cache/steelnb``."""
+    if chosen := os.environ.get("STEELNB_HOME"):
+        return Path(chosen).expanduser()
+    if where() == "kaggle":
+        return Path("/kaggle/working/steelnb")
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "steelnb"
+
+
+def cache_folder() -> Path:
+    """Where data made or decoded once is kept; may be deleted at any time."""
+    return home() / "cache"
+
+
+def runs_folder() -> Path:
+    """Where notebooks keep their trained runs."""
+    return home() / "runs"
+
+
+def describe() -> str:
+    """Machine, device, profile and versions in two lines; on Colab without a GPU also where to switch one on."""
+    on = device()
+    chip = torch.cuda.get_device_name() if on.type == "cuda" else f"{torch.get_num_threads()} threads"
+    lines = [
+        f"{where()} · {on.type} ({chip}) · profile {profile()}",
+        f"Python {platform.python_version()} · torch {torch.__version__}",
+    ]
+    if where() == "colab" and on.type == "cpu":
+        lines.append(f"No GPU: the smoke profile goes on. For a GPU: {COLAB_GPU}")
+    return "\n".join(lines)
+
+
+def _has(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its parent package is missing
+        return False
