@@ -1,0 +1,149 @@
+"""`python -m steelnb sample | train | predict | evaluate`: the library from a terminal."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import steelnb
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns 0, 1 for an input that cannot be used (one line on stderr), 130 after Ctrl-C."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except (ValueError, OSError, RuntimeError) as error:
+        if options.debug:
+            raise
+        print(f"steelnb {options.name}: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"steelnb {options.name}: stopped", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, documented by its --help."""
+    top = argparse.ArgumentParser("steelnb", description=steelnb.__doc__)
+    top.add_argument("--version", action="version", version=steelnb.__version__)
+    commands = top.add_subparsers(dest="name", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable, summary: str) -> Callable:
+        sub = commands.add_parser(name, help=summary, description=summary)
+        sub.set_defaults(command=run)
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        sub.add_argument("--quiet", action="store_true", help="no progress bar")
+        return sub.add_argument
+
+    add = command("sample", sample, "Make a set of synthetic steel images with masks, in Severstal's layout.")
+    add("out", metavar="OUT", type=Path, help="folder to make")
+    add("--images", type=_at_least_one, default=64, metavar="N", help="how many images (default 64)")
+    add("--seed", type=int, default=0, metavar="S", help="other seed, other steel (default 0)")
+    add("--form", choices=("now", "2019"), default="now", help="which form of train.csv (default now)")
+    add("--size", type=_size, default=(256, 1600), metavar="HxW", help="pixels (default 256x1600)")
+
+    add = command("train", train, "Train a network; leaves RUN/weights.safetensors.")
+    _data(add)
+    add("--run", type=Path, required=True, metavar="RUN", help="folder to make for this run")
+    add("--recipe", default="smoke", metavar="NAME", help="smoke (default; minutes on a CPU) or original (wants a GPU)")
+    length = add.__self__.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=_at_least_one, metavar="N", help="instead of the recipe's number")
+    length.add_argument("--steps", type=_at_least_one, metavar="N", help="stop after N optimizer steps")
+    add("--seed", type=int, default=0, metavar="S", help="split, first weights and order (default 0)")
+    add("--per-class", action="store_true", help="a mask a class instead of one for all defects")
+
+    add = command("predict", predict, "Segment images; leaves masks, overlays and predictions.csv in OUT.")
+    add("--weights", type=Path, required=True, metavar="W", help="weights.safetensors, or the run folder it is in")
+    add("--out", type=Path, required=True, metavar="OUT", help="folder for what is written")
+    add("--tile", type=_at_least_one, metavar="PIXELS", help="side of a tile; smaller takes less memory")
+    add("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
+
+    add = command("evaluate", evaluate, "Score a network on labelled images.")
+    _data(add)
+    add("--weights", type=Path, required=True, metavar="W", help="weights.safetensors, or the run folder it is in")
+    add("--part", choices=("validation", "train", "all"), help="default: validation on the data it was trained on, "
+        "all on other data")
+    add("--json", action="store_true", help="print JSON instead of a table")
+    return top
+
+
+def sample(options: argparse.Namespace) -> int:
+    from steelnb import synthetic
+
+    folder = synthetic.write(
+        options.out, options.images, seed=options.seed, shape=options.size, form=options.form,
+        progress=not options.quiet,
+    )  # fmt: skip
+    print(f"{options.images} images of synthetic steel in {folder}")
+    return 0
+
+
+def train(options: argparse.Namespace) -> int:
+    from steelnb import locate, runtime, training
+    from steelnb.recipes import RECIPES
+
+    if options.recipe not in RECIPES:
+        raise ValueError(f"no recipe {options.recipe!r}; there are {', '.join(RECIPES)}")
+    data = locate.find(options.data, progress=not options.quiet)
+    print(data.describe(), runtime.describe(), sep="\n")
+    recipe = RECIPES[options.recipe].changed(per_class=options.per_class)
+    training.train(
+        data, options.run, recipe, epochs=options.epochs, steps=options.steps, seed=options.seed,
+        progress=not options.quiet and sys.stderr.isatty(),
+    )  # fmt: skip
+    print(f"weights of the best epoch: {options.run / 'weights.safetensors'}")
+    return 0
+
+
+def predict(options: argparse.Namespace) -> int:
+    from steelnb import runtime, weights
+    from steelnb.predict import predict_files
+
+    trained = weights.load(options.weights, runtime.device())
+    outcome = predict_files(trained, options.images, options.out, tile=options.tile, progress=not options.quiet)
+    for stem, share in outcome.written.items():
+        print(f"{stem}: {share:.2%} of the pixels are defect" if share else f"{stem}: no defect")
+    for reason in outcome.failed.values():
+        print(f"steelnb predict: {reason}", file=sys.stderr)
+    print(f"{len(outcome.written)} images segmented into {options.out}")
+    return 1 if outcome.failed else 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    from steelnb import locate, runtime, weights
+    from steelnb.evaluate import evaluate_trained, table
+
+    trained = weights.load(options.weights, runtime.device())
+    data = locate.find(options.data, progress=not options.quiet)
+    part, scores = evaluate_trained(trained, data, options.part, progress=not options.quiet)
+    if options.json:
+        print(json.dumps({"data": data.name, "part": part, "scores": scores}))
+    else:
+        print(f"{data.name}, {part}\n{table(scores)}")
+    return 0
+
+
+def _data(add: Callable) -> None:
+    add("--data", metavar="D", help="folder of a data set, `kaggle`, or `synthetic`; default: STEELNB_DATA, Kaggle's "
+        "input, else synthetic")
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        height, width = map(int, text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 256x1600") from None
+    return height, width
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,371 @@
+"""Read a data set of steel images and defect masks, and refuse what cannot be right.  Taught in 01_data_exploration.
+
+Two layouts, told apart by what lies in the folder, or in a folder one level down:
+
+- **Severstal**: ``train.csv`` beside ``train_images/``. Columns ``ImageId,ClassId,EncodedPixels`` (now: an image
+  without a row is clean) or ``ImageId_ClassId,EncodedPixels`` (2019: an image is clean when all its rows are empty).
+- **Image and mask folder**: ``images/`` beside ``masks/``, a mask having its image's stem (``a.bmp`` and ``a.png``).
+  Mask values {0, 255} or {0, 1} are one class, other values up to 32 are class ids, anything else is refused.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from io import StringIO
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from steelnb import rle
+
+SEVERSTAL_CLASSES = (1, 2, 3, 4)
+LARGEST_CLASS_ID = 32  # above it, values in a mask are more likely gray levels than classes
+SUFFIXES = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+FORMS = {"now": ("ImageId", "ClassId", "EncodedPixels"), "2019": ("ImageId_ClassId", "EncodedPixels")}
+EXIF_ORIENTATION = 0x0112
+
+
+class DataError(ValueError):
+    """A data set that cannot be used: the message says what is wrong, in which file and row, and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class SteelData:
+    """Images of steel with their masks, checked; pixels are read when asked for.  Taught in 01_data_exploration.
+
+    `images`: one row an image, sorted by ImageId: ImageId, path, format (of the content: JPEG, PNG, …), height, width
+    (pixels), classes (tuple of the ids present; empty: clean), masks (how many rows it has).
+    `rows`: one row a mask that is not empty, in the file's order: ImageId, ClassId (int), EncodedPixels (run-length
+    text), area (pixels).
+    """
+
+    name: str
+    folder: Path
+    images: pd.DataFrame
+    rows: pd.DataFrame
+    classes: tuple[int, ...]
+    layout: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def _by_id(self) -> dict:
+        return {i.ImageId: i for i in self.images.itertuples(index=False)}
+
+    @cached_property
+    def _labels(self) -> dict[str, list[tuple[int, str]]]:
+        labels: dict[str, list[tuple[int, str]]] = {}
+        for image_id, class_id, text in zip(*(self.rows[c] for c in FORMS["now"]), strict=True):
+            labels.setdefault(image_id, []).append((int(class_id), text))
+        return labels
+
+    def _entry(self, image_id: str):
+        if image_id not in self._by_id:
+            raise DataError(f"no image {image_id!r} in {self.name} ({len(self)} images in {self.folder})")
+        return self._by_id[image_id]
+
+    def image(self, image_id: str) -> np.ndarray:
+        """The image as gray values, uint8 [H, W], 0.299 R + 0.587 G + 0.114 B.
+
+        Raises DataError for an unknown id and for a file that does not decode or has changed its size since `read`.
+        """
+        entry = self._entry(image_id)
+        with _opened(entry.path) as picture:
+            gray = np.array(picture.convert("L"))
+        if gray.shape != (entry.height, entry.width):
+            raise DataError(f"{entry.path}: now {_size(*gray.shape)}, was {_size(entry.height, entry.width)} when the "
+                            "data set was read; read it again")
+        return gray
+
+    def masks(self, image_id: str) -> np.ndarray:
+        """The masks of all classes, bool [K, H, W], in the order of `self.classes`. Raises DataError: unknown id."""
+        entry = self._entry(image_id)
+        masks = np.zeros((len(self.classes), entry.height, entry.width), bool)
+        for class_id, text in self._labels.get(image_id, ()):
+            masks[self.classes.index(class_id)] = rle.decode(text, (entry.height, entry.width), image_id)
+        return masks
+
+    def mask(self, image_id: str) -> np.ndarray:
+        """The union of the masks of all classes, bool [H, W]. Raises DataError for an unknown id."""
+        return self.masks(image_id).any(axis=0)
+
+    def subset(self, image_ids: Iterable[str]) -> "SteelData":
+        """The data set of these images only, same classes. Raises DataError for an unknown id."""
+        ids = {self._entry(i).ImageId for i in image_ids}
+        images, rows = (t[t["ImageId"].isin(ids)].reset_index(drop=True) for t in (self.images, self.rows))
+        return replace(self, images=images, rows=rows)
+
+    def fingerprint(self) -> str:
+        """SHA-256, hex, of ids, sizes and labels in their order: equal for equal data wherever the folder lies."""
+        digest = hashlib.sha256()
+        for table, columns in ((self.images, ("ImageId", "height", "width")), (self.rows, FORMS["now"])):
+            for row in zip(*(table[c] for c in columns), strict=True):
+                digest.update("\t".join(map(str, row)).encode() + b"\n")
+            digest.update(b"\n")
+        return digest.hexdigest()
+
+    def describe(self) -> str:
+        """What was found, for people: counts, sizes, classes, formats, notes. Folders by name, never by full path."""
+        images = self.images
+        share = self.rows["area"].sum() / max((images["height"] * images["width"]).sum(), 1)
+        clean = int((images["masks"] == 0).sum())
+        sizes = Counter(map(_size, images["height"], images["width"])).most_common()
+        shown = sizes[0][0] if len(sizes) == 1 else f"{len(sizes)} sizes, {_names(f'{n} of {s}' for s, n in sizes)}"
+        per_class = ", ".join(f"{c} in {sum(c in found for found in images['classes'])}" for c in self.classes)
+        formats = ", ".join(f"{n} {f}" for f, n in sorted(Counter(images["format"]).items()))
+        posing = sum(f == "PNG" and str(p).lower().endswith((".jpg", ".jpeg"))
+                     for f, p in zip(images["format"], images["path"], strict=True))
+        return "\n  ".join([
+            f"{self.name}: {len(self)} images ({shown}), {clean} clean, {len(self) - clean} with defects",
+            f"classes: {per_class} images; {len(self.rows)} masks, {share:.2%} of all pixels",
+            f"files: {formats}" + (f" ({posing} PNG under a .jpg name)" if posing else ""),
+            f"folder {self.folder.name!r}: {self.layout}",
+            *self.notes,
+        ])
+
+
+def read(folder: str | Path, *, masks: str | Path | None = None, skip_missing: bool = False,
+         progress: bool = False) -> SteelData:
+    """Tell the layout of `folder`, read its labels and image headers, and check them.  Taught in 01_data_exploration.
+
+    `masks` names a mask folder elsewhere; the images are then in `folder`/images, or in `folder` itself.
+    `skip_missing` leaves out what has no counterpart (a label without image, an image without label) and says so in
+    `describe()`; otherwise that is an error, as is everything else that could become a wrong mask. Whether an image
+    decodes to its end shows only when `SteelData.image` reads it. Raises DataError.
+    """
+    folder = Path(folder).expanduser().absolute()
+    if not folder.is_dir():
+        problem = "is a file; unpack it first, and name the folder" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {problem}")
+    if masks is not None:
+        images = folder / "images" if (folder / "images").is_dir() else folder
+        return _read_pairs(folder, images, Path(masks).expanduser().absolute(), skip_missing, progress)
+    inside = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    for roots in ([folder], [p for p in inside if p.is_dir()]):
+        severstal = [r for r in roots if (r / "train.csv").is_file() and (r / "train_images").is_dir()]
+        pairs = [r for r in roots if (r / "images").is_dir() and (r / "masks").is_dir() and r not in severstal]
+        if len(severstal + pairs) > 1:
+            raise DataError(f"{folder}: several data sets, {_names(r.name for r in severstal + pairs)}; name one")
+        if severstal:
+            return _read_severstal(severstal[0], skip_missing, progress)
+        if pairs:
+            return _read_pairs(pairs[0], pairs[0] / "images", pairs[0] / "masks", skip_missing, progress)
+    found = _names((p.name + "/" * p.is_dir() for p in inside), 8) or "nothing"
+    raise DataError(f"{folder}: no data set. Looked for train.csv beside train_images/ (Severstal), or images/ beside "
+                    f"masks/, here and one level down; found {found}")
+
+
+def _read_severstal(folder: Path, skip_missing: bool, progress: bool) -> SteelData:
+    csv, notes = folder / "train.csv", []
+    table, form = _read_table(csv)
+    paths = {p.name: p for p in _image_files(folder / "train_images")}
+    absent = table[~table["ImageId"].isin(paths)]
+    if len(absent):
+        what = f"{absent['ImageId'].nunique()} images listed but absent from train_images/, {_names(absent['ImageId'])}"
+        if not skip_missing:
+            raise DataError(f"{csv}, line {absent['line'].iloc[0]}: {what}. Fetch them, or leave their rows out with "
+                            "skip_missing=True")
+        notes.append(f"left out: {what}")
+        table = table[table["ImageId"].isin(paths)]
+    if form == "2019" and (unlisted := sorted(set(paths) - set(table["ImageId"]))):
+        what = f"{len(unlisted)} images without a row in train.csv, {_names(unlisted)}"
+        if not skip_missing:
+            raise DataError(f"{folder / 'train_images'}: {what}: in the 2019 form clean images have rows too. Complete "
+                            "the file, or leave these images out with skip_missing=True")
+        notes.append(f"left out: {what}")
+        paths = {name: path for name, path in paths.items() if name not in unlisted}
+    images = _headers(paths.values(), progress)
+    rows = table[table["EncodedPixels"] != ""].merge(images[["ImageId", "height", "width"]], on="ImageId", how="left")
+    sizes = Counter(zip(rows["height"], rows["width"], strict=True)).most_common()
+    areas = []
+    for row in rows.itertuples():
+        where = f"{csv}, line {row.line}, image {row.ImageId}"
+        if (row.height, row.width) != sizes[0][0]:
+            # A label counts the pixels of the image it was drawn on: on a resized one it would be another mask.
+            raise DataError(f"{where}: the image is {_size(row.height, row.width)}, the others {_size(*sizes[0][0])}. "
+                            "Restore its size, or use images/ and masks/ for images of several sizes")
+        try:
+            areas.append(int(rle.runs(row.EncodedPixels, row.height * row.width, where)[1].sum()))
+        except rle.RLEError as error:
+            raise DataError(f"{error}. The image is {_size(row.height, row.width)}") from error
+    rows = rows[list(FORMS["now"])].assign(ClassId=rows["ClassId"].astype(int), area=np.array(areas, int))
+    layout = f"train.csv ({','.join(FORMS[form])}) beside train_images/"
+    return _assemble("severstal", folder, images, rows, SEVERSTAL_CLASSES, layout, notes)
+
+
+def _read_table(csv: Path) -> tuple[pd.DataFrame, str]:
+    """The label rows (line, ImageId, ClassId, EncodedPixels), checked by themselves, and the form they came in."""
+    try:
+        text = csv.read_text("utf-8-sig")
+        table = pd.read_csv(StringIO(text), dtype=str, na_filter=False, skip_blank_lines=False, index_col=False)
+    except (ValueError, OSError) as error:  # pandas' parser errors and undecodable text are ValueErrors
+        raise DataError(f"{csv}: not a readable table ({str(error).strip()}); fetch the file again") from error
+    header, *lines = text.splitlines()
+    for number, line in enumerate(lines, 2):
+        if line.strip() and line.count(",") < header.count(","):  # pandas fills it up: a label cut off would be "clean"
+            raise DataError(f"{csv}, line {number}: fewer fields than the header; fetch the file again")
+    table = table.rename(columns=str.strip).assign(line=range(2, len(table) + 2))
+    form = next((f for f, columns in FORMS.items() if {*columns} <= {*table.columns}), None)
+    if form is None:
+        raise DataError(f"{csv}, line 1: columns {', '.join(table.columns[:-1])}; expected "
+                        f"{' or '.join(','.join(c) for c in FORMS.values())}")
+    table = table[["line", *FORMS[form]]].apply(lambda c: c if c.name == "line" else c.str.strip())
+    table = table[(table[list(FORMS[form])] != "").any(axis=1)].copy()  # without blank lines
+    if table.empty:
+        raise DataError(f"{csv}: no rows below the header, so no defect is labelled; fetch the file again")
+    if form == "2019":
+        table[["ImageId", "ClassId"]] = table["ImageId_ClassId"].str.extract(r"^(.*)_([^_]*)$", expand=True).fillna("")
+
+    def refuse(bad: pd.Series, problem: str) -> None:
+        if bad.any():
+            row = table[bad].iloc[0]
+            raise DataError(f"{csv}, line {row['line']}: " + problem.format(**row))
+
+    refuse(table["ImageId"].map(lambda i: PureWindowsPath(i).name != i or i in ("", ".", "..") or "\0" in i),
+           "ImageId {ImageId!r} is not a plain file name; name a file of train_images/")
+    clean = (table["ClassId"] == "") & (table["EncodedPixels"] == "") & (form == "now")  # a clean image spelled out
+    refuse(~clean & ~table["ClassId"].str.fullmatch(r"[0-9]{1,9}(\.0+)?"),
+           "class id {ClassId!r} is not a whole number; write one of 1, 2, 3, 4")
+    table["ClassId"] = table["ClassId"].where(~clean, "0").str.replace(r"\.0+$", "", regex=True).astype(int)
+    refuse(~clean & ~table["ClassId"].isin(SEVERSTAL_CLASSES), "unknown class id {ClassId}; the classes are 1, 2, 3, 4")
+    refuse(table.duplicated(["ImageId", "ClassId"]),
+           "a second row for image {ImageId}, class {ClassId}; keep one, with the runs of both")
+    return table[["line", *FORMS["now"]]], form
+
+
+def _read_pairs(folder: Path, images: Path, masks: Path, skip_missing: bool, progress: bool) -> SteelData:
+    pictures, labels, notes = _by_stem(images), _by_stem(masks), []
+    sides = ((pictures, labels, "images without a mask"), (labels, pictures, "masks without an image"))
+    for these, others, what in sides:
+        if lone := sorted(these[stem].name for stem in these.keys() - others.keys()):
+            if not skip_missing:
+                raise DataError(f"{folder}: {len(lone)} {what} of the same stem, {_names(lone)}. Add what is missing "
+                                "(a clean image has an all-zero mask), or leave them out with skip_missing=True")
+            notes.append(f"left out: {len(lone)} {what}, {_names(lone)}")
+    label_of = {pictures[stem].name: labels[stem] for stem in pictures.keys() & labels.keys()}
+    headers = _headers([images / name for name in label_of], progress)
+    rows, first = [], {}  # first: the first file in which a value was met
+    for entry in tqdm(headers.itertuples(), "masks", len(headers), unit="file", disable=not progress):
+        path = label_of[entry.ImageId]
+        values = _mask_values(path)
+        if values.shape != (entry.height, entry.width):
+            raise DataError(f"{path}: the mask is {_size(*values.shape)}, its image {entry.ImageId} is "
+                            f"{_size(entry.height, entry.width)}; export it at the image's size")
+        for value in np.flatnonzero(np.bincount(values.ravel())).tolist():
+            first.setdefault(value, path)
+            if value:
+                defect = values == value
+                rows.append((entry.ImageId, 1 if value == 255 else value, rle.encode(defect), int(defect.sum())))
+    last = max((v for v in first if v != 255), default=0)  # the largest class id
+    if 255 in first and last > 1:
+        raise DataError(f"{first[255]} holds 0 and 255, {first[last]} class id {last}: two meanings in one folder; "
+                        "write class ids in every mask")
+    table = pd.DataFrame(rows, columns=[*FORMS["now"], "area"])
+    meaning = "0/255" if 255 in first else "0/1" if last < 2 else "of class ids"
+    return _assemble("image and mask folder", folder, headers, table, tuple(range(1, max(last, 1) + 1)),
+                     f"{images.name}/ beside {masks.name}/, masks {meaning}", notes)
+
+
+def _mask_values(path: Path) -> np.ndarray:
+    """The values of a mask file, uint8 [H, W]: {0, 255}, or class ids up to LARGEST_CLASS_ID."""
+    with _opened(path) as picture:
+        if picture.format == "JPEG":
+            raise DataError(f"{path}: a JPEG mask: compression changes values along every edge; export it as PNG")
+        values, bands = np.asarray(picture), picture.getbands()
+        if picture.mode == "P":  # gray palettes show values, coloured ones class ids (the palette's indices)
+            used = np.unique(values)
+            palette = np.array(picture.getpalette("RGB")).reshape(-1, 3)[used]
+            if (palette == palette[:, :1]).all():
+                values = np.asarray(picture.convert("L"))
+            elif used[0] == 0 and palette[0].any():
+                raise DataError(f"{path}: index 0 of its palette is not black, so not background; export class ids")
+    if bands[-1] == "A":
+        if (values[..., -1] < 255).any():
+            raise DataError(f"{path}: a mask with transparency; export it as gray values without alpha")
+        values = values[..., :-1]
+    if values.ndim == 3:
+        if (values != values[..., :1]).any():
+            raise DataError(f"{path}: a coloured mask; export gray values: 0 and 255, or class ids")
+        values = values[..., 0]
+    small = values.dtype == np.uint8  # counting is faster than sorting
+    found = np.flatnonzero(np.bincount(values.ravel(), minlength=256)) if small else np.unique(values)
+    if not {*found.tolist()} <= {0, 255} and not {*found.tolist()} <= {*range(LARGEST_CLASS_ID + 1)}:
+        raise DataError(f"{path}: mask values {_names(found.tolist(), 8)}; a mask holds 0 and 255, or class ids up to "
+                        f"{LARGEST_CLASS_ID} (0: no defect)")
+    return values.astype(np.uint8)
+
+
+def _assemble(name, folder, images, rows, classes, layout, notes) -> SteelData:
+    """Note for each image which classes it shows and how many masks it has."""
+    found = rows.groupby("ImageId")["ClassId"].agg(lambda ids: tuple(sorted(int(i) for i in ids))).to_dict()
+    present = [found.get(i, ()) for i in images["ImageId"]]
+    images = images.assign(classes=pd.Series(present, dtype=object), masks=[len(p) for p in present])
+    return SteelData(name, folder, images, rows, classes, layout, tuple(notes))
+
+
+def _headers(paths: Iterable[Path], progress: bool) -> pd.DataFrame:
+    """ImageId, path, format, height, width of image files, sorted by ImageId; the pixels are not decoded."""
+    entries = []
+    for path in tqdm(sorted(paths, key=lambda p: p.name), "images", unit="file", disable=not progress):
+        with _opened(path) as picture:
+            if picture.mode.startswith(("I", "F")):  # Pillow would clip them to white
+                raise DataError(f"{path}: more than 8 bits a pixel (mode {picture.mode}); scale it to 0–255 first")
+            if "exif" in picture.info and picture.getexif().get(EXIF_ORIENTATION, 1) != 1:
+                raise DataError(f"{path}: turned by its EXIF orientation, so a mask may not lie on it; save it upright")
+            entries.append((path.name, path, picture.format, picture.height, picture.width))
+    if not entries:
+        raise DataError("no image has a label, so nothing is left to read")
+    return pd.DataFrame(entries, columns=["ImageId", "path", "format", "height", "width"])
+
+
+@contextmanager
+def _opened(path: Path):
+    """The file as a Pillow image, its format told by its content; what goes wrong is a DataError naming the file."""
+    try:
+        with Image.open(path) as picture:
+            if picture.format in ("TIFF", "GIF") and picture.n_frames > 1:
+                raise DataError(f"{path}: {picture.n_frames} pages; save the one that is meant as a file of its own")
+            yield picture
+    except (DataError, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{path}: {error} Cut the strip into pieces, or, if you trust the file, raise "
+                        "PIL.Image.MAX_IMAGE_PIXELS before reading") from error
+    except Exception as error:  # on broken bytes Pillow raises OSError, SyntaxError, struct.error, zlib.error …
+        size = f"{path.stat().st_size} bytes" if path.is_file() else "gone"
+        raise DataError(f"{path} ({size}): not a readable image: {error}. Fetch it again, or remove it") from error
+
+
+def _image_files(folder: Path) -> list[Path]:
+    files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    if not files:
+        raise DataError(f"{folder}: no image files ({' '.join(sorted(SUFFIXES))})")
+    return sorted(files)
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    by_stem: dict[str, Path] = {}
+    for path in _image_files(folder):
+        if path.stem in by_stem:
+            raise DataError(f"{folder}: {by_stem[path.stem].name} and {path.name} have one stem; rename or remove one")
+        by_stem[path.stem] = path
+    return by_stem
+
+
+def _names(items: Iterable, most: int = 3) -> str:
+    items = [str(i) for i in dict.fromkeys(items)]
+    return ", ".join(items[:most]) + ("" if len(items) <= most else f", … ({len(items) - most} more)")
+
+
+def _size(height: int, width: int) -> str:
+    return f"{height}×{width}"

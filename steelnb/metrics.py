@@ -1,0 +1,125 @@
+"""Dice, IoU and the rest, with the convention for empty masks always said.  Taught in 03_unet.
+
+Predictions and masks are bool [N, K, H, W] (or anything that compares to such a tensor), K masks an image. Averages
+are over (image, class) pairs. `empty` says what a pair with an empty mask contributes:
+
+- "one": 1 where the prediction is empty too, else 0 (Kaggle, and the original up to its smoothing);
+- "skip": nothing, so only pairs with a defect count: the stricter figure, and the one to compare networks by;
+- "zero": 0 (scikit-learn's ``zero_division=0``).
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+EMPTY = ("one", "skip", "zero")
+
+
+def counts(prediction: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels in (both, the prediction, the mask) for every image and class: three int64 [N, K] on the CPU.
+
+    Raises ValueError where shapes differ or values are not bool: a threshold is the caller's to choose.
+    """
+    prediction, mask = torch.as_tensor(prediction), torch.as_tensor(mask)
+    if prediction.shape != mask.shape or prediction.ndim != 4:
+        raise ValueError(f"both are [N, K, H, W], got {list(prediction.shape)} and {list(mask.shape)}")
+    if prediction.dtype != torch.bool or mask.dtype != torch.bool:
+        raise ValueError(f"both are bool, got {prediction.dtype} and {mask.dtype}: compare first, e.g. `logits > 0`")
+    axes = (2, 3)
+    both, predicted, true = (prediction & mask).sum(axes), prediction.sum(axes), mask.sum(axes)
+    return both.cpu(), predicted.cpu(), true.cpu()  # a few numbers; not every device has the float64 of the ratios
+
+
+def dice(prediction: Tensor, mask: Tensor, *, empty: str) -> Tensor:
+    """2|P∩T| / (|P| + |T|) in 0…1 for every image and class, float64 [N, K]; NaN where `empty` is "skip" and T is."""
+    both, predicted, true = counts(prediction, mask)
+    return _settle(2 * both.double() / (predicted + true), predicted, true, empty)
+
+
+def iou(prediction: Tensor, mask: Tensor, *, empty: str) -> Tensor:
+    """|P∩T| / |P∪T| in 0…1 for every image and class, float64 [N, K]; NaN where `empty` is "skip" and T is."""
+    both, predicted, true = counts(prediction, mask)
+    return _settle(both.double() / (predicted + true - both), predicted, true, empty)
+
+
+def kaggle_dice(prediction: Tensor, mask: Tensor) -> float:
+    """Kaggle's score for Severstal: mean Dice over (image, class) pairs, empty against empty 1. K is 4 there."""
+    return dice(prediction, mask, empty="one").mean().item()
+
+
+def original_accuracy(probabilities: Tensor, mask: Tensor, smooth: float = 1e-4) -> float:
+    """The original's "accuracy": hard Dice at p ≥ 0.5, (2·I + 1e-4) / (P + T + 1e-4) per image, mean over the batch."""
+    both, predicted, true = counts(probabilities >= 0.5, torch.as_tensor(mask).bool())
+    return ((2 * both.double() + smooth) / (predicted + true + smooth)).mean().item()
+
+
+@dataclass
+class Streaming:
+    """Scores over any number of batches in constant memory: `update` with each, then `scores`."""
+
+    pairs: int = 0  # (image, class) pairs seen
+    defective: int = 0  # pairs whose mask is not empty
+    alarms: int = 0  # pairs with an empty mask and a prediction that is not
+    dice_sum: float = 0.0  # over defective pairs
+    iou_sum: float = 0.0
+    both: int = 0  # pixels in prediction and mask, over all pairs
+    predicted: int = 0
+    true: int = 0
+    pixels: int = 0
+
+    def update(self, prediction: Tensor, mask: Tensor) -> None:
+        """Adds a batch, bool [N, K, H, W] each."""
+        both, predicted, true = counts(prediction, mask)
+        has_defect = true > 0
+        self.pairs += true.numel()
+        self.defective += int(has_defect.sum())
+        self.alarms += int(((predicted > 0) & ~has_defect).sum())
+        self.dice_sum += (2 * both.double() / (predicted + true))[has_defect].sum().item()
+        self.iou_sum += (both.double() / (predicted + true - both))[has_defect].sum().item()
+        self.both += int(both.sum())
+        self.predicted += int(predicted.sum())
+        self.true += int(true.sum())
+        self.pixels += mask.numel()
+
+    def scores(self, *, empty: str) -> dict[str, float]:
+        """Everything at once; NaN where nothing was there to score.
+
+        dice, iou: mean over pairs under `empty`. dice_all_pixels, precision, recall, accuracy: over all pixels of all
+        pairs pooled, where `empty` plays no part. false_alarm_rate: share of empty masks with a predicted pixel.
+        """
+        _check(empty)
+        clean = self.pairs - self.defective
+        gained = clean - self.alarms if empty == "one" else 0
+        scored = self.defective if empty == "skip" else self.pairs
+        return {
+            "dice": _ratio(self.dice_sum + gained, scored),
+            "iou": _ratio(self.iou_sum + gained, scored),
+            "dice_all_pixels": _ratio(2 * self.both, self.predicted + self.true),
+            "precision": _ratio(self.both, self.predicted),
+            "recall": _ratio(self.both, self.true),
+            "accuracy": _ratio(self.pixels - self.predicted - self.true + 2 * self.both, self.pixels),
+            "false_alarm_rate": _ratio(self.alarms, clean),
+        }
+
+    def state(self) -> dict[str, float]:
+        """The sums, to be written down or added up across processes."""
+        return asdict(self)
+
+
+def _settle(values: Tensor, predicted: Tensor, true: Tensor, empty: str) -> Tensor:
+    _check(empty)
+    if empty == "one":
+        at_empty = (predicted == 0).double()
+    else:
+        at_empty = torch.full_like(values, torch.nan if empty == "skip" else 0.0)
+    return torch.where(true > 0, values, at_empty)
+
+
+def _check(empty: str) -> None:
+    if empty not in EMPTY:
+        raise ValueError(f"empty is {empty!r}; it can be {', '.join(EMPTY)}")
+
+
+def _ratio(a: float, b: float) -> float:
+    return a / b if b else float("nan")

@@ -1,0 +1,72 @@
+"""One style for every figure: colours, overlays, panels of images.  Taught in 01_data_exploration."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from skimage.segmentation import find_boundaries
+
+# One colour a defect class everywhere, from Okabe and Ito's palette for all kinds of colour vision.
+CLASS_COLOURS = {1: "#E69F00", 2: "#56B4E9", 3: "#D55E00", 4: "#CC79A7"}
+DEFECT = "#D55E00"  # a defect of any class; the mask
+PREDICTION = "#0072B2"
+HIT, MISS, FALSE_ALARM = "#009E73", "#E69F00", "#CC79A7"
+INK, FAINT = "#333333", "#BBBBBB"
+WIDTH = 8.0  # inches of a full-width figure
+
+
+def use_style() -> None:
+    """Sets matplotlib's defaults for the series: small figures at 100 dpi, quiet axes, titles at the left."""
+    plt.rcParams.update({
+        "figure.dpi": 100, "savefig.dpi": 100, "figure.figsize": (WIDTH, 3.2), "figure.constrained_layout.use": True,
+        "font.size": 9, "axes.titlesize": 10, "axes.titlelocation": "left", "axes.titleweight": "bold",
+        "axes.edgecolor": FAINT, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "text.color": INK,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#EEEEEE",
+        "axes.axisbelow": True, "image.cmap": "gray", "image.interpolation": "nearest", "legend.frameon": False,
+    })  # fmt: skip
+
+
+def overlay(image: np.ndarray, masks: np.ndarray, colours: Sequence[str] | None = None, alpha: float = 0.35) -> np.ndarray:
+    """A gray image, uint8 [H, W], with masks, bool [K, H, W], tinted and outlined: uint8 [H, W, 3].
+
+    colours: one a mask; by default one `DEFECT` for a single mask and `CLASS_COLOURS` for several.
+    """
+    if colours is None:
+        colours = [DEFECT] if len(masks) == 1 else [CLASS_COLOURS.get(k + 1, DEFECT) for k in range(len(masks))]
+    out = np.repeat(image[..., None], 3, axis=2).astype(np.float32)
+    for mask, colour in zip(masks, colours, strict=True):
+        if mask.any():
+            rgb = 255 * np.array(to_rgb(colour), np.float32)
+            out[mask] += alpha * (rgb - out[mask])
+            out[find_boundaries(mask, mode="inner")] = rgb
+    return out.astype(np.uint8)
+
+
+def errors(image: np.ndarray, prediction: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A gray image, uint8 [H, W], with hits, misses and false alarms in their three colours: uint8 [H, W, 3]."""
+    return overlay(image, np.stack([prediction & mask, mask & ~prediction, prediction & ~mask]), [HIT, MISS, FALSE_ALARM])
+
+
+def show(ax: Axes, image: np.ndarray, title: str = "", **options) -> None:
+    """An image without ticks or grid; gray values on the full scale 0 … 255 unless `options` say otherwise."""
+    if image.dtype == np.uint8 and image.ndim == 2:
+        options = {"vmin": 0, "vmax": 255} | options
+    ax.imshow(image, **options)
+    ax.set_title(title)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.grid(False)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def stack(pictures: Mapping[str, np.ndarray], width: float = WIDTH) -> Figure:
+    """Wide images below each other, each under its title."""
+    heights = [width * picture.shape[0] / picture.shape[1] + 0.25 for picture in pictures.values()]
+    figure, axes = plt.subplots(len(pictures), 1, figsize=(width, sum(heights)), height_ratios=heights, squeeze=False)
+    for ax, (title, picture) in zip(axes[:, 0], pictures.items(), strict=True):
+        show(ax, picture, title)
+    return figure

@@ -1,0 +1,104 @@
+"""A trained network → masks of image files: mask PNG, overlay PNG, run-length CSV.  Taught in 00_start_here."""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from tqdm.auto import tqdm
+
+from steelnb import rle, runtime
+from steelnb.overlap_tile import predict_tiles
+from steelnb.plots import overlay
+from steelnb.weights import Trained
+
+SUFFIXES = frozenset(".bmp .gif .jp2 .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
+
+
+class PredictError(ValueError):
+    """Images that cannot be segmented. The message names the file."""
+
+
+class Outcome(NamedTuple):
+    """What `predict_files` did: written file stems with their share of defect pixels, and what failed, by path."""
+
+    written: dict[str, float]
+    failed: dict[Path, str]
+
+
+def segment(trained: Trained, image: np.ndarray, tile: int | tuple[int, int] | None = None) -> np.ndarray:
+    """Masks, bool [K, H, W], of a gray image, uint8 [H, W], at threshold 0.5. Memory grows with the tile."""
+    masks = np.zeros((trained.model.config["out_channels"], *image.shape), bool)
+    with runtime.autocast(next(trained.model.parameters()).device):
+        for place, logits in predict_tiles(trained.model, image, tile):
+            masks[:, *place.region] = logits > 0
+    return masks
+
+
+def predict_files(
+    trained: Trained, paths: Iterable[str | Path], out: str | Path, *, tile: int | tuple[int, int] | None = None,
+    progress: bool = False,
+) -> Outcome:  # fmt: skip
+    """Segments image files, and folders of them, into the folder `out`.
+
+    Leaves `NAME_mask.png` (0/255; one `NAME_class1_mask.png` … a class for a network with a mask a class),
+    `NAME_overlay.png`, and `predictions.csv`: ImageId, EncodedPixels, and ClassId for a network with a mask a class.
+    A file that cannot be read is reported and the rest go on. Raises PredictError where no image is found, where two
+    of the same stem would overwrite each other, and where `out` holds predictions already.
+    """
+    images, out = list(_expand(paths)), Path(out)
+    if not images:
+        raise PredictError("no image files to segment: name files or folders")
+    stems = [path.stem for path in images]
+    if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
+        raise PredictError(f"several images are called {twice[0]!r}: their masks would overwrite each other")
+    table = out / "predictions.csv"
+    if table.exists():
+        raise PredictError(f"{out} holds predictions already: name another folder, or delete this one")
+    out.mkdir(parents=True, exist_ok=True)
+    per_class = trained.model.config["out_channels"] > 1
+    classes = trained.about.get("data", {}).get("classes") or range(1, trained.model.config["out_channels"] + 1)
+    written, failed, rows = {}, {}, []
+    for path in tqdm(images, desc="predict", unit="image", disable=not progress):
+        try:
+            image = read_gray(path)
+        except PredictError as error:
+            failed[path] = str(error)
+            continue
+        masks = segment(trained, image, tile)
+        for class_id, mask in zip(classes, masks, strict=False):
+            suffix = f"_class{class_id}" if per_class else ""
+            Image.fromarray(mask.astype(np.uint8) * 255).save(out / f"{path.stem}{suffix}_mask.png")
+            rows.append([path.name, *([class_id] if per_class else []), rle.encode(mask)])
+        Image.fromarray(overlay(image, masks)).save(out / f"{path.stem}_overlay.png")
+        written[path.stem] = float(masks.any(0).mean())
+    unfinished = table.with_suffix(".part")
+    with unfinished.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["ImageId", *(["ClassId"] if per_class else []), "EncodedPixels"])
+        writer.writerows(rows)
+    unfinished.replace(table)
+    return Outcome(written, failed)
+
+
+def read_gray(path: str | Path) -> np.ndarray:
+    """An image file as gray, uint8 [H, W], 0.299 R + 0.587 G + 0.114 B. Raises PredictError naming the file."""
+    try:
+        with Image.open(path) as picture:
+            if picture.mode.startswith(("I", "F")):
+                raise PredictError(f"{path}: {picture.mode} pixels; convert to 8 bits first, so that you choose the scale")
+            return np.asarray(picture.convert("L"))
+    except FileNotFoundError:
+        raise PredictError(f"{path}: no such file") from None
+    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+        raise PredictError(f"{path}: not a readable image ({error})") from None
+
+
+def _expand(paths: Iterable[str | Path]) -> Iterable[Path]:
+    for path in map(Path, paths):
+        if path.is_dir():
+            yield from sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        else:
+            yield path

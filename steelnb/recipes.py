@@ -1,0 +1,77 @@
+"""Everything that decides how a network is trained, as data.  Taught in 00_start_here.
+
+`ORIGINAL` is what the original did in 2020, kept as it was: its geometry, one sample a label row, its split by row,
+no augmentation. `SMOKE` is small enough for a CPU: a minute of training that learns something.
+"""
+
+from dataclasses import asdict, dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way of training. Sizes in pixels; learning rate per step.
+
+    model: arguments of `unet.UNet`. loss: a name in `losses.LOSSES`. optimizer: "sgd" or "adamw".
+    schedule: "constant" or "one-cycle" (up to `learning_rate` over a tenth of the steps, then down to 0 as a cosine).
+    samples: "image" (all its labels together, clean images included) or "row" (the original's: one sample a label row,
+        the image's other rows as background). Splits go by the same unit.
+    geometry, crop, on_defect, flips: as in `samples.Samples`. visits: how often an epoch comes to each sample.
+    """
+
+    name: str
+    model: dict = field(default_factory=dict)
+    loss: str = "dice_bce"
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: str = "one-cycle"
+    batch: int = 8
+    epochs: int = 10
+    visits: int = 1
+    samples: str = "image"
+    validation: float = 0.2
+    geometry: str = "exact"
+    crop: tuple[int, int] | None = None
+    on_defect: float = 0.0
+    flips: bool = False
+    per_class: bool = False
+
+    def changed(self, **changes) -> "Recipe":
+        """The same recipe but for `changes`."""
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict:
+        """As plain JSON types."""
+        return asdict(self)
+
+
+ORIGINAL = Recipe(
+    "original",
+    model=dict(width=64, depth=4, norm="encoder", crop="ceil"),
+    loss="original_dice",
+    optimizer="sgd",
+    learning_rate=1e-3,
+    momentum=0.99,
+    schedule="constant",
+    batch=2,
+    epochs=320,  # an estimate: 100 h at a P100's 4.8 images/s
+    samples="row",
+    geometry="original",
+)
+
+SMOKE = Recipe(
+    "smoke",
+    model=dict(width=8, depth=3),
+    loss="dice_bce",
+    learning_rate=4e-3,
+    weight_decay=1e-4,
+    batch=8,
+    epochs=6,
+    visits=6,
+    crop=(128, 256),
+    on_defect=0.5,
+    flips=True,
+)
+
+RECIPES = {recipe.name: recipe for recipe in (SMOKE, ORIGINAL)}

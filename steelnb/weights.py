@@ -1,0 +1,65 @@
+"""Weights in a file that cannot run code, with what is needed to use them.  Taught in 00_start_here.
+
+`weights.safetensors` holds the tensors of a `unet.UNet` and, as JSON in its metadata: the network's arguments, the
+recipe, the data's fingerprint, the images it was validated on, and the scores it had then.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from steelnb.unet import UNet
+
+KEY = "steelnb"
+
+
+class WeightsError(ValueError):
+    """A file that does not hold weights of this library's network. The message names it and what to do."""
+
+
+class Trained(NamedTuple):
+    """A network in eval mode and its metadata (`network`, `recipe`, `data`, `validation`, `scores`, …)."""
+
+    model: UNet
+    about: dict
+
+
+def save(path: Path, model: UNet, about: dict) -> None:
+    """Writes the weights under a temporary name and renames them, so that `path` is whole at every moment."""
+    path = Path(path)
+    unfinished = path.with_suffix(f".{os.getpid()}.part")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    try:
+        save_file(tensors, unfinished, {KEY: json.dumps({"network": model.config} | about, ensure_ascii=False)})
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
+    """Raises WeightsError for a file that is missing, damaged, or of something else."""
+    path = Path(path)
+    if path.is_dir() and (path / "weights.safetensors").exists():
+        path = path / "weights.safetensors"
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; a finished run leaves weights.safetensors in its folder")
+    try:
+        with safe_open(path, "pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 — not a dict
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: not a readable safetensors file ({error}); it may be truncated") from None
+    if KEY not in metadata:
+        raise WeightsError(f"{path}: safetensors, but not written by steelnb (no {KEY!r} in its metadata)")
+    try:
+        about = json.loads(metadata[KEY])
+        model = UNet(**about["network"])
+        model.load_state_dict(tensors)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise WeightsError(f"{path}: does not describe a network of this version: {error}") from None
+    return Trained(model.to(device).eval(), about)
