@@ -11,7 +11,6 @@ Two layouts, told apart by what lies in the folder, or in a folder one level dow
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from io import StringIO
@@ -19,20 +18,14 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from tqdm import tqdm
 
 from steelnb import rle
+from steelnb.files import DataError, by_stem, gray, headers, image_files, mask_values, names, size_text
 
 SEVERSTAL_CLASSES = (1, 2, 3, 4)
-LARGEST_CLASS_ID = 32  # above it, values in a mask are more likely gray levels than classes
-SUFFIXES = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SYNTHETIC_MARK = "SYNTHETIC.txt"  # lies in a folder that synthetic.write has made
 FORMS = {"now": ("ImageId", "ClassId", "EncodedPixels"), "2019": ("ImageId_ClassId", "EncodedPixels")}
-EXIF_ORIENTATION = 0x0112
-
-
-class DataError(ValueError):
-    """A data set that cannot be used: the message says what is wrong, in which file and row, and what to do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,12 +71,11 @@ class SteelData:
         Raises DataError for an unknown id and for a file that does not decode or has changed its size since `read`.
         """
         entry = self._entry(image_id)
-        with _opened(entry.path) as picture:
-            gray = np.array(picture.convert("L"))
-        if gray.shape != (entry.height, entry.width):
-            raise DataError(f"{entry.path}: now {_size(*gray.shape)}, was {_size(entry.height, entry.width)} when the "
+        image = gray(entry.path)
+        if image.shape != (entry.height, entry.width):
+            raise DataError(f"{entry.path}: now {size_text(*image.shape)}, was {size_text(entry.height, entry.width)} when the "
                             "data set was read; read it again")
-        return gray
+        return image
 
     def masks(self, image_id: str) -> np.ndarray:
         """The masks of all classes, bool [K, H, W], in the order of `self.classes`. Raises DataError: unknown id."""
@@ -95,7 +87,11 @@ class SteelData:
 
     def mask(self, image_id: str) -> np.ndarray:
         """The union of the masks of all classes, bool [H, W]. Raises DataError for an unknown id."""
-        return self.masks(image_id).any(axis=0)
+        entry = self._entry(image_id)
+        mask = np.zeros((entry.height, entry.width), bool)
+        for _, text in self._labels.get(image_id, ()):
+            mask |= rle.decode(text, mask.shape, image_id)
+        return mask
 
     def subset(self, image_ids: Iterable[str]) -> "SteelData":
         """The data set of these images only, same classes. Raises DataError for an unknown id."""
@@ -117,8 +113,8 @@ class SteelData:
         images = self.images
         share = self.rows["area"].sum() / max((images["height"] * images["width"]).sum(), 1)
         clean = int((images["masks"] == 0).sum())
-        sizes = Counter(map(_size, images["height"], images["width"])).most_common()
-        shown = sizes[0][0] if len(sizes) == 1 else f"{len(sizes)} sizes, {_names(f'{n} of {s}' for s, n in sizes)}"
+        sizes = Counter(map(size_text, images["height"], images["width"])).most_common()
+        shown = sizes[0][0] if len(sizes) == 1 else f"{len(sizes)} sizes, {names(f'{n} of {s}' for s, n in sizes)}"
         per_class = ", ".join(f"{c} in {sum(c in found for found in images['classes'])}" for c in self.classes)
         formats = ", ".join(f"{n} {f}" for f, n in sorted(Counter(images["format"]).items()))
         posing = sum(f == "PNG" and str(p).lower().endswith((".jpg", ".jpeg"))
@@ -153,12 +149,12 @@ def read(folder: str | Path, *, masks: str | Path | None = None, skip_missing: b
         severstal = [r for r in roots if (r / "train.csv").is_file() and (r / "train_images").is_dir()]
         pairs = [r for r in roots if (r / "images").is_dir() and (r / "masks").is_dir() and r not in severstal]
         if len(severstal + pairs) > 1:
-            raise DataError(f"{folder}: several data sets, {_names(r.name for r in severstal + pairs)}; name one")
+            raise DataError(f"{folder}: several data sets, {names(r.name for r in severstal + pairs)}; name one")
         if severstal:
             return _read_severstal(severstal[0], skip_missing, progress)
         if pairs:
             return _read_pairs(pairs[0], pairs[0] / "images", pairs[0] / "masks", skip_missing, progress)
-    found = _names((p.name + "/" * p.is_dir() for p in inside), 8) or "nothing"
+    found = names((p.name + "/" * p.is_dir() for p in inside), 8) or "nothing"
     raise DataError(f"{folder}: no data set. Looked for train.csv beside train_images/ (Severstal), or images/ beside "
                     f"masks/, here and one level down; found {found}")
 
@@ -166,23 +162,23 @@ def read(folder: str | Path, *, masks: str | Path | None = None, skip_missing: b
 def _read_severstal(folder: Path, skip_missing: bool, progress: bool) -> SteelData:
     csv, notes = folder / "train.csv", []
     table, form = _read_table(csv)
-    paths = {p.name: p for p in _image_files(folder / "train_images")}
+    paths = {p.name: p for p in image_files(folder / "train_images")}
     absent = table[~table["ImageId"].isin(paths)]
     if len(absent):
-        what = f"{absent['ImageId'].nunique()} images listed but absent from train_images/, {_names(absent['ImageId'])}"
+        what = f"{absent['ImageId'].nunique()} images listed but absent from train_images/, {names(absent['ImageId'])}"
         if not skip_missing:
             raise DataError(f"{csv}, line {absent['line'].iloc[0]}: {what}. Fetch them, or leave their rows out with "
                             "skip_missing=True")
         notes.append(f"left out: {what}")
         table = table[table["ImageId"].isin(paths)]
     if form == "2019" and (unlisted := sorted(set(paths) - set(table["ImageId"]))):
-        what = f"{len(unlisted)} images without a row in train.csv, {_names(unlisted)}"
+        what = f"{len(unlisted)} images without a row in train.csv, {names(unlisted)}"
         if not skip_missing:
             raise DataError(f"{folder / 'train_images'}: {what}: in the 2019 form clean images have rows too. Complete "
                             "the file, or leave these images out with skip_missing=True")
         notes.append(f"left out: {what}")
         paths = {name: path for name, path in paths.items() if name not in unlisted}
-    images = _headers(paths.values(), progress)
+    images = headers(paths.values(), progress)
     rows = table[table["EncodedPixels"] != ""].merge(images[["ImageId", "height", "width"]], on="ImageId", how="left")
     sizes = Counter(zip(rows["height"], rows["width"], strict=True)).most_common()
     areas = []
@@ -190,28 +186,28 @@ def _read_severstal(folder: Path, skip_missing: bool, progress: bool) -> SteelDa
         where = f"{csv}, line {row.line}, image {row.ImageId}"
         if (row.height, row.width) != sizes[0][0]:
             # A label counts the pixels of the image it was drawn on: on a resized one it would be another mask.
-            raise DataError(f"{where}: the image is {_size(row.height, row.width)}, the others {_size(*sizes[0][0])}. "
+            raise DataError(f"{where}: the image is {size_text(row.height, row.width)}, the others {size_text(*sizes[0][0])}. "
                             "Restore its size, or use images/ and masks/ for images of several sizes")
         try:
             areas.append(int(rle.runs(row.EncodedPixels, row.height * row.width, where)[1].sum()))
         except rle.RLEError as error:
-            raise DataError(f"{error}. The image is {_size(row.height, row.width)}") from error
+            raise DataError(f"{error}. The image is {size_text(row.height, row.width)}") from error
     rows = rows[list(FORMS["now"])].assign(ClassId=rows["ClassId"].astype(int), area=np.array(areas, int))
     layout = f"train.csv ({','.join(FORMS[form])}) beside train_images/"
-    return _assemble("severstal", folder, images, rows, SEVERSTAL_CLASSES, layout, notes)
+    name = "synthetic steel" if (folder / SYNTHETIC_MARK).exists() else "severstal"
+    return _assemble(name, folder, images, rows, SEVERSTAL_CLASSES, layout, notes)
 
 
 def _read_table(csv: Path) -> tuple[pd.DataFrame, str]:
     """The label rows (line, ImageId, ClassId, EncodedPixels), checked by themselves, and the form they came in."""
     try:
         text = csv.read_text("utf-8-sig")
+        _check_fields(csv, *text.split("\n"))
         table = pd.read_csv(StringIO(text), dtype=str, na_filter=False, skip_blank_lines=False, index_col=False)
+    except DataError:
+        raise
     except (ValueError, OSError) as error:  # pandas' parser errors and undecodable text are ValueErrors
         raise DataError(f"{csv}: not a readable table ({str(error).strip()}); fetch the file again") from error
-    header, *lines = text.splitlines()
-    for number, line in enumerate(lines, 2):
-        if line.strip() and line.count(",") < header.count(","):  # pandas fills it up: a label cut off would be "clean"
-            raise DataError(f"{csv}, line {number}: fewer fields than the header; fetch the file again")
     table = table.rename(columns=str.strip).assign(line=range(2, len(table) + 2))
     form = next((f for f, columns in FORMS.items() if {*columns} <= {*table.columns}), None)
     if form is None:
@@ -241,24 +237,33 @@ def _read_table(csv: Path) -> tuple[pd.DataFrame, str]:
     return table[["line", *FORMS["now"]]], form
 
 
+def _check_fields(csv: Path, header: str, *lines: str) -> None:
+    """Refuse lines that pandas would fill up or cut silently: a label cut off would become a clean image."""
+    wanted = header.count(",")
+    for number, line in enumerate(lines, 2):
+        found = line.count(",")
+        if line.strip() and (found < wanted or (found > wanted and '"' not in line)):
+            raise DataError(f"{csv}, line {number}: {found + 1} fields, the header has {wanted + 1}; fetch it again")
+
+
 def _read_pairs(folder: Path, images: Path, masks: Path, skip_missing: bool, progress: bool) -> SteelData:
-    pictures, labels, notes = _by_stem(images), _by_stem(masks), []
+    pictures, labels, notes = by_stem(images), by_stem(masks), []
     sides = ((pictures, labels, "images without a mask"), (labels, pictures, "masks without an image"))
     for these, others, what in sides:
         if lone := sorted(these[stem].name for stem in these.keys() - others.keys()):
             if not skip_missing:
-                raise DataError(f"{folder}: {len(lone)} {what} of the same stem, {_names(lone)}. Add what is missing "
+                raise DataError(f"{folder}: {len(lone)} {what} of the same stem, {names(lone)}. Add what is missing "
                                 "(a clean image has an all-zero mask), or leave them out with skip_missing=True")
-            notes.append(f"left out: {len(lone)} {what}, {_names(lone)}")
+            notes.append(f"left out: {len(lone)} {what}, {names(lone)}")
     label_of = {pictures[stem].name: labels[stem] for stem in pictures.keys() & labels.keys()}
-    headers = _headers([images / name for name in label_of], progress)
+    entries = headers([images / name for name in label_of], progress)
     rows, first = [], {}  # first: the first file in which a value was met
-    for entry in tqdm(headers.itertuples(), "masks", len(headers), unit="file", disable=not progress):
+    for entry in tqdm(entries.itertuples(), "masks", len(entries), unit="file", disable=not progress):
         path = label_of[entry.ImageId]
-        values = _mask_values(path)
+        values = mask_values(path)
         if values.shape != (entry.height, entry.width):
-            raise DataError(f"{path}: the mask is {_size(*values.shape)}, its image {entry.ImageId} is "
-                            f"{_size(entry.height, entry.width)}; export it at the image's size")
+            raise DataError(f"{path}: the mask is {size_text(*values.shape)}, its image {entry.ImageId} is "
+                            f"{size_text(entry.height, entry.width)}; export it at the image's size")
         for value in np.flatnonzero(np.bincount(values.ravel())).tolist():
             first.setdefault(value, path)
             if value:
@@ -270,37 +275,8 @@ def _read_pairs(folder: Path, images: Path, masks: Path, skip_missing: bool, pro
                         "write class ids in every mask")
     table = pd.DataFrame(rows, columns=[*FORMS["now"], "area"])
     meaning = "0/255" if 255 in first else "0/1" if last < 2 else "of class ids"
-    return _assemble("image and mask folder", folder, headers, table, tuple(range(1, max(last, 1) + 1)),
+    return _assemble("image and mask folder", folder, entries, table, tuple(range(1, max(last, 1) + 1)),
                      f"{images.name}/ beside {masks.name}/, masks {meaning}", notes)
-
-
-def _mask_values(path: Path) -> np.ndarray:
-    """The values of a mask file, uint8 [H, W]: {0, 255}, or class ids up to LARGEST_CLASS_ID."""
-    with _opened(path) as picture:
-        if picture.format == "JPEG":
-            raise DataError(f"{path}: a JPEG mask: compression changes values along every edge; export it as PNG")
-        values, bands = np.asarray(picture), picture.getbands()
-        if picture.mode == "P":  # gray palettes show values, coloured ones class ids (the palette's indices)
-            used = np.unique(values)
-            palette = np.array(picture.getpalette("RGB")).reshape(-1, 3)[used]
-            if (palette == palette[:, :1]).all():
-                values = np.asarray(picture.convert("L"))
-            elif used[0] == 0 and palette[0].any():
-                raise DataError(f"{path}: index 0 of its palette is not black, so not background; export class ids")
-    if bands[-1] == "A":
-        if (values[..., -1] < 255).any():
-            raise DataError(f"{path}: a mask with transparency; export it as gray values without alpha")
-        values = values[..., :-1]
-    if values.ndim == 3:
-        if (values != values[..., :1]).any():
-            raise DataError(f"{path}: a coloured mask; export gray values: 0 and 255, or class ids")
-        values = values[..., 0]
-    small = values.dtype == np.uint8  # counting is faster than sorting
-    found = np.flatnonzero(np.bincount(values.ravel(), minlength=256)) if small else np.unique(values)
-    if not {*found.tolist()} <= {0, 255} and not {*found.tolist()} <= {*range(LARGEST_CLASS_ID + 1)}:
-        raise DataError(f"{path}: mask values {_names(found.tolist(), 8)}; a mask holds 0 and 255, or class ids up to "
-                        f"{LARGEST_CLASS_ID} (0: no defect)")
-    return values.astype(np.uint8)
 
 
 def _assemble(name, folder, images, rows, classes, layout, notes) -> SteelData:
@@ -311,61 +287,3 @@ def _assemble(name, folder, images, rows, classes, layout, notes) -> SteelData:
     return SteelData(name, folder, images, rows, classes, layout, tuple(notes))
 
 
-def _headers(paths: Iterable[Path], progress: bool) -> pd.DataFrame:
-    """ImageId, path, format, height, width of image files, sorted by ImageId; the pixels are not decoded."""
-    entries = []
-    for path in tqdm(sorted(paths, key=lambda p: p.name), "images", unit="file", disable=not progress):
-        with _opened(path) as picture:
-            if picture.mode.startswith(("I", "F")):  # Pillow would clip them to white
-                raise DataError(f"{path}: more than 8 bits a pixel (mode {picture.mode}); scale it to 0–255 first")
-            if "exif" in picture.info and picture.getexif().get(EXIF_ORIENTATION, 1) != 1:
-                raise DataError(f"{path}: turned by its EXIF orientation, so a mask may not lie on it; save it upright")
-            entries.append((path.name, path, picture.format, picture.height, picture.width))
-    if not entries:
-        raise DataError("no image has a label, so nothing is left to read")
-    return pd.DataFrame(entries, columns=["ImageId", "path", "format", "height", "width"])
-
-
-@contextmanager
-def _opened(path: Path):
-    """The file as a Pillow image, its format told by its content; what goes wrong is a DataError naming the file."""
-    try:
-        with Image.open(path) as picture:
-            if picture.format in ("TIFF", "GIF") and picture.n_frames > 1:
-                raise DataError(f"{path}: {picture.n_frames} pages; save the one that is meant as a file of its own")
-            yield picture
-    except (DataError, MemoryError):
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{path}: {error} Cut the strip into pieces, or, if you trust the file, raise "
-                        "PIL.Image.MAX_IMAGE_PIXELS before reading") from error
-    except Exception as error:  # on broken bytes Pillow raises OSError, SyntaxError, struct.error, zlib.error …
-        size = f"{path.stat().st_size} bytes" if path.is_file() else "gone"
-        raise DataError(f"{path} ({size}): not a readable image: {error}. Fetch it again, or remove it") from error
-
-
-def _image_files(folder: Path) -> list[Path]:
-    files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
-    if not files:
-        raise DataError(f"{folder}: no image files ({' '.join(sorted(SUFFIXES))})")
-    return sorted(files)
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    by_stem: dict[str, Path] = {}
-    for path in _image_files(folder):
-        if path.stem in by_stem:
-            raise DataError(f"{folder}: {by_stem[path.stem].name} and {path.name} have one stem; rename or remove one")
-        by_stem[path.stem] = path
-    return by_stem
-
-
-def _names(items: Iterable, most: int = 3) -> str:
-    items = [str(i) for i in dict.fromkeys(items)]
-    return ", ".join(items[:most]) + ("" if len(items) <= most else f", … ({len(items) - most} more)")
-
-
-def _size(height: int, width: int) -> str:
-    return f"{height}×{width}"

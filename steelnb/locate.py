@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,9 +78,10 @@ def _synthetic(images: int, seed: int, progress: bool) -> SteelData:
         # Made under another name: the folder is whole from the moment it is there, for several processes as well.
         with tempfile.TemporaryDirectory(prefix="unfinished-", dir=cache) as draft:
             made = synthetic.write(Path(draft) / "set", images, seed=seed, progress=progress)
-            if not _complete(folder, images):  # else another process was faster
+            if not _complete(folder, images):
                 shutil.rmtree(folder, ignore_errors=True)
-                made.rename(folder)
+                with suppress(OSError):  # another process was faster; what lies there is read and checked below
+                    made.rename(folder)
     return _from(data.read(folder), f"made by steelnb from seed {seed}", name="synthetic steel")
 
 

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm.auto import tqdm
 
 from steelnb import rle, runtime
+from steelnb.files import DataError, gray, image_files
 from steelnb.overlap_tile import predict_tiles
 from steelnb.plots import overlay
 from steelnb.weights import Trained
-
-SUFFIXES = frozenset(".bmp .gif .jp2 .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
 
 
 class PredictError(ValueError):
@@ -63,8 +62,8 @@ def predict_files(
     written, failed, rows = {}, {}, []
     for path in tqdm(images, desc="predict", unit="image", disable=not progress):
         try:
-            image = read_gray(path)
-        except PredictError as error:
+            image = gray(path)
+        except DataError as error:
             failed[path] = str(error)
             continue
         masks = segment(trained, image, tile)
@@ -83,22 +82,9 @@ def predict_files(
     return Outcome(written, failed)
 
 
-def read_gray(path: str | Path) -> np.ndarray:
-    """An image file as gray, uint8 [H, W], 0.299 R + 0.587 G + 0.114 B. Raises PredictError naming the file."""
-    try:
-        with Image.open(path) as picture:
-            if picture.mode.startswith(("I", "F")):
-                raise PredictError(f"{path}: {picture.mode} pixels; convert to 8 bits first, so that you choose the scale")
-            return np.asarray(picture.convert("L"))
-    except FileNotFoundError:
-        raise PredictError(f"{path}: no such file") from None
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PredictError(f"{path}: not a readable image ({error})") from None
-
-
 def _expand(paths: Iterable[str | Path]) -> Iterable[Path]:
     for path in map(Path, paths):
         if path.is_dir():
-            yield from sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            yield from image_files(path)
         else:
             yield path

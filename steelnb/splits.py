@@ -54,7 +54,7 @@ def by_group(data: SteelData, groups: Mapping[str, Hashable], validation: float 
     strata: dict[tuple[int, ...], list[list[str]]] = {}
     for group, ids in members.items():
         strata.setdefault(tuple(sorted(shown[group])), []).append(ids)
-    pooled = [units.pop() for units in strata.values() if len(units) == 1]
+    pooled = [units[0] for units in strata.values() if len(units) == 1]
     held_out: set[str] = set()
     for units in (*strata.values(), pooled):
         if len(units) > 1:

@@ -1,0 +1,81 @@
+# steelnb: everything starts here. The first command makes .venv; `make` alone lists the commands.
+
+PYTHON ?= python3
+STEELNB_PROFILE ?= smoke
+DATA =
+ONLY =
+ARGS =
+export STEELNB_PROFILE DATA ONLY
+
+BIN := .venv/bin
+READY := .venv/.installed
+COLAB := .venv-colab
+BOOKS := $(BIN)/python tools/notebooks.py
+# In a terminal pip tells what it downloads; elsewhere it speaks only of errors.
+QUIET := test -t 1 || export PIP_QUIET=2; export PIP_DISABLE_PIP_VERSION_CHECK=1;
+# Tests see nothing of the reader's settings. One thread a process, one process a core.
+TEST_ENV := env -u STEELNB_DATA -u STEELNB_HOME STEELNB_PROFILE=smoke OMP_NUM_THREADS=1 TQDM_DISABLE=1
+# Library, rules of the notebooks, and each notebook cell by cell, in one run with one closing line.
+PYTEST := -m pytest tests notebooks --nbval-lax --nbval-current-env -n logical --maxprocesses 8 --dist loadfile -q
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run test lab notebooks check bench test-colab constraints clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(READY)  ## the whole series → build/index.html (DATA=folder: your images; STEELNB_PROFILE=full: for a GPU; ONLY=02)
+	@set -- run --only "$$ONLY"; test -z "$$DATA" || set -- "$$@" --data "$$DATA"; $(BOOKS) "$$@"
+
+test: $(READY)  ## lint, library tests, rules of the notebooks, every notebook under nbval (ARGS="-k rle": some)
+	@$(BIN)/ruff check --output-format concise . && lint=0 || lint=1; \
+	$(TEST_ENV) $(BIN)/python $(PYTEST) $(ARGS) || exit; \
+	test $$lint = 0 || { echo "ruff's findings stand above the tests"; exit 1; }
+
+lab: $(READY)  ## JupyterLab in notebooks/
+	$(BIN)/jupyter lab notebooks
+
+notebooks: $(READY)  ## regenerate the committed .ipynb from their .py (ONLY=02: one)
+	@$(BOOKS) write --only "$$ONLY"
+
+check: $(READY)  ## the rules for committed notebooks, without running them
+	@$(BOOKS) check --only "$$ONLY"
+
+bench: .venv/.peers  ## every benchmark, beside its peers (ONLY=rle: those whose names begin so)
+	@failed=0; for file in benchmarks/"$$ONLY"*.py; do \
+	  echo "== $$file"; $(BIN)/python "$$file" || failed=1; \
+	done; exit $$failed
+
+test-colab: $(COLAB)/.installed  ## the tests again with the versions that Colab has, in a venv of its own
+	@$(TEST_ENV) $(COLAB)/bin/python $(PYTEST) $(ARGS)
+
+constraints:  ## refresh constraints.txt: the newest versions together, in a clean venv (TORCH=2.13.0: this one)
+	rm -rf .venv-constraints && $(PYTHON) -m venv .venv-constraints
+	@$(QUIET) .venv-constraints/bin/pip install $(if $(TORCH),torch==$(TORCH),"$$(grep '^torch==' constraints.txt)") -e '.[dev,peers]'
+	@{ sed -n '/^#/p' constraints.txt; .venv-constraints/bin/pip freeze --exclude-editable | sed 's/+.*//'; } > constraints.new
+	@mv constraints.new constraints.txt && rm -rf .venv-constraints && wc -l constraints.txt
+
+clean:  ## remove build/ and what tools cached; the venvs stay
+	rm -rf build steelnb.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+# ---- environments: made again when what they are made from changes
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "steelnb needs Python 3.11 or newer: make PYTHON=…")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv: some minutes the first time"
+	@$(QUIET) $(BIN)/pip install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/.peers: $(READY)
+	@$(QUIET) $(BIN)/pip install -c constraints.txt -e '.[dev,peers]'
+	@touch $@
+
+$(COLAB)/.installed: pyproject.toml constraints.txt constraints-colab.txt
+	@test -x $(COLAB)/bin/python || $(PYTHON) -m venv $(COLAB)
+	@echo "Installing into $(COLAB)"
+	@$(QUIET) $(COLAB)/bin/pip install "$$(grep '^torch==' constraints.txt)"
+	@$(QUIET) $(COLAB)/bin/pip install -c constraints-colab.txt -e '.[test]'
+	@touch $@

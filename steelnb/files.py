@@ -1,0 +1,125 @@
+"""Image and mask files on disk: which there are, their headers, their pixels; what cannot be right is refused.
+
+Every error is a DataError that names the file. Formats are told by content: PNG bytes under a .jpg name are read.
+"""
+
+from collections.abc import Iterable
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+LARGEST_CLASS_ID = 32  # above it, values in a mask are more likely gray levels than classes
+SUFFIXES = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+EXIF_ORIENTATION = 0x0112
+
+
+class DataError(ValueError):
+    """A data set that cannot be used: the message says what is wrong, in which file and row, and what to do."""
+
+
+def gray(path: Path) -> np.ndarray:
+    """An image file's gray values, uint8 [H, W], 0.299 R + 0.587 G + 0.114 B; a copy of the caller's own."""
+    with opened(path) as picture:
+        _check_pixels(path, picture)
+        return np.array(picture.convert("L"))
+
+
+def headers(paths: Iterable[Path], progress: bool) -> pd.DataFrame:
+    """ImageId, path, format, height, width of image files, sorted by ImageId; the pixels are not decoded."""
+    entries = []
+    for path in tqdm(sorted(paths, key=lambda p: p.name), "images", unit="file", disable=not progress):
+        with opened(path) as picture:
+            _check_pixels(path, picture)
+            if "exif" in picture.info and picture.getexif().get(EXIF_ORIENTATION, 1) != 1:
+                raise DataError(f"{path}: turned by its EXIF orientation, so a mask may not lie on it; save it upright")
+            entries.append((path.name, path, picture.format, picture.height, picture.width))
+    if not entries:
+        raise DataError("no image has a label, so nothing is left to read")
+    return pd.DataFrame(entries, columns=["ImageId", "path", "format", "height", "width"])
+
+
+def _check_pixels(path: Path, picture: Image.Image) -> None:
+    if picture.mode.startswith(("I", "F")):  # Pillow would clip them to white
+        raise DataError(f"{path}: more than 8 bits a pixel (mode {picture.mode}); scale it to 0–255 first")
+
+
+@contextmanager
+def opened(path: Path):
+    """The file as a Pillow image, its format told by its content; what goes wrong is a DataError naming the file."""
+    try:
+        with Image.open(path) as picture:
+            if picture.format in ("TIFF", "GIF") and picture.n_frames > 1:
+                raise DataError(f"{path}: {picture.n_frames} pages; save the one that is meant as a file of its own")
+            yield picture
+    except (DataError, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{path}: {error} Cut the strip into pieces, or, if you trust the file, raise "
+                        "PIL.Image.MAX_IMAGE_PIXELS before reading") from error
+    except Exception as error:  # on broken bytes Pillow raises OSError, SyntaxError, struct.error, zlib.error …
+        size = f"{path.stat().st_size} bytes" if path.is_file() else "gone"
+        raise DataError(f"{path} ({size}): not a readable image: {error}. Fetch it again, or remove it") from error
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files of a folder, by their suffix, sorted. Raises DataError where there is none."""
+    files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    if not files:
+        raise DataError(f"{folder}: no image files ({' '.join(sorted(SUFFIXES))})")
+    return sorted(files)
+
+
+def by_stem(folder: Path) -> dict[str, Path]:
+    """The image files of a folder by name without suffix. Raises DataError where two share one."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    found: dict[str, Path] = {}
+    for path in image_files(folder):
+        if path.stem in found:
+            raise DataError(f"{folder}: {found[path.stem].name} and {path.name} have one stem; rename or remove one")
+        found[path.stem] = path
+    return found
+
+
+def names(items: Iterable, most: int = 3) -> str:
+    """The first few of them, for a message, and how many more there are."""
+    items = [str(i) for i in dict.fromkeys(items)]
+    return ", ".join(items[:most]) + ("" if len(items) <= most else f", … ({len(items) - most} more)")
+
+
+def size_text(height: int, width: int) -> str:
+    """Pixels as in 256×1600."""
+    return f"{height}×{width}"
+
+
+def mask_values(path: Path) -> np.ndarray:
+    """The values of a mask file, uint8 [H, W]: {0, 255}, or class ids up to LARGEST_CLASS_ID."""
+    with opened(path) as picture:
+        if picture.format == "JPEG":
+            raise DataError(f"{path}: a JPEG mask: compression changes values along every edge; export it as PNG")
+        values, bands = np.asarray(picture), picture.getbands()
+        if picture.mode == "P":  # gray palettes show values, coloured ones class ids (the palette's indices)
+            used = np.unique(values)
+            palette = np.array(picture.getpalette("RGB")).reshape(-1, 3)[used]
+            if (palette == palette[:, :1]).all():
+                values = np.asarray(picture.convert("L"))
+            elif used[0] == 0 and palette[0].any():
+                raise DataError(f"{path}: index 0 of its palette is not black, so not background; export class ids")
+    if bands[-1] == "A":
+        if (values[..., -1] < 255).any():
+            raise DataError(f"{path}: a mask with transparency; export it as gray values without alpha")
+        values = values[..., :-1]
+    if values.ndim == 3:
+        if (values != values[..., :1]).any():
+            raise DataError(f"{path}: a coloured mask; export gray values: 0 and 255, or class ids")
+        values = values[..., 0]
+    small = values.dtype == np.uint8  # counting is faster than sorting
+    found = np.flatnonzero(np.bincount(values.ravel(), minlength=256)) if small else np.unique(values)
+    if not {*found.tolist()} <= {0, 255} and not {*found.tolist()} <= {*range(LARGEST_CLASS_ID + 1)}:
+        raise DataError(f"{path}: mask values {names(found.tolist(), 8)}; a mask holds 0 and 255, or class ids up to "
+                        f"{LARGEST_CLASS_ID} (0: no defect)")
+    return values.astype(np.uint8)

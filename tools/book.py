@@ -1,0 +1,239 @@
+"""What a notebook of the series is: the text it comes from, its normal form, and the rules it keeps.
+
+Each ``notebooks/NN_slug.py`` is jupytext percent text, the source; ``NN_slug.ipynb`` beside it is generated. The text
+begins with this header (its last three lines only where a GPU helps)::
+
+    # ---
+    # jupyter:
+    #   jupytext:
+    #     text_representation:
+    #       extension: .py
+    #       format_name: percent
+    #   kernelspec:
+    #     display_name: Python 3
+    #     language: python
+    #     name: python3
+    #   accelerator: GPU
+    #   colab:
+    #     gpuType: T4
+    # ---
+
+- The first cell is markdown (``# %% [markdown]``): ``# title``, then the answer in one paragraph, before the badges.
+- One cell is tagged ``headline`` (``# %% tags=["headline"]``) and prints one line for the table of `make run`.
+- Cells tagged ``nbval-check-output`` print the same on every machine: the tests compare them.
+- A cell that draws is followed by a markdown cell that begins ``*Figure N: what it shows.*``, N counting 1, 2, 3 …
+- `problems` holds all the rules.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import jupytext
+import nbformat
+
+LIMIT, LINES = 300_000, 40
+WIDGET = "application/vnd.jupyter.widget-view+json"
+NOT_IN_OUTPUT = {
+    "an absolute path": re.compile(r"(?<![\w:/.])/(?:[\w.-]+/)+[\w.-]*|\b[A-Za-z]:\\\w|file://"),
+    "a progress bar": re.compile(r"\d%\||it/s\]|s/it\]|[▏▎▍▌▋▊▉█]{3}"),
+    "a carriage return": re.compile(r"\r"),
+    "a terminal colour code": re.compile("\x1b"),
+    "a warning": re.compile(r"Warning:|\bWARNING\b"),
+    "a memory address": re.compile(r"\bat 0x[0-9a-fA-F]{6,}"),
+}
+FORBIDDEN_TAGS = {"raises-exception", "nbval-raises-exception", "nbval-skip", "skip-execution"}
+
+
+def fresh(text: Path):
+    """The notebook that a text stands for, not executed, with nothing in its metadata that is not allowed there."""
+    book = jupytext.read(text, fmt="py:percent")
+    book.nbformat, book.nbformat_minor = 4, 5
+    for index, cell in enumerate(book.cells):
+        cell.id = hashlib.sha1(f"{index}{cell.source}".encode()).hexdigest()[:8]
+    return tidy(book)
+
+
+def tidy(book):
+    """Leave in the metadata what is allowed there, and nothing of a machine or a version."""
+    found = book.metadata
+    kept = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+        "jupytext": {"text_representation": {"extension": ".py", "format_name": "percent"}},
+    }
+    if "accelerator" in found:
+        kept["accelerator"] = found["accelerator"]
+    if "gpuType" in found.get("colab", {}):
+        kept["colab"] = {"gpuType": found["colab"]["gpuType"]}
+    book.metadata = nbformat.from_dict(kept)
+    for cell in book.cells:
+        cell.metadata = nbformat.from_dict({"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {})
+    return book
+
+
+def normalise(book):
+    """Executed outputs as they are committed: no widgets, PNG images, neighbouring pieces of a stream in one."""
+    for cell in code_cells(book):
+        outputs = []
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if WIDGET in data:
+                continue
+            if "image/png" in data:
+                for kind in [kind for kind in data if kind.startswith("image/") and kind != "image/png"]:
+                    del data[kind]
+            if "metadata" in output:
+                output.metadata = nbformat.from_dict({})
+            if outputs and output.get("name") and output.get("name") == outputs[-1].get("name"):
+                outputs[-1].text += output.text
+            else:
+                outputs.append(output)
+        cell.outputs = outputs
+    return tidy(book)
+
+
+def code_cells(book) -> list:
+    return [cell for cell in book.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def tagged(book, tag: str) -> list:
+    return [cell for cell in book.cells if tag in cell.metadata.get("tags", [])]
+
+
+def printed(cell) -> str:
+    """What a cell shows as text: its streams and plain values."""
+    return "".join(out.get("text", "") or out.get("data", {}).get("text/plain", "") for out in cell.get("outputs", []))
+
+
+def title_and_answer(book) -> tuple[str, str]:
+    """The first ``# `` heading and the first paragraph of prose after it, as plain text."""
+    prose = "\n\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
+    heading = re.search(r"^# +(.+)$", prose, re.M)
+    if not heading:
+        return "", ""
+    paragraphs = (part.strip() for part in prose[heading.end() :].split("\n\n"))
+    answer = next((part for part in paragraphs if part and not re.match(r"#|!\[|\[!\[|<|\||---", part)), "")
+    return tuple(re.sub(r"\[([^]]*)\]\([^)]*\)|[*`]", r"\1", " ".join(part.split())) for part in (heading[1], answer))
+
+
+# ---- rules ---------------------------------------------------------------------------------------------------------
+
+
+def problems(path: Path) -> list[str]:
+    """What is amiss with a committed notebook, given by its .py or .ipynb; an empty list when all is well."""
+    text, path = path.with_suffix(".py"), path.with_suffix(".ipynb")
+    for file in (text, path):
+        if not file.exists():
+            return [f"there is no {file.name}"]
+    try:
+        book, due = nbformat.read(path, as_version=4), fresh(text)
+        nbformat.validate(book)
+    except Exception as error:  # not JSON, not a notebook
+        return [f"not a valid notebook: {(str(error).splitlines() or [type(error).__name__])[0]}"]
+    found = []
+    if path.stat().st_size > LIMIT:
+        found.append(f"{path.stat().st_size // 1000} KB, over {LIMIT // 1000}")
+    if [content(cell) for cell in book.cells] != [content(cell) for cell in due.cells]:
+        found.append("its cells are not its text's: run `make notebooks`")
+    if book.metadata != due.metadata:
+        found.append(f"metadata that is not allowed or not the text's: {sorted(book.metadata)}")
+    if [cell.get("id") for cell in book.cells] != [cell.id for cell in due.cells]:
+        found.append("cell ids that `make notebooks` did not give")
+    for cell in book.cells:
+        if extra := set(cell.metadata) - {"tags"}:
+            found.append(f"cell metadata that is not allowed: {sorted(extra)}")
+        if tags := FORBIDDEN_TAGS & set(cell.metadata.get("tags", [])):
+            found.append(f"the tag {tags.pop()} hides failures: assert the error by type and message")
+    return found + told(book) + executed(book) + figures(book) + links(book, path.parent)
+
+
+def content(cell) -> tuple:
+    return cell.cell_type, cell.source, cell.metadata.get("tags", [])
+
+
+def told(book) -> list[str]:
+    """Rules about what the notebook says: title, answer, headline, claims that can fail, short cells."""
+    found = []
+    title, answer = title_and_answer(book)
+    if not title or not book.cells[0].source.startswith("# "):
+        found.append("its first cell is no markdown that begins with `# title`")
+    if not answer:
+        found.append("no answer, in one paragraph, after the title")
+    code = code_cells(book)
+    if not any(re.search(r"^\s*assert\b", cell.source, re.M) for cell in code):
+        found.append("no assert: it cannot fail")
+    headlines = tagged(book, "headline")
+    if len(headlines) != 1 or len(printed(headlines[0]).strip().splitlines()) != 1:
+        found.append("not exactly one cell tagged headline that prints one line")
+    checked = tagged(book, "nbval-check-output")
+    if not checked or not all(printed(cell).strip() for cell in checked):
+        found.append("no cell tagged nbval-check-output, or one that prints nothing")
+    for number, cell in enumerate(code, 1):
+        if (lines := cell.source.count("\n") + 1) > LINES:
+            found.append(f"cell [{number}]: {lines} lines, over {LINES}")
+    return found
+
+
+def executed(book) -> list[str]:
+    """Rules about outputs: run once from top to bottom, nothing in them that is of one machine or one moment."""
+    found = []
+    code = code_cells(book)
+    if any(cell.cell_type == "code" and not cell.source.strip() for cell in book.cells):
+        found.append("an empty code cell")
+    if (counts := [cell.execution_count for cell in code]) != list(range(1, len(code) + 1)):
+        found.append(f"not executed from top to bottom: counts {counts[:6]}")
+    for number, cell in enumerate(code, 1):
+        for output in cell.outputs:
+            kind = output.output_type
+            if kind == "error" or output.get("name") == "stderr":
+                found.append(f"cell [{number}]: {kind if kind == 'error' else 'stderr'} in its output")
+            if output.get("execution_count", number) != number:
+                found.append(f"cell [{number}]: an output of another run")
+            data = output.get("data", {})
+            if output.get("metadata") or any("widget" in kind for kind in data):
+                found.append(f"cell [{number}]: a widget or metadata in its output")
+            if any(kind.startswith("image/") and kind != "image/png" for kind in data):
+                found.append(f"cell [{number}]: an image that is not PNG")
+            parts = [str(part) for kind, part in data.items() if not kind.startswith("image/")]
+            shown = "\n".join([output.get("text", ""), *parts, *output.get("traceback", [])])
+            shown = re.sub(r"data:[\w/+.-]+;base64,[\w+/=]+", "", shown)
+            for name, pattern in NOT_IN_OUTPUT.items():
+                if match := pattern.search(shown):
+                    found.append(f"cell [{number}]: {name} in its output: {match[0]!r}")
+    return found
+
+
+def figures(book) -> list[str]:
+    """Each cell with a picture is followed by its caption, ``*Figure N: …*``, numbered through the notebook."""
+    found, number = [], 0
+    for cell, after in zip(book.cells, [*book.cells[1:], nbformat.v4.new_raw_cell()], strict=True):
+        data = [output.get("data", {}) for output in cell.get("outputs", [])]
+        if any("image/png" in kinds or "<img" in str(kinds.get("text/html", "")) for kinds in data):
+            number += 1
+            caption = re.match(r"\*Figure (\d+): \S.*?\*\s*(\n\n|$)", after.source, re.S)
+            if after.cell_type != "markdown" or not caption or int(caption[1]) != number:
+                found.append(f"cell [{cell.execution_count}]: the next cell does not begin `*Figure {number}: …*`")
+    return found
+
+
+def links(book, folder: Path) -> list[str]:
+    return broken_links("\n\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown"), folder)
+
+
+def broken_links(markdown: str, folder: Path) -> list[str]:
+    """Relative links, and Colab badges, that lead to no file; `folder` is the one that the markdown lies in."""
+    prose = re.sub(r"```.*?```|`[^`\n]*`", "", markdown, flags=re.S)
+    targets = re.findall(r"\]\(\s*<?([^)\s>]+)|(?:src|href)\s*=\s*[\"']([^\"']+)|^\[[^]]+\]:\s*(\S+)", prose, re.M)
+    found = []
+    for target in ("".join(groups) for groups in targets):
+        if badge := re.match(r"https://colab\.research\.google\.com/.*/(notebooks/[^/#?]+)", target):
+            file = (folder.parent if folder.name == "notebooks" else folder) / badge[1]
+        elif re.match(r"[a-zA-Z][\w+.-]*:|#|//", target):
+            continue
+        else:
+            file = folder / unquote(target.partition("#")[0].partition("?")[0])
+        if not file.exists():
+            found.append(f"a link that leads nowhere: {target}")
+    return found
