@@ -73,8 +73,8 @@ class SteelData:
         entry = self._entry(image_id)
         image = gray(entry.path)
         if image.shape != (entry.height, entry.width):
-            raise DataError(f"{entry.path}: now {size_text(*image.shape)}, was {size_text(entry.height, entry.width)} when the "
-                            "data set was read; read it again")
+            raise DataError(f"{entry.path}: now {size_text(*image.shape)}, was {size_text(entry.height, entry.width)} "
+                            "when the data set was read; read it again")
         return image
 
     def masks(self, image_id: str) -> np.ndarray:
@@ -186,8 +186,9 @@ def _read_severstal(folder: Path, skip_missing: bool, progress: bool) -> SteelDa
         where = f"{csv}, line {row.line}, image {row.ImageId}"
         if (row.height, row.width) != sizes[0][0]:
             # A label counts the pixels of the image it was drawn on: on a resized one it would be another mask.
-            raise DataError(f"{where}: the image is {size_text(row.height, row.width)}, the others {size_text(*sizes[0][0])}. "
-                            "Restore its size, or use images/ and masks/ for images of several sizes")
+            raise DataError(f"{where}: the image is {size_text(row.height, row.width)}, the others "
+                            f"{size_text(*sizes[0][0])}. Restore its size, or use images/ and masks/ for images "
+                            "of several sizes")
         try:
             areas.append(int(rle.runs(row.EncodedPixels, row.height * row.width, where)[1].sum()))
         except rle.RLEError as error:

@@ -95,7 +95,7 @@ def predict_tiles(
 ) -> Iterator[tuple[Tile, np.ndarray]]:
     """Yields each tile with its logits, float32 [K, h, w]; memory grows with the tile, never with the image.
 
-    model: a valid `unet.UNet`; it runs on its own device and dtype, in eval mode, and is left in the mode that it was in.
+    model: a valid `unet.UNet`; it runs on its own device and dtype, in eval mode, and is left in the mode it was in.
     image: uint8 (0…255) or float (0…1) [H, W], or [C, H, W] for a network of C channels; a memory map will do.
     """
     if getattr(model, "padding", None) != "valid":

@@ -29,7 +29,9 @@ def use_style() -> None:
     })  # fmt: skip
 
 
-def overlay(image: np.ndarray, masks: np.ndarray, colours: Sequence[str] | None = None, alpha: float = 0.35) -> np.ndarray:
+def overlay(
+    image: np.ndarray, masks: np.ndarray, colours: Sequence[str] | None = None, alpha: float = 0.35
+) -> np.ndarray:
     """A gray image, uint8 [H, W], with masks, bool [K, H, W], tinted and outlined: uint8 [H, W, 3].
 
     colours: one a mask; by default one `DEFECT` for a single mask and `CLASS_COLOURS` for several.
@@ -47,7 +49,8 @@ def overlay(image: np.ndarray, masks: np.ndarray, colours: Sequence[str] | None 
 
 def errors(image: np.ndarray, prediction: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """A gray image, uint8 [H, W], with hits, misses and false alarms in their three colours: uint8 [H, W, 3]."""
-    return overlay(image, np.stack([prediction & mask, mask & ~prediction, prediction & ~mask]), [HIT, MISS, FALSE_ALARM])
+    parts = np.stack([prediction & mask, mask & ~prediction, prediction & ~mask])
+    return overlay(image, parts, [HIT, MISS, FALSE_ALARM])
 
 
 def show(ax: Axes, image: np.ndarray, title: str = "", **options) -> None:

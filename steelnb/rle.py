@@ -12,7 +12,7 @@ class RLEError(ValueError):
 
 
 def runs(rle: str | float | None, size: int, row: str = "") -> tuple[np.ndarray, np.ndarray]:
-    """Starts (counted from 0) and lengths of the runs in `rle`, both int64 [R], checked against an image of `size` pixels.
+    """Starts (counted from 0) and lengths of the runs in `rle`, both int64 [R], for an image of `size` pixels.
 
     Empty text, None and NaN (how pandas reads an empty cell) are a mask without runs. Raises RLEError, naming `row`.
     """

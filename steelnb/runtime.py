@@ -8,6 +8,7 @@ import contextlib
 import importlib.util
 import os
 import platform
+import time
 from pathlib import Path
 
 import torch
@@ -72,6 +73,14 @@ def cache_folder() -> Path:
 def runs_folder() -> Path:
     """Where notebooks keep their trained runs."""
     return home() / "runs"
+
+
+def new_run(name: str) -> Path:
+    """A run folder that is not there yet: `runs_folder()`/name-date-time."""
+    path = runs_folder() / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    while path.exists():
+        path = path.with_name(path.name + "+")
+    return path
 
 
 def describe() -> str:

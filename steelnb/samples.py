@@ -137,7 +137,7 @@ class Samples(Dataset):
         top, left = (int(rng.integers(0, r + 1)) for r in room)
         if rng.random() < self.on_defect and len(defect := np.flatnonzero(mask.any(0))):
             row, column = divmod(int(rng.choice(defect)), mask.shape[2])
-            top, left = (int(np.clip(c - s // 2, 0, r)) for c, s, r in ((row, height, room[0]), (column, width, room[1])))
+            top, left = min(max(row - height // 2, 0), room[0]), min(max(column - width // 2, 0), room[1])
         return Tile(top, left, height, width)
 
 

@@ -47,9 +47,9 @@ class Habit(NamedTuple):
 
 
 HABITS = {
-    1: Habit((46, 11, 7, 5, 5, 6, 6, 5, 4, 3, 2), (-.76, .65, .61), (.58, .45), .01, .14, 150, .5, .3),
-    2: Habit((75, 22, 3), (-.47, .47, .59), (2.05, .40), .12, .60, 60, .4, .15),
-    3: Habit((28, 27, 18, 11, 7, 4, 3, 2), (.50, .70, 1.06), (.41, 1.1), .29, .34, 420, .8, .3),
+    1: Habit((46, 11, 7, 5, 5, 6, 6, 5, 4, 3, 2), (-.76, .65, .61), (.58, .45), .01, .15, 150, .6, .3),
+    2: Habit((75, 22, 3), (-.37, .47, .59), (2.1, .40), .28, .62, 60, .4, .15),
+    3: Habit((28, 27, 18, 11, 7, 4, 3, 2), (.50, .70, 1.06), (.60, 1.1), .44, .34, 420, .8, .3),
     4: Habit((39, 30, 14, 8, 5, 4), (1.48, .42, .89), (-.26, .60), .02, .28, 260, .8, .5),
 }
 
@@ -161,15 +161,15 @@ def _defects(rng, gray, masks, kind, left, right, unit, visible=None):
     count = 1 + np.searchsorted(np.cumsum(habit.counts), rng.random() * sum(habit.counts))
     a, b, sd = habit.area
     percent = min(np.exp(a + b * np.log(count) + sd * rng.standard_normal()), 70 * (right - left) / width)
-    sizes = rng.lognormal(0, habit.uneven, count)
+    spans = rng.random(count) < habit.full
+    sizes = rng.lognormal(0, habit.uneven, count) * (1 + spans)  # those that span the strip are the larger ones
     sizes *= percent / 100 * height * width / sizes.sum() * (.3 if visible else 1)
     centre = rng.uniform(left, right)
     if kind < 3 and right - left < width:  # near the strip's edge, where it is in sight
         reach = (20 + rng.exponential(110)) * unit
         centre = left + reach if left else right - reach
     contrast = visible or rng.uniform(.3, 1.2)
-    for size in sizes:
-        full = rng.random() < habit.full and size > 3000 * unit**2
+    for size, full in zip(sizes, spans & (sizes > 2000 * unit**2), strict=True):
         corners = _outline(rng, full or kind == 2, habit.rough)
         y, x = corners.T
         filled = abs(y @ np.roll(x, 1) - x @ np.roll(y, 1)) / 2  # the polygon's share of its box
@@ -198,7 +198,7 @@ def _outline(rng, straight, rough):
     """The corners of a hand-drawn polygon, float [n, 2] as (y, x), filling the unit square from edge to edge."""
     if straight:  # two near parallel sides
         down = np.sort([0, *rng.random(2), 1])
-        sides = [np.c_[down, rng.normal(0, .12) * down + side + rng.normal(0, .06, 4)] for side in (0, 1)]
+        sides = [np.c_[down, rng.normal(0, .25) * down + side + rng.normal(0, .06, 4)] for side in (0, 1)]
         corners = np.concatenate([sides[0], sides[1][::-1]])
     else:
         n = round(4 + 20 * rough * rng.uniform(.3, 1.2))

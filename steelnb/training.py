@@ -160,6 +160,9 @@ def _optimizer(model: UNet, recipe: Recipe, steps: int):
         raise ValueError(f"optimizer is {recipe.optimizer!r}; it can be sgd or adamw")
     warm_up = max(1, steps // 10)
 
+    if recipe.schedule not in ("constant", "one-cycle"):
+        raise ValueError(f"schedule is {recipe.schedule!r}; it can be constant or one-cycle")
+
     def factor(step: int) -> float:
         if recipe.schedule == "constant":
             return 1.0

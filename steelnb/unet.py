@@ -151,8 +151,7 @@ def cost(model: UNet, height: int, width: int) -> list[LayerCost]:
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
 
             def record(module, inputs, output, name=name):
-                part, _, rest = name.partition(".")
-                level = int(rest.partition(".")[0]) if rest else 0
+                level = int(name.split(".")[1]) if "." in name else 0
                 cells = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
                 parameters = sum(p.numel() for p in module.parameters())
                 macs = module.weight.numel() * cells.shape[2] * cells.shape[3]

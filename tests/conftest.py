@@ -1,0 +1,31 @@
+"""Shared by the tests: a small set of synthetic steel, a recipe of seconds, caches in a temporary folder."""
+
+import pytest
+
+from steelnb import data, synthetic
+from steelnb.recipes import SMOKE
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """Caches and runs go to a folder of the test's own; the reader's settings play no part."""
+    monkeypatch.setenv("STEELNB_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("STEELNB_DATA", raising=False)
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="session")
+def steel_folder(tmp_path_factory):
+    """Twelve synthetic images of 64×200 in Severstal's layout."""
+    return synthetic.write(tmp_path_factory.mktemp("steel") / "set", 12, seed=3, shape=(64, 200), progress=False)
+
+
+@pytest.fixture(scope="session")
+def steel(steel_folder):
+    return data.read(steel_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The smoke recipe with a network small enough for a test."""
+    return SMOKE.changed(name="tiny", model=dict(width=2, depth=2), crop=(32, 64), batch=4, epochs=2, visits=1)

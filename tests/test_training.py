@@ -1,0 +1,102 @@
+"""Training leaves a run that can be used, learns, repeats itself, and refuses what cannot work."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from steelnb import splits, training, weights
+from steelnb.recipes import ORIGINAL, RECIPES, SMOKE
+
+
+def run(steel, folder, recipe, **options):
+    return training.train(steel, folder, recipe, device=torch.device("cpu"), progress=False,
+                          report=lambda line: None, **options)  # fmt: skip
+
+
+def test_a_run_folder_holds_what_it_takes(steel, tiny, tmp_path):
+    lines = []
+    history = training.train(steel, tmp_path / "run", tiny, progress=False, report=lines.append)
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["config.json", "history.csv", "weights.safetensors"]
+    assert list(history["epoch"]) == [1, 2]
+    assert len(lines) == 2
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "run" / "history.csv"), history)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["recipe"]["name"] == "tiny"
+    assert config["data"]["fingerprint"] == steel.fingerprint()
+    assert tuple(config["validation"]) == splits.by_image(steel, 0.2, 0).validation
+    about = weights.load(tmp_path / "run").about
+    best = history["validation_dice"].idxmax()
+    assert about["epoch"] == history["epoch"][best]
+    assert about["scores"]["dice"] == history["validation_dice"][best]
+
+
+def test_same_seed_same_weights_other_seed_others(steel, tiny, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(steel, tmp_path / name, tiny.changed(epochs=1), seed=seed)
+    a, b, c = (weights.load(tmp_path / name).model.state_dict() for name in "abc")
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert not all(torch.equal(a[k], c[k]) for k in a)
+
+
+def test_it_learns(steel, tiny, tmp_path):
+    recipe = tiny.changed(model=dict(width=4, depth=2), epochs=8, visits=4, learning_rate=1e-2)
+    history = run(steel, tmp_path / "run", recipe)
+    assert history["train_loss"].iloc[-1] < 0.8 * history["train_loss"].iloc[0]
+
+
+def test_steps_end_it_within_an_epoch(steel, tiny, tmp_path):
+    history = run(steel, tmp_path / "run", tiny.changed(batch=2), steps=3)
+    assert list(history["step"]) == [3]
+
+
+def test_a_mask_a_class(steel, tiny, tmp_path):
+    run(steel, tmp_path / "run", tiny.changed(per_class=True), steps=1)
+    assert weights.load(tmp_path / "run").model.config["out_channels"] == 4
+
+
+def test_the_original_takes_rows_its_geometry_and_its_optimizer(steel, tmp_path):
+    narrow = ORIGINAL.changed(model=ORIGINAL.model | {"width": 1})
+    train, validation = training.parts(steel, narrow, seed=0)
+    assert len(train) + len(validation) == len(steel.rows)
+    assert len(train) == int(0.8 * len(steel.rows))
+    assert all(len(item.rows) == 1 for item in train.items)
+    assert train.geometry == "original"
+    history = run(steel, tmp_path / "run", narrow, steps=1)
+    assert history["train_loss"].between(0, 1).all()
+
+
+def test_recipes_are_what_facts_say():
+    assert set(RECIPES) == {"smoke", "original"}
+    original = ORIGINAL.to_dict()
+    assert original["model"] == {"width": 64, "depth": 4, "norm": "encoder", "crop": "ceil"}
+    assert (original["optimizer"], original["learning_rate"], original["momentum"]) == ("sgd", 1e-3, 0.99)
+    assert (original["batch"], original["weight_decay"], original["flips"]) == (2, 0.0, False)
+
+
+def test_a_run_is_not_overwritten(steel, tiny, tmp_path):
+    run(steel, tmp_path / "run", tiny, steps=1)
+    before = (tmp_path / "run" / "weights.safetensors").read_bytes()
+    with pytest.raises(training.TrainingError, match="already holds a run"):
+        run(steel, tmp_path / "run", tiny, steps=1, seed=5)
+    assert (tmp_path / "run" / "weights.safetensors").read_bytes() == before
+
+
+def test_a_loss_that_is_not_finite_stops_it(steel, tiny, tmp_path):
+    with pytest.raises(training.TrainingError, match=r"the loss became (nan|inf).*lower the learning rate"):
+        run(steel, tmp_path / "run", tiny.changed(learning_rate=1e30, optimizer="sgd", schedule="constant"))
+
+
+def test_data_that_cannot_be_split_is_refused(steel, tiny, tmp_path):
+    one = steel.subset(steel.images["ImageId"][:1])
+    with pytest.raises(training.TrainingError, match="1 samples to train on and 0 to validate on"):
+        run(one, tmp_path / "run", tiny)
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_names_in_a_recipe(steel, tiny, tmp_path):
+    with pytest.raises(ValueError, match="optimizer is 'lion'"):
+        run(steel, tmp_path / "run", SMOKE.changed(model=tiny.model, optimizer="lion"))
+    with pytest.raises(ValueError, match="schedule is 'cosine'"):
+        run(steel, tmp_path / "run2", SMOKE.changed(model=tiny.model, schedule="cosine"))
