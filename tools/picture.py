@@ -1,0 +1,47 @@
+"""README's picture, assets/steel_to_mask.png: `make picture`. Synthetic steel, the smoke recipe, held-out images."""
+
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.patches import Patch
+from PIL import Image
+
+from steelnb import locate, plots, training, weights
+from steelnb.evaluate import predicted
+from steelnb.recipes import SMOKE
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    plots.use_style()
+    data = locate.find("synthetic", progress=False)
+    with tempfile.TemporaryDirectory() as folder:
+        training.train(data, Path(folder) / "run", SMOKE)
+        trained = weights.load(Path(folder) / "run")
+    _, held_out = training.parts(data, SMOKE, seed=0)
+    results = [predicted(trained.model, held_out, index) for index in range(len(held_out))]
+    hits = [(logits[0] > 0) & mask[0] for logits, mask in results]
+    dice = [2 * hit.sum() / max((p[0] > 0).sum() + m.sum(), 1) for hit, (p, m) in zip(hits, results, strict=True)]
+    # Not the best ones: the middle of the defective images, by Dice.
+    defective = sorted((i for i, (_, mask) in enumerate(results) if mask.any()), key=lambda i: dice[i])
+    middle = defective[len(defective) // 2 - 1 : len(defective) // 2 + 1]
+    figure = plots.stack({
+        f"Dice {dice[i]:.2f}": plots.errors(held_out.cache[held_out.items[i].image_id], results[i][0][0] > 0,
+                                            results[i][1][0])
+        for i in middle
+    })  # fmt: skip
+    colours = {"found": plots.HIT, "missed": plots.MISS, "false alarm": plots.FALSE_ALARM}
+    figure.legend(handles=[Patch(color=colour, label=name) for name, colour in colours.items()], ncols=3,
+                  loc="outside lower left")  # fmt: skip
+    path = ROOT / "assets" / "steel_to_mask.png"
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} KB, Dice {np.array(dice)[middle].round(2)}")
+
+
+if __name__ == "__main__":
+    main()
