@@ -14,9 +14,13 @@ BOOKS := $(BIN)/python tools/notebooks.py
 # In a terminal pip tells what it downloads; elsewhere it speaks only of errors.
 QUIET := test -t 1 || export PIP_QUIET=2; export PIP_DISABLE_PIP_VERSION_CHECK=1;
 # Tests see nothing of the reader's settings. One thread a process, one process a core.
-TEST_ENV := env -u STEELNB_DATA -u STEELNB_HOME STEELNB_PROFILE=smoke OMP_NUM_THREADS=1 TQDM_DISABLE=1
+TEST_ENV := env -u STEELNB_DATA -u STEELNB_HOME STEELNB_PROFILE=smoke \
+  OMP_NUM_THREADS=1 TQDM_DISABLE=1 PYDEVD_DISABLE_FILE_VALIDATION=1
 # Library, rules of the notebooks, and each notebook cell by cell, in one run with one closing line.
-PYTEST := -m pytest tests notebooks --nbval-lax --nbval-current-env -n logical --maxprocesses 8 --dist loadfile -q
+PYTEST := -m pytest tests notebooks -q --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
+  -n logical --maxprocesses 8 --dist loadfile
+# Colab's matplotlib beside a pyparsing of today.
+OLD := $(foreach part,_fontconfig_pattern _mathtext,-W ignore::DeprecationWarning:matplotlib.$(part))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -25,7 +29,7 @@ PYTEST := -m pytest tests notebooks --nbval-lax --nbval-current-env -n logical -
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(READY)  ## the whole series → build/index.html (DATA=folder: your images; STEELNB_PROFILE=full: for a GPU; ONLY=02)
+run: $(READY)  ## the whole series → build/index.html (DATA=folder: your images; ONLY=02; STEELNB_PROFILE=full)
 	@set -- run --only "$$ONLY"; test -z "$$DATA" || set -- "$$@" --data "$$DATA"; $(BOOKS) "$$@"
 
 test: $(READY)  ## lint, library tests, rules of the notebooks, every notebook under nbval (ARGS="-k rle": some)
@@ -48,12 +52,13 @@ bench: .venv/.peers  ## every benchmark, beside its peers (ONLY=rle: those whose
 	done; exit $$failed
 
 test-colab: $(COLAB)/.installed  ## the tests again with the versions that Colab has, in a venv of its own
-	@$(TEST_ENV) $(COLAB)/bin/python $(PYTEST) $(ARGS)
+	@$(TEST_ENV) $(COLAB)/bin/python $(PYTEST) $(OLD) $(ARGS)
 
 constraints:  ## refresh constraints.txt: the newest versions together, in a clean venv (TORCH=2.13.0: this one)
 	rm -rf .venv-constraints && $(PYTHON) -m venv .venv-constraints
-	@$(QUIET) .venv-constraints/bin/pip install $(if $(TORCH),torch==$(TORCH),"$$(grep '^torch==' constraints.txt)") -e '.[dev,peers]'
-	@{ sed -n '/^#/p' constraints.txt; .venv-constraints/bin/pip freeze --exclude-editable | sed 's/+.*//'; } > constraints.new
+	@$(QUIET) torch=$(if $(TORCH),torch==$(TORCH),$$(grep '^torch==' constraints.txt)); \
+	.venv-constraints/bin/pip install "$$torch" -e '.[dev,peers]'
+	@{ grep '^#' constraints.txt; .venv-constraints/bin/pip freeze --exclude-editable | sed 's/+.*//'; } > constraints.new
 	@mv constraints.new constraints.txt && rm -rf .venv-constraints && wc -l constraints.txt
 
 clean:  ## remove build/ and what tools cached; the venvs stay
@@ -63,7 +68,7 @@ clean:  ## remove build/ and what tools cached; the venvs stay
 # ---- environments: made again when what they are made from changes
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "steelnb needs Python 3.11 or newer: make PYTHON=…")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=…")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv: some minutes the first time"
 	@$(QUIET) $(BIN)/pip install -c constraints.txt -e '.[dev]'

@@ -332,11 +332,13 @@ with tempfile.TemporaryDirectory() as folder:
 for length, peak in peaks.items():
     print(f"256 × {length:>6}: peak memory of this process {peak:.0f} MB")
 grown = peaks[65536] - peaks[8192]
-print(f"a strip 8 times as long took {max(grown, 0):.0f} MB more; its logits alone would be {256 * 65536 * 4 / 2**20:.0f} MB")
+logits = 256 * 65536 * 4 / 2**20
+print(f"a strip 8 times as long took {max(grown, 0):.0f} MB more; its logits alone would be {logits:.0f} MB")
 assert grown < 60
 
 # %% tags=["headline"]
-print(f"tiles = whole image; the original's 8-pixel shift measured; {unseen:.1%} of border repaired for {after / before - 1:+.1%} work")
+price = f"{after / before - 1:+.1%} work"
+print(f"tiles = whole image; the original's 8-pixel shift measured; {unseen:.1%} of border repaired for {price}")
 
 # %% [markdown]
 # ## What to remember

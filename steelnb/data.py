@@ -21,10 +21,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from steelnb import rle
-from steelnb.files import DataError, by_stem, gray, headers, image_files, mask_values, names, size_text
+from steelnb.files import SYNTHETIC_MARK, DataError, by_stem, gray, headers, image_files, mask_values, names, size_text
 
 SEVERSTAL_CLASSES = (1, 2, 3, 4)
-SYNTHETIC_MARK = "SYNTHETIC.txt"  # lies in a folder that synthetic.write has made
 FORMS = {"now": ("ImageId", "ClassId", "EncodedPixels"), "2019": ("ImageId_ClassId", "EncodedPixels")}
 
 

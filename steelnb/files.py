@@ -15,6 +15,7 @@ from tqdm import tqdm
 LARGEST_CLASS_ID = 32  # above it, values in a mask are more likely gray levels than classes
 SUFFIXES = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 EXIF_ORIENTATION = 0x0112
+SYNTHETIC_MARK = "SYNTHETIC.txt"  # lies in a set that synthetic.write has made
 
 
 class DataError(ValueError):

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from steelnb import data, runtime, synthetic
+from steelnb import data, drawing, runtime, synthetic
 from steelnb.data import DataError, SteelData
 
 COMPETITION = "severstal-steel-defect-detection"
@@ -70,7 +70,7 @@ def from_kaggle(*, progress: bool = True) -> SteelData:
 
 def _synthetic(images: int, seed: int, progress: bool) -> SteelData:
     """Synthetic steel from the cache; made first where it is missing, was interrupted, or was drawn by other code."""
-    drawn_by = hashlib.sha256(Path(synthetic.__file__).read_bytes()).hexdigest()[:8]
+    drawn_by = hashlib.sha256(b"".join(Path(m.__file__).read_bytes() for m in (drawing, synthetic))).hexdigest()[:8]
     cache = runtime.cache_folder()
     folder = cache / f"synthetic-{drawn_by}-seed{seed}-{images}"
     if not _complete(folder, images):

@@ -32,9 +32,9 @@ def severstal(folder):
 
 def no_download(monkeypatch):
     """Importing kagglehub is a failure of the test."""
-    def refuse(name, *rest):
+    def refuse(name, *rest, **options):
         assert name != "kagglehub", "downloads must be asked for"
-        return importer(name, *rest)
+        return importer(name, *rest, **options)
     importer = builtins.__import__
     monkeypatch.setattr(builtins, "__import__", refuse)
 

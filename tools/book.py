@@ -27,13 +27,17 @@ begins with this header (its last three lines only where a GPU helps)::
 
 import hashlib
 import re
+from base64 import b64decode, b64encode
+from io import BytesIO
 from pathlib import Path
 from urllib.parse import unquote
 
 import jupytext
 import nbformat
+from PIL import Image
 
 LIMIT, LINES = 300_000, 40
+LARGE_PNG = 40_000  # characters of base64
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NOT_IN_OUTPUT = {
     "an absolute path": re.compile(r"(?<![\w:/.])/(?:[\w.-]+/)+[\w.-]*|\b[A-Za-z]:\\\w|file://"),
@@ -74,7 +78,7 @@ def tidy(book):
 
 
 def normalise(book):
-    """Executed outputs as they are committed: no widgets, PNG images, neighbouring pieces of a stream in one."""
+    """Executed outputs as they are committed: no widgets, small PNG images, neighbouring pieces of a stream in one."""
     for cell in code_cells(book):
         outputs = []
         for output in cell.outputs:
@@ -84,6 +88,7 @@ def normalise(book):
             if "image/png" in data:
                 for kind in [kind for kind in data if kind.startswith("image/") and kind != "image/png"]:
                     del data[kind]
+                data["image/png"] = smaller(data["image/png"])
             if "metadata" in output:
                 output.metadata = nbformat.from_dict({})
             if outputs and output.get("name") and output.get("name") == outputs[-1].get("name"):
@@ -92,6 +97,17 @@ def normalise(book):
                 outputs.append(output)
         cell.outputs = outputs
     return tidy(book)
+
+
+def smaller(png: str) -> str:
+    """A base64 PNG with a palette of 64 colours where it is large: noise of steel does not compress otherwise."""
+    if len(png) < LARGE_PNG:
+        return png
+    with Image.open(BytesIO(b64decode(png))) as picture:
+        palette = picture.convert("RGB").quantize(64, dither=Image.Dither.NONE)
+    file = BytesIO()
+    palette.save(file, "PNG", optimize=True)
+    return min(png, b64encode(file.getvalue()).decode() + "\n", key=len)
 
 
 def code_cells(book) -> list:

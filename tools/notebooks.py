@@ -6,9 +6,11 @@
 """
 
 import argparse
+import asyncio
 import html
 import os
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -41,6 +43,9 @@ def execute(book, where: Path, env: dict, on_cell=lambda number: None) -> str:
     def begin(cell, cell_index):
         nonlocal number
         number += 1
+        for sign in (signal.SIGINT, signal.SIGTERM):  # nbclient's own handlers would end this notebook only
+            asyncio.get_running_loop().remove_signal_handler(sign)
+            signal.signal(sign, signal.default_int_handler)
         on_cell(number)
 
     client = NotebookClient(
@@ -253,4 +258,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("stopped")
