@@ -202,6 +202,8 @@ def _read_table(csv: Path) -> tuple[pd.DataFrame, str]:
     """The label rows (line, ImageId, ClassId, EncodedPixels), checked by themselves, and the form they came in."""
     try:
         text = csv.read_text("utf-8-sig")
+        if "\0" in text:  # some parsers end a field there
+            raise DataError(f"{csv}, line {text[: text.index(chr(0))].count(chr(10)) + 1}: a NUL byte; fetch it again")
         _check_fields(csv, *text.split("\n"))
         table = pd.read_csv(StringIO(text), dtype=str, na_filter=False, skip_blank_lines=False, index_col=False)
     except DataError:

@@ -1,4 +1,4 @@
-"""Sound losses on logits [N, K, H, W] against masks of the same shape (bool, 0/1 of any dtype).  Taught in 03_unet.
+"""Sound losses on logits [N, K, H, W] against masks of the same shape (bool, 0/1 of any dtype).  Taught in 06_choosing_a_loss (to come).
 
 Every loss applies the sigmoid itself, sums in float32 whatever the precision of the logits (half precision overflows
 at 65,504, fewer pixels than one image has), and returns a scalar to minimise. Masks on a 0/255 scale are the caller's

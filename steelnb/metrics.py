@@ -1,4 +1,4 @@
-"""Dice, IoU and the rest, with the convention for empty masks always said.  Taught in 03_unet.
+"""Dice, IoU and the rest, with the convention for empty masks always said.  Taught in 01_data_exploration.
 
 Predictions and masks are bool [N, K, H, W] (or anything that compares to such a tensor), K masks an image. Averages
 are over (image, class) pairs. `empty` says what a pair with an empty mask contributes:

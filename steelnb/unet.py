@@ -146,7 +146,8 @@ def cost(model: UNet, height: int, width: int) -> list[LayerCost]:
     Nothing is computed: the network is traced on PyTorch's "meta" device, where tensors have shapes but no data.
     """
     layers, hooks = [], []
-    ghost = UNet(**model.config).to("meta")
+    with torch.device("meta"):
+        ghost = UNet(**model.config)
     for name, module in ghost.named_modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
 

@@ -174,7 +174,8 @@ def test_areas_keep_their_share_at_any_size(shape):
 def test_layout(tmp_path, form, columns):
     folder = synthetic.write(tmp_path / "steel", 12, seed=2, shape=SMALL, form=form, test_images=3, progress=False)
     assert folder == tmp_path / "steel"
-    assert sorted(path.name for path in folder.iterdir()) == ["SYNTHETIC.txt", "test_images", "train.csv", "train_images"]
+    expected = ["SYNTHETIC.txt", "test_images", "train.csv", "train_images"]
+    assert sorted(path.name for path in folder.iterdir()) == expected
     names = sorted(path.name for path in (folder / "train_images").iterdir())
     unlabelled = [path.name for path in (folder / "test_images").iterdir()]
     assert (len(names), len(unlabelled), len({*names, *unlabelled})) == (12, 3, 15)
