@@ -137,7 +137,7 @@ def test_gray_is_the_luma_of_the_colours(tmp_path):
     ("train_images\\b.jpg,3,1 2", ("plain file name",)),
     ("C:b.jpg,3,1 2", ("plain file name",)),
     ("..,3,1 2", ("plain file name",)),
-    ("b.jpg\0.png,3,1 2", ("plain file name",)),
+    ("b.jpg\0.png,3,1 2", ("NUL byte",)),
     (",3,1 2", ("plain file name",)),
     ("b.jpg,5,1 2", ("unknown class id 5",)),
     ("b.jpg,0,1 2", ("unknown class id 0",)),
