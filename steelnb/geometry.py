@@ -28,7 +28,7 @@ def margin(depth: int = 4) -> int:
 
 def is_exact(n: int, depth: int = 4) -> bool:
     """Whether every pooling of an input of `n` pixels is even, so that nothing is dropped and nothing shifts."""
-    return n % 2**depth == (-4) % 2**depth and _output(n, depth) >= 1
+    return _output(n, depth) >= 1 and n % 2**depth == (-4) % 2**depth
 
 
 def output_size(n: int, depth: int = 4) -> int:
@@ -64,6 +64,8 @@ def levels(n: int, depth: int = 4, crop: str = "ceil") -> list[Level]:
 
     `crop`: where the centre crop of a skip starts when the difference is odd: "ceil" (the original's) or "floor".
     """
+    if crop not in ("ceil", "floor"):
+        raise GeometryError(f"crop is {crop!r}; it can be ceil or floor")
     output_size(n, depth)
     skips, size = [], n
     for _ in range(depth):

@@ -1,4 +1,4 @@
-"""Sound losses on logits [N, K, H, W] against masks of the same shape (bool, 0/1 of any dtype).  Taught in 06_choosing_a_loss (to come).
+"""Sound losses on logits [N, K, H, W] against masks of that shape (bool or 0/1).  To be taught in 06_choosing_a_loss.
 
 Every loss applies the sigmoid itself, sums in float32 whatever the precision of the logits (half precision overflows
 at 65,504, fewer pixels than one image has), and returns a scalar to minimise. Masks on a 0/255 scale are the caller's
@@ -23,7 +23,9 @@ def bce(logits: Tensor, mask: Tensor, positive_weight: float = 1.0) -> Tensor:
 
 
 def dice(logits: Tensor, mask: Tensor, per: str = "image", smooth: float = 1.0) -> Tensor:
-    """1 − (2·Σpt + smooth) / (Σp + Σt + smooth), p = sigmoid(logits), t the mask; in 0…1. Milletari et al. 2016, eq. 1.
+    """1 − (2·Σpt + smooth) / (Σp + Σt + smooth), p = sigmoid(logits), t the mask; in 0…1.
+
+    Drozdzal et al. 2016; Milletari et al. 2016 (V-Net) have the squares of p and t in the denominator instead.
 
     per: "image" sums over each image and class and averages the losses, so small defects count as much as large ones;
         "batch" sums over the batch first, so an image without defects does not get a term of its own.

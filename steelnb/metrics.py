@@ -51,7 +51,7 @@ def kaggle_dice(prediction: Tensor, mask: Tensor) -> float:
 def original_accuracy(probabilities: Tensor, mask: Tensor, smooth: float = 1e-4) -> float:
     """The original's "accuracy": hard Dice at p ≥ 0.5, (2·I + 1e-4) / (P + T + 1e-4) per image, mean over the batch."""
     both, predicted, true = counts(probabilities >= 0.5, torch.as_tensor(mask).bool())
-    return ((2 * both.double() + smooth) / (predicted + true + smooth)).mean().item()
+    return ((2 * both.double() + smooth) / ((predicted + true).double() + smooth)).mean().item()
 
 
 @dataclass

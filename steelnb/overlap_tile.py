@@ -7,6 +7,7 @@ poolings fall on the same pixels: so any tiling gives the whole-image answer.
 """
 
 from collections.abc import Iterator
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -50,7 +51,7 @@ def window(image: np.ndarray, top: int, left: int, height: int, width: int) -> n
     columns = mirror_index(left, left + width, image.shape[-1])
     r, c = rows.min(), columns.min()
     near = np.asarray(image[..., r : rows.max() + 1, c : columns.max() + 1])
-    if near.shape[-2:] == (height, width):  # wholly inside: nothing to mirror
+    if (r, c) == (top, left) and near.shape[-2:] == (height, width):  # wholly inside: nothing to mirror
         return near
     return near[..., rows - r, :][..., columns - c]
 
@@ -78,7 +79,7 @@ def tiles(height: int, width: int, tile: int | tuple[int, int] | None = None, de
 
     tile: output pixels of a tile, one number or (height, width), rounded up to the grid; None: `DEFAULT_TILE`.
     """
-    sides = (tile, tile) if isinstance(tile, int) else tile or DEFAULT_TILE
+    sides = (tile, tile) if isinstance(tile, Integral) else tile or DEFAULT_TILE
     if min(sides) < 1 or min(height, width) < 1:
         raise ValueError(f"a tile and an image have at least 1 pixel a side, got tile {sides}, image {height}×{width}")
     grid = 2**depth

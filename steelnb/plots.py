@@ -34,8 +34,11 @@ def overlay(
 ) -> np.ndarray:
     """A gray image, uint8 [H, W], with masks, bool [K, H, W], tinted and outlined: uint8 [H, W, 3].
 
-    colours: one a mask; by default one `DEFECT` for a single mask and `CLASS_COLOURS` for several.
+    colours: one a mask; by default `DEFECT` for a single mask and `CLASS_COLOURS` for several. Raises ValueError
+        for masks that are not of the image's shape.
     """
+    if masks.ndim != 3 or masks.shape[1:] != image.shape or masks.dtype != bool:
+        raise ValueError(f"masks are bool [K, {', '.join(map(str, image.shape))}], got {masks.dtype} {masks.shape}")
     if colours is None:
         colours = [DEFECT] if len(masks) == 1 else [CLASS_COLOURS.get(k + 1, DEFECT) for k in range(len(masks))]
     out = np.repeat(image[..., None], 3, axis=2).astype(np.float32)

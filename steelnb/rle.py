@@ -20,10 +20,12 @@ def runs(rle: str | float | None, size: int, row: str = "") -> tuple[np.ndarray,
     def refuse(reason: str) -> RLEError:
         return RLEError(f"{row or 'run-length text'}: {reason}")
 
-    if rle is None or rle == "" or rle != rle:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
     if not isinstance(rle, str):
-        raise refuse(f"expected text, got {type(rle).__name__} {rle!r}")
+        if rle is not None and not (isinstance(rle, float) and rle != rle):
+            raise refuse(f"expected text, got {type(rle).__name__} {rle!r}")
+        rle = ""
+    if rle == "":
+        return np.empty(0, np.int64), np.empty(0, np.int64)
     numbers = rle.split()
     if not (digits := "".join(numbers)).isdigit() or not digits.isascii():
         bad = next((n for n in numbers if not (n.isascii() and n.isdigit())), rle)
@@ -32,7 +34,7 @@ def runs(rle: str | float | None, size: int, row: str = "") -> tuple[np.ndarray,
         raise refuse(f"{len(numbers)} numbers, an odd count: they must be pairs of start and length")
     if max(map(len, numbers)) > 18:
         raise refuse(f"a number of {max(map(len, numbers))} digits runs past the image of {size} pixels")
-    pairs = np.fromstring(rle, np.int64, sep=" ").reshape(-1, 2)
+    pairs = np.fromstring(" ".join(numbers), np.int64, sep=" ").reshape(-1, 2)
     starts, lengths = pairs[:, 0] - 1, pairs[:, 1]
     if starts.min() < 0:
         raise refuse("a start of 0: pixels are counted from 1")
@@ -73,12 +75,12 @@ def encode(mask: np.ndarray) -> str:
     mask = np.asarray(mask)
     if mask.ndim != 2:
         raise RLEError(f"a mask has two axes [H, W], got shape {mask.shape}")
-    if mask.dtype != bool:
-        if not np.isin(mask, (0, 1)).all():
-            raise RLEError(f"a mask holds 0 and 1 only, got values up to {mask.max()}: compare first, e.g. `mask > 0`")
-        mask = mask.astype(bool)
+    defect = mask.astype(bool)
+    if mask.dtype != bool and not (defect == mask).all():
+        other = mask[defect != mask][0]
+        raise RLEError(f"a mask holds 0 and 1 only, got {other}: compare first, e.g. `mask > 0`")
     pixels = np.zeros(mask.size + 2, bool)  # background before the first pixel and after the last
-    pixels[1:-1] = mask.ravel(order="F")
+    pixels[1:-1] = defect.ravel(order="F")
     edges = np.flatnonzero(pixels[1:] != pixels[:-1])
     edges[1::2] -= edges[::2]  # ends become lengths
     edges[::2] += 1  # counted from 1

@@ -51,7 +51,7 @@ def autocast(on: torch.device) -> contextlib.AbstractContextManager:
 
     Losses sum in float32 either way.
     """
-    if on.type == "cuda" and torch.cuda.is_bf16_supported():
+    if on.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.autocast("cuda", torch.bfloat16)
     return contextlib.nullcontext()
 
@@ -62,7 +62,7 @@ def home() -> Path:
         return Path(chosen).expanduser()
     if where() == "kaggle":
         return Path("/kaggle/working/steelnb")
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "steelnb"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "steelnb"
 
 
 def cache_folder() -> Path:

@@ -1,0 +1,152 @@
+"""Where the code runs: Colab, Kaggle and GPUs simulated by their environment."""
+
+import contextlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from steelnb import runtime
+
+VARIABLES = ("KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG", "STEELNB_PROFILE", "STEELNB_HOME", "STEELNB_DATA",
+             "XDG_CACHE_HOME")  # fmt: skip
+
+HAS = runtime._has  # before the fixture takes its place
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch, tmp_path):
+    """A local machine with a CPU and nothing set."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setattr(runtime, "_has", lambda module: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+def insert_card(monkeypatch, name, major, minor):
+    """A CUDA card of that compute capability; like PyTorch, it emulates the bfloat16 that it does not have."""
+
+    def supported(including_emulation=True):
+        return including_emulation or major >= 8
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: name)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (major, minor))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: SimpleNamespace(major=major, minor=minor))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+
+
+def test_where(monkeypatch):
+    assert runtime.where() == "local"
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab_20260101")
+    assert runtime.where() == "colab"
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")  # Kaggle's image grew out of Colab's
+    assert runtime.where() == "kaggle"
+
+
+def test_where_by_colab_s_package(monkeypatch):
+    monkeypatch.setattr(runtime, "_has", lambda module: module == "google.colab")
+    assert runtime.where() == "colab"
+
+
+def test_has():
+    assert HAS("torch.nn")
+    for missing in ("no_such_package", "no_such_package.part", "torch.no_such_part"):
+        assert not HAS(missing)
+
+
+def test_device_and_profile(monkeypatch):
+    assert runtime.device() == torch.device("cpu")
+    assert runtime.profile() == "smoke"
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert runtime.device() == torch.device("mps")
+    assert runtime.profile() == "smoke"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert runtime.device() == torch.device("cuda")
+    assert runtime.profile() == "full"
+
+
+@pytest.mark.parametrize(("text", "profile"), [("smoke", "smoke"), ("full", "full"), (" FULL\n", "full"), ("", "smoke"),
+                                               ("  ", "smoke")])  # fmt: skip
+def test_profile_from_the_environment(monkeypatch, text, profile):
+    monkeypatch.setenv("STEELNB_PROFILE", text)
+    assert runtime.profile() == profile
+
+
+def test_the_environment_wins_over_the_card(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("STEELNB_PROFILE", "smoke")
+    assert runtime.profile() == "smoke"
+
+
+@pytest.mark.parametrize("text", ["fast", "smoke full", "1"])
+def test_another_profile_is_refused(monkeypatch, text):
+    monkeypatch.setenv("STEELNB_PROFILE", text)
+    for call in (runtime.profile, runtime.describe):
+        with pytest.raises(ValueError, match=f"^STEELNB_PROFILE is '{text}'; it can be smoke or full$"):
+            call()
+
+
+def test_home(monkeypatch, tmp_path):
+    assert runtime.home() == tmp_path / ".cache" / "steelnb"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert runtime.home() == tmp_path / "xdg" / "steelnb"
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
+    assert runtime.home() == Path("/kaggle/working/steelnb")
+    monkeypatch.setenv("STEELNB_HOME", "~/here")
+    assert runtime.home() == tmp_path / "here"
+    assert runtime.cache_folder() == tmp_path / "here" / "cache"
+    assert runtime.runs_folder() == tmp_path / "here" / "runs"
+    assert not (tmp_path / "here").exists()  # naming a folder does not make it
+
+
+@pytest.mark.parametrize("name", ["STEELNB_HOME", "XDG_CACHE_HOME"])
+def test_a_home_set_to_nothing_is_not_set(monkeypatch, tmp_path, name):
+    monkeypatch.setenv(name, "")
+    assert runtime.home() == tmp_path / ".cache" / "steelnb"
+
+
+def test_describe_on_a_local_machine():
+    lines = runtime.describe().splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("local · cpu (")
+    assert lines[0].endswith("profile smoke")
+    assert torch.__version__ in lines[1]
+
+
+def test_describe_tells_colab_without_a_gpu_where_to_switch_one_on(monkeypatch):
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab_20260101")
+    lines = runtime.describe().splitlines()
+    assert lines[0].startswith("colab · cpu")
+    assert lines[2].endswith("Runtime → Change runtime type → Hardware accelerator: T4 GPU → Save")
+    insert_card(monkeypatch, "Tesla T4", 7, 5)
+    assert runtime.describe().splitlines()[0] == "colab · cuda (Tesla T4) · profile full"
+    assert "Runtime →" not in runtime.describe()
+
+
+def test_describe_names_no_menu_of_colab_s_elsewhere(monkeypatch):
+    assert "Runtime →" not in runtime.describe()
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    assert "Runtime →" not in runtime.describe()
+
+
+@pytest.mark.parametrize(("name", "major", "minor", "mixed"), [
+    ("A100", 8, 0, True), ("L4", 8, 9, True), ("Tesla T4", 7, 5, False), ("Tesla P100", 6, 0, False),
+])  # fmt: skip
+def test_autocast_only_where_the_card_has_bfloat16(monkeypatch, name, major, minor, mixed):
+    insert_card(monkeypatch, name, major, minor)
+    context = runtime.autocast(torch.device("cuda"))
+    assert isinstance(context, torch.autocast) is mixed
+    if mixed:
+        assert context.fast_dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("on", ["cpu", "mps"])
+def test_no_autocast_elsewhere(on):
+    with runtime.autocast(torch.device(on)):
+        assert not torch.is_autocast_enabled("cpu")
+    assert isinstance(runtime.autocast(torch.device(on)), contextlib.nullcontext)
