@@ -24,7 +24,7 @@ OLD := $(foreach part,_fontconfig_pattern _mathtext,-W ignore::DeprecationWarnin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lab notebooks check bench test-colab constraints clean
+.PHONY: help run test lab notebooks check picture bench test-colab constraints clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ notebooks: $(READY)  ## regenerate the committed .ipynb from their .py (ONLY=02:
 
 check: $(READY)  ## the rules for committed notebooks, without running them
 	@$(BOOKS) check --only "$$ONLY"
+
+picture: $(READY)  ## draw README's picture again: assets/steel_to_mask.png
+	$(BIN)/python tools/picture.py
 
 bench: .venv/.peers  ## every benchmark, beside its peers (ONLY=rle: those whose names begin so)
 	@failed=0; for file in benchmarks/"$$ONLY"*.py; do \

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,9 +13,10 @@ import steelnb
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns 0, 1 for an input that cannot be used (one line on stderr), 130 after Ctrl-C."""
     options = parser().parse_args(arguments)
+    options.progress = not options.quiet and sys.stderr.isatty()
     try:
         return options.command(options)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if options.debug:
             raise
         print(f"steelnb {options.name}: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
@@ -40,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     add = command("sample", sample, "Make a set of synthetic steel images with masks, in Severstal's layout.")
     add("out", metavar="OUT", type=Path, help="folder to make")
     add("--images", type=_at_least_one, default=64, metavar="N", help="how many images (default 64)")
-    add("--seed", type=int, default=0, metavar="S", help="other seed, other steel (default 0)")
+    add("--seed", type=_not_negative, default=0, metavar="S", help="other seed, other steel (default 0)")
     add("--form", choices=("now", "2019"), default="now", help="which form of train.csv (default now)")
     add("--size", type=_size, default=(256, 1600), metavar="HxW", help="pixels (default 256x1600)")
 
@@ -51,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     length = add.__self__.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=_at_least_one, metavar="N", help="instead of the recipe's number")
     length.add_argument("--steps", type=_at_least_one, metavar="N", help="stop after N optimizer steps")
-    add("--seed", type=int, default=0, metavar="S", help="split, first weights and order (default 0)")
+    add("--seed", type=_not_negative, default=0, metavar="S", help="split, first weights and order (default 0)")
     add("--per-class", action="store_true", help="a mask a class instead of one for all defects")
 
     add = command("predict", predict, "Segment images; leaves masks, overlays and predictions.csv in OUT.")
@@ -70,39 +72,42 @@ def parser() -> argparse.ArgumentParser:
 
 
 def sample(options: argparse.Namespace) -> int:
+    """Draws a set of synthetic steel; see --help."""
     from steelnb import synthetic
 
     folder = synthetic.write(
         options.out, options.images, seed=options.seed, shape=options.size, form=options.form,
-        progress=not options.quiet,
+        progress=options.progress,
     )  # fmt: skip
     print(f"{options.images} images of synthetic steel in {folder}")
     return 0
 
 
 def train(options: argparse.Namespace) -> int:
+    """Trains a network; see --help."""
     from steelnb import locate, runtime, training
     from steelnb.recipes import RECIPES
 
     if options.recipe not in RECIPES:
         raise ValueError(f"no recipe {options.recipe!r}; there are {', '.join(RECIPES)}")
-    data = locate.find(options.data, progress=not options.quiet)
+    data = locate.find(options.data, skip_missing=options.skip_missing, progress=options.progress)
     print(data.describe(), runtime.describe(), sep="\n")
     recipe = RECIPES[options.recipe].changed(per_class=options.per_class)
     training.train(
         data, options.run, recipe, epochs=options.epochs, steps=options.steps, seed=options.seed,
-        progress=not options.quiet and sys.stderr.isatty(),
+        progress=options.progress,
     )  # fmt: skip
     print(f"weights of the best epoch: {options.run / 'weights.safetensors'}")
     return 0
 
 
 def predict(options: argparse.Namespace) -> int:
+    """Segments images; 1 where one of them failed."""
     from steelnb import runtime, weights
     from steelnb.predict import predict_files
 
     trained = weights.load(options.weights, runtime.device())
-    outcome = predict_files(trained, options.images, options.out, tile=options.tile, progress=not options.quiet)
+    outcome = predict_files(trained, options.images, options.out, tile=options.tile, progress=options.progress)
     for stem, share in outcome.written.items():
         print(f"{stem}: {share:.2%} of the pixels are defect" if share else f"{stem}: no defect")
     for reason in outcome.failed.values():
@@ -112,14 +117,16 @@ def predict(options: argparse.Namespace) -> int:
 
 
 def evaluate(options: argparse.Namespace) -> int:
+    """Prints scores of a network; see --help."""
     from steelnb import locate, runtime, weights
     from steelnb.evaluate import evaluate_trained, table
 
     trained = weights.load(options.weights, runtime.device())
-    data = locate.find(options.data, progress=not options.quiet)
-    part, scores = evaluate_trained(trained, data, options.part, progress=not options.quiet)
+    data = locate.find(options.data, skip_missing=options.skip_missing, progress=options.progress)
+    part, scores = evaluate_trained(trained, data, options.part, progress=options.progress)
     if options.json:
-        print(json.dumps({"data": data.name, "part": part, "scores": scores}))
+        scores = {name: value if math.isfinite(value) else None for name, value in scores.items()}
+        print(json.dumps({"data": data.name, "part": part, "scores": scores}, allow_nan=False))
     else:
         print(f"{data.name}, {part}\n{table(scores)}")
     return 0
@@ -128,13 +135,21 @@ def evaluate(options: argparse.Namespace) -> int:
 def _data(add: Callable) -> None:
     add("--data", metavar="D", help="folder of a data set, `kaggle`, or `synthetic`; default: STEELNB_DATA, Kaggle's "
         "input, else synthetic")
+    add("--skip-missing", action="store_true", help="leave out images without a label and labels without an image")
 
 
 def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
+    return _whole(text, 1)
+
+
+def _not_negative(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.lstrip("-").isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    return int(text)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -28,7 +28,8 @@ def evaluate(
     dice_empty_is_one, iou_empty_is_one: mean over all images, empty mask and empty prediction counting 1.
     dice_all_pixels, precision, recall, accuracy: all pixels of all images pooled.
     false_alarm_rate: share of clean images in which something was found.
-    original_accuracy: the original's metric, with its smoothing. loss: mean over images, if `loss` is given.
+    original_accuracy: the original's metric, with its smoothing; a logit of exactly 0 is a defect there (≥), and
+        nowhere else here (>). loss: mean over images, if `loss` is given.
     images, defective: how many of each were scored (with a mask a class: pairs of image and class).
     """
     streaming, losses, accuracies = Streaming(), [], []
@@ -41,7 +42,7 @@ def evaluate(
             losses.append(loss(logits, mask).item())
     strict, lenient = streaming.scores(empty="skip"), streaming.scores(empty="one")
     return {
-        "loss": _mean(losses),
+        **({"loss": _mean(losses)} if loss is not None else {}),
         **strict,
         "dice_empty_is_one": lenient["dice"],
         "iou_empty_is_one": lenient["iou"],
@@ -61,19 +62,24 @@ def evaluate_trained(
     geometry the network was trained in. Raises ValueError where there is no such part, or other classes.
     """
     about, outputs = trained.about, trained.model.config["out_channels"]
+    trained_on, held_out = set(about.get("training", ())), set(about.get("validation", ()))
     if outputs > 1 and outputs != len(data.classes):
         raise ValueError(f"the network has {outputs} classes, {data.name} has {len(data.classes)}: {data.classes}")
-    known = about["data"]["fingerprint"] == data.fingerprint()
+    known = about.get("data", {}).get("fingerprint") == data.fingerprint()
     part = part or ("validation" if known else "all")
-    held_out, ids = set(about["validation"]), data.images["ImageId"]
-    if part != "all":
-        if not known:
-            raise ValueError(f"these weights were trained on other data ({about['data']['name']}): take part 'all'")
-        ids = [image_id for image_id in ids if (image_id in held_out) == (part == "validation")]
+    if part != "all" and not known:
+        raise ValueError("these weights were trained on other data, or its labels have changed: take part 'all'")
+    chosen = {"all": set(data.images["ImageId"]), "train": trained_on, "validation": held_out - trained_on}[part]
+    ids = [image_id for image_id in data.images["ImageId"] if image_id in chosen]
     samples = Samples(
         data, ImageCache(data, progress=progress), [Item(i) for i in ids], trained.model.depth, per_class=outputs > 1
     )
-    which = {"all": "all images", "train": "training images", "validation": "images held out for validation"}[part]
+    which = {"all": "all images", "train": "training images",
+             "validation": "held out for validation (the best epoch was chosen on them)"}[part]  # fmt: skip
+    if part == "validation" and (leaked := len(held_out & trained_on)):
+        which += f", less {leaked} that the network was also trained on"
+    if part == "all" and (seen := len(trained_on.intersection(ids))):
+        which += f"; {seen} of them have the name of an image that it was trained on"
     return f"{len(ids)} of {len(data)} images: {which}", evaluate(trained.model, samples, progress=progress)
 
 

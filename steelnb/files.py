@@ -35,8 +35,6 @@ def headers(paths: Iterable[Path], progress: bool) -> pd.DataFrame:
     for path in tqdm(sorted(paths, key=lambda p: p.name), "images", unit="file", disable=not progress):
         with opened(path) as picture:
             _check_pixels(path, picture)
-            if "exif" in picture.info and picture.getexif().get(EXIF_ORIENTATION, 1) != 1:
-                raise DataError(f"{path}: turned by its EXIF orientation, so a mask may not lie on it; save it upright")
             entries.append((path.name, path, picture.format, picture.height, picture.width))
     if not entries:
         raise DataError("no image has a label, so nothing is left to read")
@@ -46,11 +44,19 @@ def headers(paths: Iterable[Path], progress: bool) -> pd.DataFrame:
 def _check_pixels(path: Path, picture: Image.Image) -> None:
     if picture.mode.startswith(("I", "F")):  # Pillow would clip them to white
         raise DataError(f"{path}: more than 8 bits a pixel (mode {picture.mode}); scale it to 0–255 first")
+    _check_upright(path, picture)
+
+
+def _check_upright(path: Path, picture: Image.Image) -> None:
+    if "exif" in picture.info and picture.getexif().get(EXIF_ORIENTATION, 1) != 1:
+        raise DataError(f"{path}: turned by its EXIF orientation, so a mask may not lie on it; save it upright")
 
 
 @contextmanager
 def opened(path: Path):
     """The file as a Pillow image, its format told by its content; what goes wrong is a DataError naming the file."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file")
     try:
         with Image.open(path) as picture:
             if picture.format in ("TIFF", "GIF") and picture.n_frames > 1:
@@ -59,8 +65,8 @@ def opened(path: Path):
     except (DataError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{path}: {error} Cut the strip into pieces, or, if you trust the file, raise "
-                        "PIL.Image.MAX_IMAGE_PIXELS before reading") from error
+        raise DataError(f"{path}: {error} Cut the strip into pieces, or, from Python, raise "
+                        "PIL.Image.MAX_IMAGE_PIXELS before reading a file that you trust") from error
     except Exception as error:  # on broken bytes Pillow raises OSError, SyntaxError, struct.error, zlib.error …
         size = f"{path.stat().st_size} bytes" if path.is_file() else "gone"
         raise DataError(f"{path} ({size}): not a readable image: {error}. Fetch it again, or remove it") from error
@@ -100,6 +106,7 @@ def size_text(height: int, width: int) -> str:
 def mask_values(path: Path) -> np.ndarray:
     """The values of a mask file, uint8 [H, W]: {0, 255}, or class ids up to LARGEST_CLASS_ID."""
     with opened(path) as picture:
+        _check_upright(path, picture)
         if picture.format == "JPEG":
             raise DataError(f"{path}: a JPEG mask: compression changes values along every edge; export it as PNG")
         values, bands = np.asarray(picture), picture.getbands()

@@ -22,12 +22,16 @@ ALTERNATIVES = ("Without it: give a folder that holds train.csv and train_images
                 'the environment variable STEELNB_DATA, or take where="synthetic"')
 
 
-def find(where: str | Path | None = None, *, images: int = 64, seed: int = 0, progress: bool = True) -> SteelData:
+def find(
+    where: str | Path | None = None, *, images: int = 64, seed: int = 0, skip_missing: bool = False,
+    progress: bool = True,
+) -> SteelData:
     """The data set at `where`, or the first that is found.  Taught in 01_data_exploration.
 
     `where`: a folder; "kaggle" downloads Severstal (1.6 GB, needs an account); "synthetic" makes `images` images of
     synthetic steel from `seed`; None looks around as the module says. ``STEELNB_DATA`` may hold the same words.
-    `describe()` of the result tells where it came from. Raises DataError for a place that does not work.
+    `skip_missing` as in `data.read`. `describe()` of the result tells where it came from. Raises DataError for a place
+    that does not work.
     """
     source = "found at the folder asked for"
     if where is None and (where := os.environ.get("STEELNB_DATA", "").strip() or None):
@@ -39,7 +43,7 @@ def find(where: str | Path | None = None, *, images: int = 64, seed: int = 0, pr
     if where == "kaggle":
         return from_kaggle(progress=progress)
     try:
-        return _from(data.read(where, progress=progress), source)
+        return _from(data.read(where, skip_missing=skip_missing, progress=progress), source)
     except DataError as error:
         if source == "found through STEELNB_DATA":
             raise DataError(f"STEELNB_DATA={where}: {error}") from error

@@ -23,7 +23,7 @@ def bce(logits: Tensor, mask: Tensor, positive_weight: float = 1.0) -> Tensor:
 
 
 def dice(logits: Tensor, mask: Tensor, per: str = "image", smooth: float = 1.0) -> Tensor:
-    """1 − (2·Σpt + smooth) / (Σp + Σt + smooth), p = sigmoid(logits), t the mask; in 0…1.
+    """1 − (2·Σpt + smooth) / (Σp + Σt + smooth), p = sigmoid(logits), t the mask; 0…1.
 
     Drozdzal et al. 2016; Milletari et al. 2016 (V-Net) have the squares of p and t in the denominator instead.
 

@@ -8,7 +8,7 @@ are over (image, class) pairs. `empty` says what a pair with an empty mask contr
 - "zero": 0 (scikit-learn's ``zero_division=0``).
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -101,10 +101,6 @@ class Streaming:
             "accuracy": _ratio(self.pixels - self.predicted - self.true + 2 * self.both, self.pixels),
             "false_alarm_rate": _ratio(self.alarms, clean),
         }
-
-    def state(self) -> dict[str, float]:
-        """The sums, to be written down or added up across processes."""
-        return asdict(self)
 
 
 def _settle(values: Tensor, predicted: Tensor, true: Tensor, empty: str) -> Tensor:

@@ -7,7 +7,7 @@ poolings fall on the same pixels: so any tiling gives the whole-image answer.
 """
 
 from collections.abc import Iterator
-from numbers import Integral
+from numbers import Integral, Number
 from typing import NamedTuple
 
 import numpy as np
@@ -78,8 +78,11 @@ def tiles(height: int, width: int, tile: int | tuple[int, int] | None = None, de
     """Tiles that cover height × width output pixels once each, row by row, starting at multiples of 2^depth.
 
     tile: output pixels of a tile, one number or (height, width), rounded up to the grid; None: `DEFAULT_TILE`.
+    Raises ValueError for a side below 1.
     """
-    sides = (tile, tile) if isinstance(tile, Integral) else tile or DEFAULT_TILE
+    sides = (tile, tile) if isinstance(tile, Number) else tile or DEFAULT_TILE
+    if not all(isinstance(side, Integral) for side in sides):
+        raise ValueError(f"a tile is whole pixels, got {tile}")
     if min(sides) < 1 or min(height, width) < 1:
         raise ValueError(f"a tile and an image have at least 1 pixel a side, got tile {sides}, image {height}×{width}")
     grid = 2**depth
@@ -98,6 +101,7 @@ def predict_tiles(
 
     model: a valid `unet.UNet`; it runs on its own device and dtype, in eval mode, and is left in the mode it was in.
     image: uint8 (0…255) or float (0…1) [H, W], or [C, H, W] for a network of C channels; a memory map will do.
+    Raises ValueError for another kind of image, and for a network that is not valid.
     """
     if getattr(model, "padding", None) != "valid":
         raise ValueError("tile-wise prediction equals the whole image only for a valid U-Net (padding='valid')")
@@ -135,7 +139,13 @@ def predict(
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """uint8 (0…255) or float (0…1), [H, W] or [C, H, W] → float32 [1, C, H, W] in 0…1."""
-    tensor = torch.from_numpy(np.ascontiguousarray(image))
-    tensor = tensor.float().div_(255) if image.dtype == np.uint8 else tensor.float()
+    """uint8 (0…255) or float (0…1), [H, W] or [C, H, W] → float32 [1, C, H, W] in 0…1.
+
+    Raises ValueError for floats outside 0…1 and for NaN, which would become a wrong mask.
+    """
+    tensor = torch.tensor(np.ascontiguousarray(image)).float()
+    if image.dtype == np.uint8:
+        tensor.div_(255)
+    elif not (tensor.min() >= 0 and tensor.max() <= 1):
+        raise ValueError(f"a float image is in 0…1, got {tensor.min():g} … {tensor.max():g}: divide by 255?")
     return tensor[None, None] if tensor.ndim == 2 else tensor[None]

@@ -6,16 +6,28 @@ no augmentation. `SMOKE` is small enough for a CPU: a minute of training that le
 
 from dataclasses import asdict, dataclass, field, replace
 
+from steelnb.losses import LOSSES
+
+CHOICES = {
+    "loss": tuple(LOSSES),
+    "optimizer": ("adamw", "sgd"),
+    "schedule": ("constant", "one-cycle"),
+    "samples": ("image", "row"),
+    "geometry": ("exact", "original"),
+}
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way of training. Sizes in pixels; learning rate per step.
+    """One way of training. Sizes in pixels; learning rate per step. Raises ValueError for a word that is not a choice.
 
     model: arguments of `unet.UNet`. loss: a name in `losses.LOSSES`. optimizer: "sgd" or "adamw".
     schedule: "constant" or "one-cycle" (up to `learning_rate` over a tenth of the steps, then down to 0 as a cosine).
     samples: "image" (all its labels together, clean images included) or "row" (the original's: one sample a label row,
         the image's other rows as background). Splits go by the same unit.
-    geometry, crop, on_defect, flips: as in `samples.Samples`. visits: how often an epoch comes to each sample.
+    epoch_samples: how many samples an epoch draws, whatever the size of the data set; None: each sample once.
+    scored: at most so many of the held-out samples are scored after each epoch, evenly spread; None: all.
+    geometry, crop, on_defect, flips: as in `samples.Samples`.
     """
 
     name: str
@@ -28,14 +40,20 @@ class Recipe:
     schedule: str = "one-cycle"
     batch: int = 8
     epochs: int = 10
-    visits: int = 1
+    epoch_samples: int | None = None
     samples: str = "image"
     validation: float = 0.2
+    scored: int | None = None
     geometry: str = "exact"
     crop: tuple[int, int] | None = None
     on_defect: float = 0.0
     flips: bool = False
     per_class: bool = False
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if (chosen := getattr(self, name)) not in choices:
+                raise ValueError(f"recipe {self.name}: {name} is {chosen!r}; it can be {', '.join(choices)}")
 
     def changed(self, **changes) -> "Recipe":
         """The same recipe but for `changes`."""
@@ -66,10 +84,11 @@ SMOKE = Recipe(
     loss="dice_bce",
     learning_rate=4e-3,
     weight_decay=1e-4,
-    batch=8,
+    batch=4,
     epochs=6,
-    visits=6,
-    crop=(128, 256),
+    epoch_samples=280,
+    scored=32,
+    crop=(96, 96),  # a budget of seconds buys more by many small steps than by few large ones
     on_defect=0.5,
     flips=True,
 )

@@ -75,8 +75,9 @@ def encode(mask: np.ndarray) -> str:
     mask = np.asarray(mask)
     if mask.ndim != 2:
         raise RLEError(f"a mask has two axes [H, W], got shape {mask.shape}")
-    defect = mask.astype(bool)
-    if mask.dtype != bool and not (defect == mask).all():
+    ones = mask.dtype == np.uint8 and mask.max(initial=0) <= 1
+    defect = mask.view(bool) if ones else mask.astype(bool)
+    if mask.dtype != bool and not ones and not (defect == mask).all():
         other = mask[defect != mask][0]
         raise RLEError(f"a mask holds 0 and 1 only, got {other}: compare first, e.g. `mask > 0`")
     pixels = np.zeros(mask.size + 2, bool)  # background before the first pixel and after the last

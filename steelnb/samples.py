@@ -42,8 +42,8 @@ class ImageCache:
         sizes = data.images["height"].to_numpy() * data.images["width"].to_numpy()
         self._starts = dict(zip(data.images["ImageId"], np.cumsum(sizes) - sizes, strict=True))
         self._shapes = {row.ImageId: (row.height, row.width) for row in data.images.itertuples()}
-        # The fingerprint knows ids, sizes and labels; names, lengths and times of the files stand for their pixels.
-        stamps = [(path.name, (s := path.stat()).st_size, s.st_mtime_ns) for path in data.images["path"]]
+        # The fingerprint knows ids, sizes and labels; place, length and time of the files stand for their pixels.
+        stamps = [(str(path), (s := path.stat()).st_size, s.st_mtime_ns) for path in data.images["path"]]
         name = hashlib.sha256(f"{data.fingerprint()} {stamps}".encode()).hexdigest()[:16]
         self.path = (folder or runtime.cache_folder()) / f"{name}.uint8"
         if not self.path.exists() or self.path.stat().st_size != sizes.sum():

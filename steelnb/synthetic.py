@@ -14,6 +14,8 @@ from steelnb import __version__, rle
 from steelnb.drawing import CLASSES, COMBINATIONS, Sample, draw
 from steelnb.files import SYNTHETIC_MARK
 
+LONGEST_SIDE = 65_500  # of a JPEG that Pillow writes
+
 __all__ = ["CLASSES", "COMBINATIONS", "Sample", "draw", "write"]
 
 
@@ -28,6 +30,8 @@ def write(folder, images: int, *, seed: int = 0, shape: tuple[int, int] = (256, 
     folder = Path(folder)
     if images < 1 or test_images < 0:
         raise ValueError(f"cannot write {images} train and {test_images} test images: take at least 1 and 0")
+    if max(shape) > LONGEST_SIDE:
+        raise ValueError(f"a JPEG has at most {LONGEST_SIDE} pixels a side, not {shape[0]}×{shape[1]}")
     if form not in ("now", "2019"):
         raise ValueError(f'train.csv has no form {form!r}: take "now" or "2019"')
     if held := [*folder.glob("train.csv*"), *folder.glob("t*_images/*")]:

@@ -28,4 +28,4 @@ def steel(steel_folder):
 @pytest.fixture(scope="session")
 def tiny():
     """The smoke recipe with a network small enough for a test."""
-    return SMOKE.changed(name="tiny", model=dict(width=2, depth=2), crop=(32, 64), batch=4, epochs=2, visits=1)
+    return SMOKE.changed(name="tiny", model=dict(width=2, depth=2), crop=(32, 64), batch=4, epochs=2, epoch_samples=12)

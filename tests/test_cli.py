@@ -26,6 +26,7 @@ def test_from_steel_to_mask(tmp_path, monkeypatch, capsys, tiny):
     told = json.loads(capsys.readouterr().out)
     assert "held out for validation" in told["part"]
     assert told["scores"]["images"] == 2
+    assert "NaN" not in json.dumps(told)
     assert call("evaluate", "--data", steel, "--weights", run, "--part", "all", "--quiet") == 0
     assert "dice_empty_is_one" in capsys.readouterr().out
     assert call("predict", "--weights", run, "--out", out, "--tile", 32, "--quiet", steel / "train_images") == 0
@@ -54,8 +55,9 @@ def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("train",), ("train", "--run", "r", "--epochs", "0"), ("sample", "x", "--size", "big"), ("fly",),
-                  ("train", "--run", "r", "--epochs", "1", "--steps", "1")]
+    "arguments",
+    [(), ("train",), ("fly",), ("sample", "x", "--size", "big"), ("train", "--run", "r", "--epochs", "0"),
+     ("train", "--run", "r", "--seed", "-1"), ("train", "--run", "r", "--epochs", "1", "--steps", "1")],
 )  # fmt: skip
 def test_wrong_usage_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as exit:

@@ -79,5 +79,16 @@ def test_refusals(pictures, tmp_path):
     with pytest.raises(PredictError, match="several images are called 'a'"):
         predict_files(network(), [pictures, pictures / "a.png"], tmp_path / "out")
     predict_files(network(), [pictures / "a.png"], tmp_path / "out")
-    with pytest.raises(PredictError, match="holds predictions already"):
+    with pytest.raises(PredictError, match="is there already and would be overwritten"):
         predict_files(network(), [pictures / "b.jpg"], tmp_path / "out")
+    (tmp_path / "out" / "predictions.csv").unlink()
+    before = (tmp_path / "out" / "a_mask.png").read_bytes()
+    with pytest.raises(PredictError, match=r"a_overlay\.png is there already"):
+        predict_files(network(), [pictures / "a.png"], tmp_path / "out")
+    assert (tmp_path / "out" / "a_mask.png").read_bytes() == before
+
+
+def test_nothing_segmented_leaves_no_table(tmp_path):
+    outcome = predict_files(network(), [tmp_path / "mistyped.png"], tmp_path / "out")
+    assert "no such file" in outcome.failed[tmp_path / "mistyped.png"]
+    assert not list((tmp_path / "out").iterdir())

@@ -1,10 +1,14 @@
 """Training samples: the window a network needs, the mask it is scored on, and chance that can be repeated."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from steelnb import geometry, rle, samples
+from steelnb import data, geometry, rle, samples
 from steelnb.files import DataError
 from steelnb.samples import ImageCache, Item, Samples
 
@@ -24,10 +28,6 @@ def test_cache_holds_what_the_files_hold(steel, cache):
 
 
 def test_cache_is_made_once_and_again_when_a_file_changes(steel_folder, tmp_path, monkeypatch):
-    import shutil
-
-    from steelnb import data
-
     folder = tmp_path / "copy"
     shutil.copytree(steel_folder, folder)
     first = ImageCache(data.read(folder))
@@ -38,11 +38,18 @@ def test_cache_is_made_once_and_again_when_a_file_changes(steel_folder, tmp_path
     assert ImageCache(data.read(folder), tmp_path / "other").path.name != first.path.name
 
 
+def test_two_folders_alike_but_for_pixels_have_two_caches(tmp_path):
+    for name, value in (("a", 40), ("b", 200)):
+        for part, gray in (("images", value), ("masks", 255)):
+            (tmp_path / name / part).mkdir(parents=True)
+            Image.new("L", (32, 32), gray).save(tmp_path / name / part / "x.bmp")
+            os.utime(tmp_path / name / part / "x.bmp", (1e9, 1e9))
+    a, b = (ImageCache(data.read(tmp_path / name)) for name in "ab")
+    assert (a["x.bmp"] == 40).all()
+    assert (b["x.bmp"] == 200).all()
+
+
 def test_a_damaged_image_leaves_no_cache_behind(steel_folder, tmp_path):
-    import shutil
-
-    from steelnb import data
-
     folder = tmp_path / "copy"
     shutil.copytree(steel_folder, folder)
     path = sorted((folder / "train_images").iterdir())[5]

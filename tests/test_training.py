@@ -5,8 +5,9 @@ import json
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
-from steelnb import splits, training, weights
+from steelnb import data, splits, training, weights
 from steelnb.recipes import ORIGINAL, RECIPES, SMOKE
 
 
@@ -25,7 +26,7 @@ def test_a_run_folder_holds_what_it_takes(steel, tiny, tmp_path):
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["recipe"]["name"] == "tiny"
     assert config["data"]["fingerprint"] == steel.fingerprint()
-    assert tuple(config["validation"]) == splits.by_image(steel, 0.2, 0).validation
+    assert (tuple(config["training"]), tuple(config["validation"])) == splits.by_image(steel, 0.2, 0)
     about = weights.load(tmp_path / "run").about
     best = history["validation_dice"].idxmax()
     assert about["epoch"] == history["epoch"][best]
@@ -41,9 +42,15 @@ def test_same_seed_same_weights_other_seed_others(steel, tiny, tmp_path):
 
 
 def test_it_learns(steel, tiny, tmp_path):
-    recipe = tiny.changed(model=dict(width=4, depth=2), epochs=8, visits=4, learning_rate=1e-2)
+    recipe = tiny.changed(model=dict(width=4, depth=2), epochs=8, epoch_samples=40, learning_rate=1e-2)
     history = run(steel, tmp_path / "run", recipe)
     assert history["train_loss"].iloc[-1] < 0.8 * history["train_loss"].iloc[0]
+
+
+def test_an_epoch_draws_as_many_samples_as_the_recipe_says(steel, tiny, tmp_path):
+    for name, samples, steps in (("few", 6, 3), ("more than there are images", 30, 15), ("each once", None, 5)):
+        history = run(steel, tmp_path / name, tiny.changed(epochs=1, batch=2, epoch_samples=samples))
+        assert list(history["step"]) == [steps]
 
 
 def test_steps_end_it_within_an_epoch(steel, tiny, tmp_path):
@@ -95,8 +102,25 @@ def test_data_that_cannot_be_split_is_refused(steel, tiny, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_unknown_names_in_a_recipe(steel, tiny, tmp_path):
-    with pytest.raises(ValueError, match="optimizer is 'lion'"):
-        run(steel, tmp_path / "run", SMOKE.changed(model=tiny.model, optimizer="lion"))
-    with pytest.raises(ValueError, match="schedule is 'cosine'"):
-        run(steel, tmp_path / "run2", SMOKE.changed(model=tiny.model, schedule="cosine"))
+def test_unknown_names_in_a_recipe():
+    for name, word in (("optimizer", "lion"), ("schedule", "cosine"), ("samples", "rows"), ("loss", "mse")):
+        with pytest.raises(ValueError, match=f"recipe smoke: {name} is '{word}'; it can be "):
+            SMOKE.changed(**{name: word})
+
+
+def test_images_of_several_sizes_do_not_make_a_batch(tiny, tmp_path):
+    for name, width in (("a", 40), ("b", 44), ("c", 40)):
+        for part in ("images", "masks"):
+            (tmp_path / "set" / part).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (width, 40), 255 * (part == "masks")).save(tmp_path / "set" / part / f"{name}.png")
+    mixed = data.read(tmp_path / "set")
+    with pytest.raises(training.TrainingError, match="several sizes do not fit into one batch"):
+        run(mixed, tmp_path / "run", tiny.changed(crop=None))
+    run(mixed, tmp_path / "run", tiny, steps=1)
+
+
+def test_a_recipe_may_score_a_part_of_the_held_out_images(steel, tiny, tmp_path):
+    history = run(steel, tmp_path / "run", tiny.changed(validation=0.5, scored=2), steps=1)
+    assert history["validation_images"].iloc[0] == 2
+    held_out = weights.load(tmp_path / "run").about["validation"]
+    assert len(held_out) == len(splits.by_image(steel, 0.5, 0).validation)

@@ -243,8 +243,9 @@ def main() -> int:
     parser.add_argument("--books", type=Path, default=ROOT / "notebooks", help="the folder of the series")
     asked = parser.parse_args()
     books, out = asked.books.resolve(), asked.out.resolve()
-    data = Path(asked.data).expanduser().resolve() if asked.data else None
-    if data and not data.is_dir():
+    words = ("kaggle", "synthetic")  # what steelnb.locate understands besides a folder
+    data = asked.data if asked.data in words else Path(asked.data).expanduser().resolve() if asked.data else None
+    if isinstance(data, Path) and not data.is_dir():
         parser.exit(2, f"there is no folder {data}\n")
     texts = sorted(books.glob(f"{asked.only}*.py"))
     if not texts:

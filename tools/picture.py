@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.patches import Patch
 from PIL import Image
 
-from steelnb import locate, plots, training, weights
+from steelnb import locate, metrics, plots, training, weights
 from steelnb.evaluate import predicted
 from steelnb.recipes import SMOKE
 
@@ -23,8 +23,7 @@ def main() -> None:
         trained = weights.load(Path(folder) / "run")
     _, held_out = training.parts(data, SMOKE, seed=0)
     results = [predicted(trained.model, held_out, index) for index in range(len(held_out))]
-    hits = [(logits[0] > 0) & mask[0] for logits, mask in results]
-    dice = [2 * hit.sum() / max((p[0] > 0).sum() + m.sum(), 1) for hit, (p, m) in zip(hits, results, strict=True)]
+    dice = [metrics.dice((p > 0)[None], m[None], empty="skip").item() for p, m in results]
     # Not the best ones: the middle of the defective images, by Dice.
     defective = sorted((i for i, (_, mask) in enumerate(results) if mask.any()), key=lambda i: dice[i])
     middle = defective[len(defective) // 2 - 1 : len(defective) // 2 + 1]
