@@ -53,7 +53,7 @@ def overlay(
 def errors(image: np.ndarray, prediction: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """A gray image, uint8 [H, W], with hits, misses and false alarms in their three colours: uint8 [H, W, 3]."""
     parts = np.stack([prediction & mask, mask & ~prediction, prediction & ~mask])
-    return overlay(image, parts, [HIT, MISS, FALSE_ALARM])
+    return overlay(image, parts, [HIT, MISS, FALSE_ALARM], alpha=0.55)
 
 
 def show(ax: Axes, image: np.ndarray, title: str = "", **options) -> None:
@@ -74,5 +74,5 @@ def stack(pictures: Mapping[str, np.ndarray], width: float = WIDTH) -> Figure:
     heights = [width * picture.shape[0] / picture.shape[1] + 0.25 for picture in pictures.values()]
     figure, axes = plt.subplots(len(pictures), 1, figsize=(width, sum(heights)), height_ratios=heights, squeeze=False)
     for ax, (title, picture) in zip(axes[:, 0], pictures.items(), strict=True):
-        show(ax, picture, title)
+        show(ax, picture, title, interpolation="antialiased")  # wider than the figure: averaged down
     return figure

@@ -77,9 +77,9 @@ def test_batches_and_all_at_once_sum_to_the_same():
     for p, t in zip(prediction.split(5), mask.split(5), strict=True):
         batched.update(p, t)
     assert asdict(batched) == pytest.approx(asdict(once), rel=1e-12)
-    assert Streaming(**once.state()) == once  # the sums are all there is
-    assert once.state()["pixels"] == mask.numel()
-    assert once.state()["pairs"] == 48
+    assert Streaming(**asdict(once)) == once  # the sums are all there is
+    assert asdict(once)["pixels"] == mask.numel()
+    assert asdict(once)["pairs"] == 48
 
 
 def pair(prediction, mask):
