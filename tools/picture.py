@@ -1,4 +1,4 @@
-"""README's picture, assets/steel_to_mask.png (`make picture`): the smoke recipe, four times as long, synthetic steel."""
+"""README's picture, assets/steel_to_mask.png: synthetic steel, the smoke recipe four times as long."""
 
 import tempfile
 from pathlib import Path
@@ -29,7 +29,8 @@ def main() -> None:
     defective = sorted((i for i, (_, mask) in enumerate(results) if mask.any()), key=lambda i: dice[i])
     middle = defective[len(defective) // 2 - 1 : len(defective) // 2 + 1]
     figure = plots.stack({
-        f"{image_id}, Dice {dice[i]:.2f}": plots.errors(held_out.cache[image_id], results[i][0][0] > 0, results[i][1][0])
+        f"{image_id}, Dice {dice[i]:.2f}":
+            plots.errors(held_out.cache[image_id], results[i][0][0] > 0, results[i][1][0])
         for i in middle
         for image_id in [held_out.items[i].image_id]
     })  # fmt: skip
