@@ -107,7 +107,7 @@ canvas[outside] = canvas[outside] * 0.6 + 90  # paler: made up by the mirror
 
 tile = overlap_tile.Tile(0, 0, min(176, height), min(272, width))
 figure, ax = plt.subplots(figsize=(plots.WIDTH, plots.WIDTH * canvas.shape[0] / canvas.shape[1] + 0.4))
-plots.show(ax, canvas, f"The first tile needs {margin} pixels more on every side, most of them mirrored")
+plots.show(ax, canvas, f"The first tile needs {margin} pixels more on every side; beyond the edge they are mirrored")
 ax.add_patch(Rectangle((pad, pad), width, height, fill=False, ec="white", lw=1, ls="--"))
 for x, y, w, h, colour in (
     (tile.left - margin, tile.top - margin, tile.width + 2 * margin, tile.height + 2 * margin, "#56B4E9"),
