@@ -80,9 +80,12 @@ def encode(mask: np.ndarray) -> str:
     if mask.dtype != bool and not ones and not (defect == mask).all():
         other = mask[defect != mask][0]
         raise RLEError(f"a mask holds 0 and 1 only, got {other}: compare first, e.g. `mask > 0`")
-    pixels = np.zeros(mask.size + 2, bool)  # background before the first pixel and after the last
-    pixels[1:-1] = defect.ravel(order="F")
-    edges = np.flatnonzero(pixels[1:] != pixels[:-1])
+    pixels = defect.ravel(order="F")
+    edges = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+    if pixels[:1].any():  # background stands before the first pixel and after the last
+        edges = np.append(0, edges)
+    if pixels[-1:].any():
+        edges = np.append(edges, len(pixels))
     edges[1::2] -= edges[::2]  # ends become lengths
     edges[::2] += 1  # counted from 1
     return " ".join(map(str, edges.tolist()))
