@@ -59,6 +59,11 @@ def check_exact(n: int, depth: int = 4) -> None:
         )
 
 
+def crop_start(outer: int, inner: int, crop: str = "ceil") -> int:
+    """Where the centre crop of `inner` from `outer` pixels starts: an odd difference rounds up ("ceil") or down."""
+    return -(-(outer - inner) // 2) if crop == "ceil" else (outer - inner) // 2
+
+
 def levels(n: int, depth: int = 4, crop: str = "ceil") -> list[Level]:
     """The meeting points of encoder and decoder for an input of `n` pixels, deepest first.
 
@@ -75,8 +80,7 @@ def levels(n: int, depth: int = 4, crop: str = "ceil") -> list[Level]:
     met = []
     for level in reversed(range(depth)):
         up = 2 * size
-        extra = skips[level] - up
-        met.append(Level(skips[level], up, -(-extra // 2) if crop == "ceil" else extra // 2, 2**level))
+        met.append(Level(skips[level], up, crop_start(skips[level], up, crop), 2**level))
         size = up - 4
     return met
 

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from steelnb import rle, runtime
 from steelnb.data import SteelData
-from steelnb.geometry import output_size
+from steelnb.geometry import crop_start, output_size
 from steelnb.overlap_tile import Tile, input_window, mirror
 
 ORIGINAL_MARGINS = ((87, 87), (90, 90))  # rows, columns: 256×1600 → 430×1780
@@ -34,8 +34,9 @@ class Item(NamedTuple):
 class ImageCache:
     """Every image of a data set as gray uint8 in one memory-mapped file, decoded once.
 
-    The file is named by the data's fingerprint and written under a temporary name first, so an interrupted or changed
-    data set is never mistaken for a finished one. A file that does not decode raises data.DataError, naming it.
+    The file is named by the data's fingerprint and its files' places, lengths and times, and written under a temporary
+    name first, so an interrupted or changed data set is never mistaken for a finished one. A file that does not decode
+    raises files.DataError, naming it.
     """
 
     def __init__(self, data: SteelData, folder: Path | None = None, progress: bool = False) -> None:
@@ -146,6 +147,6 @@ def original_crop(mask: np.ndarray, depth: int = 4) -> np.ndarray:
     regions = []
     for n, margins in zip(mask.shape[-2:], ORIGINAL_MARGINS, strict=True):
         out = output_size(n + sum(margins), depth)
-        start = -(-(n - out) // 2)
+        start = crop_start(n, out)
         regions.append(slice(start, start + out))
     return mask[..., *regions]

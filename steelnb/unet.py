@@ -77,10 +77,7 @@ class UNet(nn.Module):
         return self.head(x)
 
     def _centre(self, skip: Tensor, x: Tensor) -> Tensor:
-        starts = [
-            -(-(s - n) // 2) if self.crop == "ceil" else (s - n) // 2
-            for s, n in zip(skip.shape[2:], x.shape[2:], strict=True)
-        ]
+        starts = [geometry.crop_start(s, n, self.crop) for s, n in zip(skip.shape[2:], x.shape[2:], strict=True)]
         return skip[:, :, starts[0] : starts[0] + x.shape[2], starts[1] : starts[1] + x.shape[3]]
 
     def _check(self, images: Tensor) -> None:
