@@ -33,7 +33,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from steelnb import locate, plots, runtime, training
+from steelnb import loading, locate, plots, runtime, training
 from steelnb.evaluate import evaluate, predicted, table
 from steelnb.recipes import SMOKE
 
@@ -109,7 +109,7 @@ plt.show()
 from steelnb import metrics, weights
 
 trained = weights.load(run)
-_, held_out = training.parts(data, recipe, seed=0)
+_, held_out = loading.parts(data, recipe, seed=0)
 results = [predicted(trained.model, held_out, index) for index in range(len(held_out))]
 dices = [metrics.dice((p > 0)[None], m[None], empty="skip").item() for p, m in results]
 defective = sorted((i for i, (_, mask) in enumerate(results) if mask.any()), key=lambda i: -dices[i])

@@ -3,8 +3,10 @@
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import steelnb
@@ -12,7 +14,9 @@ import steelnb
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns 0, 1 for an input that cannot be used (one line on stderr), 130 after Ctrl-C."""
-    options = parser().parse_args(arguments)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # After torchrun a `--` is needed (its own --run-path makes it stumble over --run), and may be passed on.
+    options = parser().parse_args(arguments[1:] if arguments[:1] == ["--"] else arguments)
     options.progress = not options.quiet and sys.stderr.isatty()
     try:
         return options.command(options)
@@ -46,13 +50,23 @@ def parser() -> argparse.ArgumentParser:
     add("--form", choices=("now", "2019"), default="now", help="which form of train.csv (default now)")
     add("--size", type=_size, default=(256, 1600), metavar="HxW", help="pixels (default 256x1600)")
 
-    add = command("train", train, "Train a network; leaves RUN/weights.safetensors.")
+    add = command("train", train, "Train a network, or go on where RUN left off; leaves RUN/weights.safetensors. "
+        "Ctrl-C, SIGTERM or the end of the hours stop it cleanly: give the same command again to go on. "
+        "On several GPUs: torchrun --nproc-per-node 2 -m steelnb -- train …")
     _data(add)
-    add("--run", type=Path, required=True, metavar="RUN", help="folder to make for this run")
-    add("--recipe", default="smoke", metavar="NAME", help="smoke (default; minutes on a CPU) or original (wants a GPU)")
+    add("--run", type=Path, required=True, metavar="RUN", help="folder of this run, new or to go on with")
+    add("--recipe", default="smoke", metavar="NAME", help="smoke (default; minutes on a CPU), modern or original "
+        "(want a GPU)")
+    add("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE",
+        help="change a value of the recipe, such as batch=2 or learning_rate=1e-4; may be repeated")
     length = add.__self__.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=_at_least_one, metavar="N", help="instead of the recipe's number")
     length.add_argument("--steps", type=_at_least_one, metavar="N", help="stop after N optimizer steps")
+    add("--hours", type=_hours, metavar="H", help="stop after H hours over all sessions, if it is not finished before")
+    add("--session-hours", type=_hours, metavar="H", help="stop after H hours of this session (Colab, Kaggle: 11.5)")
+    add("--checkpoint-seconds", type=_not_negative, default=60, metavar="S", help="between checkpoints (default 60)")
+    add("--accept-changes", action="store_true", help="go on although recipe, seed, length, data or version differ "
+        "from the run's")
     add("--seed", type=_not_negative, default=0, metavar="S", help="split, first weights and order (default 0)")
     add("--per-class", action="store_true", help="a mask a class instead of one for all defects")
 
@@ -90,14 +104,17 @@ def train(options: argparse.Namespace) -> int:
 
     if options.recipe not in RECIPES:
         raise ValueError(f"no recipe {options.recipe!r}; there are {', '.join(RECIPES)}")
+    recipe = RECIPES[options.recipe].changed(per_class=options.per_class, **dict(options.set))
     data = locate.find(options.data, skip_missing=options.skip_missing, progress=options.progress)
-    print(data.describe(), runtime.describe(), sep="\n")
-    recipe = RECIPES[options.recipe].changed(per_class=options.per_class)
-    training.train(
-        data, options.run, recipe, epochs=options.epochs, steps=options.steps, seed=options.seed,
-        progress=options.progress,
+    say = print if os.environ.get("RANK", "0") == "0" else lambda *_, **__: None  # one of torchrun's processes speaks
+    say(data.describe(), runtime.describe(), sep="\n")
+    history = training.train(
+        data, options.run, recipe, epochs=options.epochs, steps=options.steps, hours=options.hours,
+        session_hours=options.session_hours, seed=options.seed, checkpoint_seconds=options.checkpoint_seconds,
+        accept_changes=options.accept_changes, progress=options.progress, report=partial(say, flush=True),
     )  # fmt: skip
-    print(f"weights of the best epoch: {options.run / 'weights.safetensors'}")
+    if len(history):
+        say(f"weights of the best epoch: {options.run / 'weights.safetensors'}")
     return 0
 
 
@@ -150,6 +167,26 @@ def _whole(text: str, least: int) -> int:
     if not text.lstrip("-").isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
     return int(text)
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = math.nan
+    if not 0 < hours < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of hours")
+    return hours
+
+
+def _setting(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as batch=2")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value  # a word, such as sgd
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -17,8 +17,9 @@ from steelnb.weights import Trained
 
 
 def evaluate(
-    model: UNet, samples: Samples, loss: Callable[[Tensor, Tensor], Tensor] | None = None, progress: bool = False
-) -> dict[str, float]:
+    model: UNet, samples: Samples, loss: Callable[[Tensor, Tensor], Tensor] | None = None, progress: bool = False,
+    before_each: Callable[[], None] = lambda: None,
+) -> dict[str, float]:  # fmt: skip
     """Scores of a network over whole images, one at a time, at threshold 0.5; NaN where there is nothing to score.
 
     With exact geometry every pixel of an image counts (`overlap_tile.predict`); with the original's, its centre, which
@@ -31,9 +32,12 @@ def evaluate(
     original_accuracy: the original's metric, with its smoothing; a logit of exactly 0 is a defect there (≥), and
         nowhere else here (>). loss: mean over images, if `loss` is given.
     images, defective: how many of each were scored (with a mask a class: pairs of image and class).
+
+    before_each: called before each image; may raise to end the scoring.
     """
     streaming, losses, accuracies = Streaming(), [], []
     for index in tqdm(range(len(samples)), desc="evaluate", unit="image", disable=not progress, leave=False):
+        before_each()
         logits, mask = predicted(model, samples, index)
         logits, mask = torch.from_numpy(logits)[None], torch.from_numpy(mask)[None]
         streaming.update(logits > 0, mask)

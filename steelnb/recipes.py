@@ -1,10 +1,11 @@
 """Everything that decides how a network is trained, as data.  Taught in 00_start_here.
 
 `ORIGINAL` is what the original did in 2020, kept as it was: its geometry, one sample a label row, its split by row,
-no augmentation. `SMOKE` is small enough for a CPU: a minute of training that learns something.
+no augmentation. `SMOKE` is small enough for a CPU: a minute of training that learns something. `MODERN` is a sound
+start for real data on a GPU.
 """
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from steelnb.losses import LOSSES
 
@@ -14,6 +15,11 @@ CHOICES = {
     "schedule": ("constant", "one-cycle"),
     "samples": ("image", "row"),
     "geometry": ("exact", "original"),
+}
+RANGES = {
+    "batch epochs epoch_samples scored": (int, 1, 10**9),
+    "learning_rate weight_decay": (int | float, 0, float("inf")),
+    "momentum on_defect validation": (int | float, 0, 1),
 }
 
 
@@ -51,12 +57,26 @@ class Recipe:
     per_class: bool = False
 
     def __post_init__(self) -> None:
+        for names, (kind, least, most) in RANGES.items():
+            for name in names.split():
+                value = getattr(self, name)
+                if value is None and name in ("epoch_samples", "scored"):
+                    continue
+                if isinstance(value, bool) or not isinstance(value, kind) or not least <= value <= most:
+                    number = "a whole number" if kind is int else "a number"
+                    raise ValueError(
+                        f"recipe {self.name}: {name} is {value!r}; it can be {number} from {least} to {most}"
+                    )
+        if self.crop is not None and [type(n) is int and n > 0 for n in self.crop] != [True, True]:
+            raise ValueError(f"recipe {self.name}: crop is {self.crop!r}; it can be two numbers of pixels, or None")
         for name, choices in CHOICES.items():
             if (chosen := getattr(self, name)) not in choices:
                 raise ValueError(f"recipe {self.name}: {name} is {chosen!r}; it can be {', '.join(choices)}")
 
     def changed(self, **changes) -> "Recipe":
-        """The same recipe but for `changes`."""
+        """The same recipe but for `changes`. Raises ValueError for a name or a value that no recipe has."""
+        if unknown := set(changes) - {each.name for each in fields(self)}:
+            raise ValueError(f"a recipe has no {', '.join(sorted(unknown))}; it has {', '.join(asdict(self))}")
         return replace(self, **changes)
 
     def to_dict(self) -> dict:
@@ -93,4 +113,17 @@ SMOKE = Recipe(
     flips=True,
 )
 
-RECIPES = {recipe.name: recipe for recipe in (SMOKE, ORIGINAL)}
+MODERN = Recipe(
+    "modern",  # what a practitioner would begin with today; nothing in it has been tuned on a GPU yet
+    model=dict(width=32, depth=4),
+    loss="dice_bce",
+    learning_rate=1e-3,
+    weight_decay=1e-4,
+    batch=8,
+    epochs=40,
+    crop=(256, 512),
+    on_defect=0.5,
+    flips=True,
+)
+
+RECIPES = {recipe.name: recipe for recipe in (SMOKE, MODERN, ORIGINAL)}

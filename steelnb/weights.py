@@ -5,14 +5,14 @@ recipe, the data's fingerprint, the images it was validated on, and the scores i
 """
 
 import json
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as packed
 
+from steelnb import durable
 from steelnb.unet import UNet
 
 KEY = "steelnb"
@@ -29,16 +29,13 @@ class Trained(NamedTuple):
     about: dict
 
 
-def save(path: Path, model: UNet, about: dict) -> None:
-    """Writes the weights under a temporary name and renames them, so that `path` is whole at every moment."""
-    path = Path(path)
-    unfinished = path.with_suffix(f".{os.getpid()}.part")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    try:
-        save_file(tensors, unfinished, {KEY: json.dumps({"network": model.config} | about, ensure_ascii=False)})
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+def save(path: str | Path, model: UNet, about: dict, tensors: dict[str, torch.Tensor] | None = None) -> None:
+    """Writes the weights so that `path` is whole at every moment.
+
+    tensors: the model's state as it was at some time, instead of as it is. Raises durable.StorageError.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in (tensors or model.state_dict()).items()}
+    durable.write(path, packed(tensors, {KEY: json.dumps({"network": model.config} | about, ensure_ascii=False)}))
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:

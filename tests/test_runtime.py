@@ -134,15 +134,18 @@ def test_describe_names_no_menu_of_colab_s_elsewhere(monkeypatch):
     assert "Runtime →" not in runtime.describe()
 
 
-@pytest.mark.parametrize(("name", "major", "minor", "mixed"), [
-    ("A100", 8, 0, True), ("L4", 8, 9, True), ("Tesla T4", 7, 5, False), ("Tesla P100", 6, 0, False),
+@pytest.mark.parametrize(("name", "major", "minor", "dtype"), [
+    ("A100", 8, 0, torch.bfloat16), ("L4", 8, 9, torch.bfloat16), ("Tesla T4", 7, 5, torch.float16),
+    ("Tesla P100", 6, 0, torch.float32),
 ])  # fmt: skip
-def test_autocast_only_where_the_card_has_bfloat16(monkeypatch, name, major, minor, mixed):
+def test_the_precision_is_what_the_card_multiplies_fastest(monkeypatch, name, major, minor, dtype):
     insert_card(monkeypatch, name, major, minor)
+    assert runtime.precision(torch.device("cuda")) is dtype
+    mixed = dtype is not torch.float32
     context = runtime.autocast(torch.device("cuda"))
     assert isinstance(context, torch.autocast) is mixed
     if mixed:
-        assert context.fast_dtype == torch.bfloat16
+        assert context.fast_dtype == dtype
 
 
 @pytest.mark.parametrize("on", ["cpu", "mps"])

@@ -1,10 +1,12 @@
 """Weights go to a file and come back; anything else in a file is refused."""
 
+import errno
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from steelnb import weights
+from steelnb import durable, weights
 from steelnb.unet import UNet
 from steelnb.weights import WeightsError
 
@@ -37,11 +39,10 @@ def test_failing_to_write_leaves_the_old_file(saved, monkeypatch):
     path, model = saved
     before = path.read_bytes()
 
-    def full(tensors, file, metadata):
-        file.write_bytes(b"half")
-        raise OSError("No space left on device")
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(weights, "save_file", full)
+    monkeypatch.setattr(durable.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         weights.save(path, model, {})
     assert path.read_bytes() == before

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.patches import Patch
 from PIL import Image
 
-from steelnb import locate, metrics, plots, training, weights
+from steelnb import loading, locate, metrics, plots, training, weights
 from steelnb.evaluate import predicted
 from steelnb.recipes import SMOKE
 
@@ -22,7 +22,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         training.train(data, Path(folder) / "run", RECIPE, progress=False)
         trained = weights.load(Path(folder) / "run")
-    _, held_out = training.parts(data, RECIPE, seed=0)
+    _, held_out = loading.parts(data, RECIPE, seed=0)
     results = [predicted(trained.model, held_out, index) for index in range(len(held_out))]
     dice = [metrics.dice((p > 0)[None], m[None], empty="skip").item() for p, m in results]
     # Not the best ones: the middle of the defective images, by Dice.

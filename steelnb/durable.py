@@ -1,0 +1,74 @@
+"""Files that a kill, a full disk or a lost mount cannot spoil.  Taught in 07_hundred_hours."""
+
+import contextlib
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+
+class StorageError(OSError):
+    """A file could not be written. The message says why and what to do; what was there before is untouched."""
+
+
+def write(path: str | Path, content: bytes) -> None:
+    """Writes a file so that `path` is, at every moment, either the old file or all of the new one.
+
+    Under a temporary name, forced to the disk (fsync), read back and compared, and only then renamed. The folder must
+    be there: where a mount has vanished, nothing is written beside it. Raises StorageError.
+    """
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            if hasattr(os, "posix_fadvise"):  # read back from the disk, as far as the system lets itself be asked
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if digest(unfinished.read_bytes()) != digest(content):
+            raise OSError(errno.EIO, "what was read back is not what was written")
+        os.replace(unfinished, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # the first error tells more
+            discard(unfinished)
+        raise StorageError(_advice(error, path, len(content))) from error
+
+
+def discard(path: str | Path) -> None:
+    """Deletes a file, cut to nothing first: Google Drive keeps what is deleted in its trash, at the quota's expense."""
+    try:
+        os.truncate(path, 0)
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def digest(content: bytes) -> str:
+    """SHA-256, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Forces the new name itself to the disk, on systems that know how."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # some mounts sync no folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _advice(error: OSError, path: Path, size: int) -> str:
+    """What went wrong with a file of `size` bytes, and what to do."""
+    what = f"cannot write {path.name}, {size / 1e6:.1f} MB, in {path.parent}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{what}. Make room there (on Google Drive, empty the trash too), then give the same command again"
+    if error.errno in (errno.ENOENT, errno.ENOTCONN, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENOTDIR):
+        return f"{what}. The folder can no longer be reached: mount it again, then give the same command again"
+    return f"{what}. Mend that, then give the same command again"

@@ -1,0 +1,79 @@
+"""What a recipe trains on and is scored on: the split, its samples, and batches from any place within an epoch.
+
+Taught in 00_start_here.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from steelnb import splits
+from steelnb.data import SteelData
+from steelnb.recipes import Recipe
+from steelnb.samples import ImageCache, Item, Samples
+
+
+def split(data: SteelData, recipe: Recipe, seed: int) -> tuple[list[Item], list[Item]]:
+    """What a recipe trains on and what it holds out. Raises ValueError where either would be empty."""
+    if recipe.samples == "row":
+        ids = data.rows["ImageId"].tolist()
+        sides = ([Item(ids[row], (row,)) for row in side] for side in splits.by_row(data, recipe.validation))
+    else:
+        sides = ([Item(i) for i in side] for side in splits.by_image(data, recipe.validation, seed))
+    train_items, validation_items = sides
+    if not train_items or not validation_items:
+        raise ValueError(
+            f"{data.name}: {len(train_items)} samples to train on and {len(validation_items)} to validate on; "
+            "each needs at least 1"
+        )
+    return train_items, validation_items
+
+
+def parts(data: SteelData, recipe: Recipe, seed: int, progress: bool = False) -> tuple[Samples, Samples]:
+    """Samples to train on (crops and flips) and to score after each epoch (whole images, at most `recipe.scored`).
+
+    Raises ValueError as `split`, and files.DataError for an image that does not decode.
+    """
+    train_items, validation_items = split(data, recipe, seed)
+    validation_items = validation_items[:: math.ceil(len(validation_items) / (recipe.scored or len(validation_items)))]
+    cache = ImageCache(data, progress=progress)
+    visits = math.ceil((recipe.epoch_samples or 1) / len(train_items))  # enough to draw an epoch from
+    depth = recipe.model.get("depth", 4)
+    shared = dict(depth=depth, geometry=recipe.geometry, per_class=recipe.per_class, seed=seed)
+    return (
+        Samples(data, cache, train_items * visits, crop=recipe.crop, on_defect=recipe.on_defect,
+                flips=recipe.flips, **shared),
+        Samples(data, cache, validation_items, **shared),
+    )  # fmt: skip
+
+
+def epoch_length(samples: Samples, recipe: Recipe) -> int:
+    """How many samples one epoch draws."""
+    return min(recipe.epoch_samples or len(samples), len(samples))
+
+
+def batches(
+    samples: Samples, recipe: Recipe, epoch: int, start: int = 0, share: Callable = lambda batch: (batch, 1.0),
+    device: torch.device | None = None,
+):  # fmt: skip
+    """Yields (windows, masks, factor, drawn) from the sample at `start` of an epoch to the epoch's end.
+
+    The order of an epoch follows from (seed, epoch), and each sample from (seed, epoch, index): nothing has to be
+    drawn again to begin in the middle. share: what of a batch of indices is this process's, and its factor
+    (`distributed.World.share`); drawn: samples in the batch over all processes.
+    """
+    samples.set_epoch(epoch)
+    order = np.random.default_rng([samples.seed, epoch]).permutation(len(samples))[: epoch_length(samples, recipe)]
+    whole = [order[i : i + recipe.batch].tolist() for i in range(start, len(order), recipe.batch)]
+    mine = [share(batch) for batch in whole]
+    cuda = device is not None and device.type == "cuda"
+    workers = 4 if cuda else 0  # a CPU has no core to spare beside the network
+    loader = DataLoader(
+        samples, batch_sampler=[batch for batch, _ in mine], num_workers=workers, pin_memory=cuda,
+        generator=torch.Generator(),  # else it draws from the global one, once more for each session
+    )  # fmt: skip
+    for (windows, masks), (_, factor), batch in zip(loader, mine, whole, strict=True):
+        yield windows, masks, factor, len(batch)

@@ -1,0 +1,138 @@
+"""What changes while a network is trained: weights, optimizer, position. One step forward, out to a dict, and back.
+
+Taught in 07_hundred_hours.
+"""
+
+import math
+import time
+
+import torch
+from torch import Tensor
+
+from steelnb import runtime
+from steelnb.checkpoints import random_state, restore_random
+from steelnb.distributed import World
+from steelnb.losses import LOSSES
+from steelnb.recipes import Recipe
+from steelnb.unet import UNet
+
+
+class Trainer:
+    """A network in training by a recipe.
+
+    epoch, seen, step: finished epochs, samples drawn since, optimizer steps in all. summed: the loss summed over the
+    samples seen in this epoch. seconds: of training alone. best: the best validation Dice. history: a dict an epoch.
+    """
+
+    def __init__(
+        self, recipe: Recipe, outputs: int, total: int, seed: int, device: torch.device, world: World | None = None
+    ) -> None:
+        torch.manual_seed(seed)
+        self.recipe, self.device, self.world = recipe, device, world or World()
+        self.model = UNet(**recipe.model | {"out_channels": outputs}).to(device)
+        self._parallel = self.world.wrapped(self.model)
+        self.optimizer, self.scheduler = optimizer_and_schedule(self.model, recipe, total)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=runtime.precision(device) is torch.float16)
+        self.epoch, self.seen, self.step = 0, 0, 0
+        self.summed = torch.zeros((), device=device)
+        self.seconds, self.best, self.history = 0.0, -1.0, []
+        self._mark = 0.0
+
+    def begin(self) -> None:
+        """Puts the network into training mode and starts the clock."""
+        self.model.train()
+        self._mark = time.perf_counter()
+
+    def take(self, windows: Tensor, masks: Tensor, factor: float, drawn: int) -> None:
+        """One optimizer step on uint8 windows [n, 1, h, w] and masks [n, K, H, W], a part of a batch of `drawn`."""
+        windows = windows.to(self.device, non_blocking=True)
+        masks = masks.to(self.device, non_blocking=True)
+        with runtime.autocast(self.device):
+            logits = self._parallel(windows.float().div_(255))[..., : masks.shape[2], : masks.shape[3]]
+        loss = LOSSES[self.recipe.loss](logits, masks) * factor
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.scheduler.step()
+        self.summed += self.world.summed(loss.detach() / self.world.size) * drawn
+        self.seen += drawn
+        self.step += 1
+        now = time.perf_counter()
+        self.seconds, self._mark = self.seconds + now - self._mark, now
+
+    @property
+    def mean_loss(self) -> float:
+        """Of the samples seen in this epoch. Waits for the GPU."""
+        return self.summed.item() / max(self.seen, 1)
+
+    def scored(self, scores: dict[str, float]) -> bool:
+        """Ends an epoch: appends its row to the history and returns whether its Dice is the best so far.
+
+        Where it is NaN, with no defect to validate on, the last epoch counts as the best.
+        """
+        self.epoch += 1
+        row = {"epoch": self.epoch, "step": self.step, "seconds": self.seconds, "train_loss": self.mean_loss}
+        self.history.append(row | {f"validation_{name}": value for name, value in scores.items()})
+        self.seen = 0
+        self.summed = torch.zeros((), device=self.device)
+        better = not scores["dice"] <= self.best
+        if better:
+            self.best = scores["dice"]
+        return better
+
+    def state(self) -> dict:
+        """All of it, as tensors and plain types."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": random_state(),
+            "epoch": self.epoch, "seen": self.seen, "step": self.step, "summed": self.summed,
+            "seconds": self.seconds, "best": self.best, "history": self.history,
+        }  # fmt: skip
+
+    def restore(self, state: dict, changed: bool = False) -> None:
+        """Back to a `state`. changed: it comes from another recipe, whose rates and momenta are not taken over.
+
+        Raises ValueError or RuntimeError where network or optimizer are of another kind.
+        """
+        self.model.load_state_dict(state["model"])
+        fresh = [{key: value for key, value in g.items() if key != "params"} for g in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state["optimizer"])
+        if changed:
+            for group, own in zip(self.optimizer.param_groups, fresh, strict=True):
+                group.update(own)
+            self.scheduler.last_epoch = state["step"] - 1
+            self.scheduler.step()  # to the rate of this step
+        else:
+            self.scheduler.load_state_dict(state["scheduler"])
+        if state["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+        restore_random(state["random"])
+        self.epoch, self.seen, self.step = state["epoch"], state["seen"], state["step"]
+        self.summed = state["summed"].to(self.device)
+        self.seconds, self.best, self.history = state["seconds"], state["best"], list(state["history"])
+
+
+def optimizer_and_schedule(
+    model: UNet, recipe: Recipe, total: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """A recipe's optimizer and its learning rate over `total` steps."""
+    if recipe.optimizer == "sgd":
+        optimizer = torch.optim.SGD(
+            model.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
+        )
+    else:
+        optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+    warm_up = max(1, total // 10)
+
+    def factor(step: int) -> float:
+        if recipe.schedule == "constant":
+            return 1.0
+        if step < warm_up:
+            return (step + 1) / warm_up
+        return 0.5 + 0.5 * math.cos(math.pi * (step - warm_up) / max(1, total - warm_up))
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

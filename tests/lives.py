@@ -1,0 +1,104 @@
+"""Training in processes that can be killed: forked from one that has imported torch already, so each begins at once."""
+
+import csv
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from steelnb import data, durable, training
+from steelnb.checkpoints import read
+from steelnb.recipes import SMOKE
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["lives", "torch.utils.tensorboard", "torch.distributed"])
+
+RECIPE = SMOKE.changed(name="survivor", model=dict(width=3, depth=1), loss="dice", crop=(32, 32), learning_rate=0.02,
+                       batch=2, epochs=20, epoch_samples=40, scored=2)  # fmt: skip
+
+
+def life(folder: Path, run: Path, options: dict, die_at: int | None = None, rank: tuple | None = None) -> None:
+    """Trains; dies by SIGKILL right before or after file operation number `die_at`, if it comes to that."""
+    os.environ["STEELNB_HOME"] = str(run.parent / "home")
+    torch.set_num_threads(1)
+    if rank is not None:
+        names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+        os.environ.update(zip(names, map(str, (rank[0], *rank)), strict=True))
+    if die_at is not None:
+        die_in_a_file_operation(die_at)
+    recipe = RECIPE.changed(**options.pop("recipe", {}))
+    try:
+        training.train(data.read(folder), run, recipe, device=torch.device("cpu"), checkpoint_seconds=0, progress=False,
+                       report=lambda line: None, **options)  # fmt: skip
+    except Exception:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def die_in_a_file_operation(number: int) -> None:
+    """Of all calls that change files durably, before (even) or after (odd) the `number // 2`-th, this process dies."""
+    calls = 0
+
+    def deadly(function):
+        def call(*arguments, **options):
+            nonlocal calls
+            calls += 1
+            if number == 2 * calls:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = function(*arguments, **options)
+            if number == 2 * calls + 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return call
+
+    durable.os = type("DeadlyOs", (), {**vars(os)})
+    for name in ("fsync", "replace", "truncate", "unlink"):
+        setattr(durable.os, name, staticmethod(deadly(getattr(os, name))))
+
+
+def start(folder, run, *, die_at=None, rank=None, **options):
+    """A life, begun."""
+    process = FORKS.Process(target=life, args=(folder, run, options, die_at, rank), daemon=True)
+    process.start()
+    return process
+
+
+def ledger(run: Path) -> list[dict]:
+    """The lines of sessions.csv; none where there is none yet."""
+    path = run / "sessions.csv"
+    return list(csv.DictReader(path.open())) if path.exists() else []
+
+
+def wait_until_it_trains(process, run: Path) -> None:
+    """Until this life has opened its line in the ledger, or has ended."""
+    while process.is_alive() and str(process.pid) not in [row["process"] for row in ledger(run)]:
+        time.sleep(0.005)
+
+
+def end_of(run: Path) -> tuple[dict, str]:
+    """What a finished run comes to: the SHA-256 of its last and its best weights, and its history without the clock."""
+    checkpoints = sorted((run / "checkpoints").glob("step-*.pt"), key=lambda path: path.stat().st_mtime_ns)
+    state = read(checkpoints[-1])
+    assert (state["step"], state["seen"]) == (state["about"]["steps"], 0), "this run is not finished"
+    history = pd.DataFrame(state["history"]).drop(columns="seconds")
+    pd.testing.assert_frame_equal(pd.read_csv(run / "history.csv").drop(columns="seconds"), history)
+    return {name: hash_of(tensors) for name, tensors in (("last", state["model"]), ("best", best(run)))}, repr(
+        history.to_dict("list")
+    )
+
+
+def best(run: Path) -> dict:
+    from steelnb import weights
+
+    return weights.load(run).model.state_dict()
+
+
+def hash_of(tensors: dict) -> str:
+    return durable.digest(b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors)))
