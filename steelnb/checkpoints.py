@@ -8,6 +8,7 @@ even where the manifest is lost.
 
 import io
 import json
+import math
 import random
 import re
 import time
@@ -31,40 +32,43 @@ class CheckpointError(RuntimeError):
 class Checkpoints:
     """The checkpoints of one run: the newest `keep` and the best, written in the background.
 
-    spent: seconds that the caller was held up so far, by copying the state and by waiting for an earlier write.
-    busy: seconds that writing took in the background. written: how many.
+    competes: whether writing takes time from the caller too, as it does where both compute on the CPU.
+    spent: seconds that the caller lost so far: by copying the state, by waiting for an earlier write, and by writing if
+        that competes. written: how many checkpoints.
     """
 
-    def __init__(self, folder: str | Path, keep: int = 2) -> None:
-        self.folder, self.keep = Path(folder), keep
-        self.spent, self.busy, self.written = 0.0, 0.0, 0
+    def __init__(self, folder: str | Path, keep: int = 2, competes: bool = False) -> None:
+        self.folder, self.keep, self.competes = Path(folder), keep, competes
+        self.spent, self.written = 0.0, 0
         self._names: list[str] = []  # oldest first, as in the manifest
-        self._cost, self._saved_at = 0.0, -float("inf")
+        self._cost, self._saved_at = 0.0, -math.inf
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future | None = None
 
     def due(self, every: float) -> bool:
-        """Whether to save now: `every` seconds after the last time, later where saving is slow (at most 1 % of the
-        time goes into it), and never while the last one is still being written."""
+        """Whether to save now: `every` seconds after the last time, later where that would cost more than 1 % of the
+        time (0: whatever it costs), and never while the last one is still being written."""
         if self._pending is not None and not self._pending.done():
             return False
-        return time.perf_counter() - self._saved_at >= max(every, 100 * self._cost)
+        return not every or time.perf_counter() - self._saved_at >= max(every, 100 * self._cost)
 
-    def save(self, state: dict, step: int, best: bool = False, first: Callable[[dict], None] | None = None) -> None:
+    def save(
+        self, state: dict, step: int, best: bool = False, before: Callable[[dict], None] = lambda copy: None,
+        after: Callable[[dict], None] = lambda copy: None,
+    ) -> None:  # fmt: skip
         """Copies `state` to memory and writes it in the background; returns when the copy is made.
 
-        state: of tensors, plain numbers, text, lists and dicts. first: called in the background with the copy, before
-        the checkpoint is written: for what must be on the disk once the checkpoint is.
+        state: of tensors, plain numbers, text, lists and dicts; TypeError for anything else. before, after: called in
+        the background with the copy, before it is written (for what must be there once the checkpoint is) and after.
         Raises the StorageError of the write before this one, if it failed.
         """
         started = time.perf_counter()
         self.wait()
         copy = _copied(state)
-        self._pending = self._writer.submit(self._write, copy, step, best, first)
         self._saved_at = time.perf_counter()
-        held_up = self._saved_at - started
-        self.spent += held_up
-        self._cost = max(held_up, self._cost / 2)
+        self._cost = self._saved_at - started
+        self.spent += self._cost
+        self._pending = self._writer.submit(self._write, copy, step, best, before, after)
 
     def wait(self) -> None:
         """Until all is on the disk. Raises durable.StorageError if it could not be written."""
@@ -111,10 +115,9 @@ class Checkpoints:
             report(f"{MANIFEST} is damaged: the checkpoints are told by their names")
         return found
 
-    def _write(self, state: dict, step: int, best: bool, first: Callable[[dict], None] | None) -> None:
+    def _write(self, state: dict, step: int, best: bool, before: Callable, after: Callable) -> None:
         started = time.perf_counter()
-        if first is not None:
-            first(state)
+        before(state)
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
@@ -126,11 +129,16 @@ class Checkpoints:
         listed = {"checkpoints": self._names}
         listed["sha256"] = durable.digest(json.dumps(listed).encode())
         durable.write(self.folder / MANIFEST, json.dumps(listed, indent=1).encode())
-        for path in self.folder.iterdir():  # what this dropped, and what an earlier process died over
-            if path.name not in (*self._names, MANIFEST):
+        for path in self.folder.glob("step-*.pt"):  # what this dropped, and what an earlier process died over
+            if NAME.fullmatch(path.name) and path.name not in self._names:
                 durable.discard(path)
+        for path in self.folder.glob(".step-*.pt.part"):
+            durable.discard(path)
+        after(state)
         self.written += 1
-        self.busy += time.perf_counter() - started
+        if self.competes:
+            self._cost += time.perf_counter() - started
+            self.spent += time.perf_counter() - started
 
 
 def read(path: str | Path) -> dict:

@@ -33,16 +33,21 @@ def write(path: str | Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):  # the first error tells more
             discard(unfinished)
-        raise StorageError(_advice(error, path, len(content))) from error
+        raise StorageError(_advice(error, "write", path, f", {len(content) / 1e6:.1f} MB,")) from error
 
 
 def discard(path: str | Path) -> None:
-    """Deletes a file, cut to nothing first: Google Drive keeps what is deleted in its trash, at the quota's expense."""
+    """Deletes a file, cut to nothing first: Google Drive keeps what is deleted in its trash, at the quota's expense.
+
+    Nothing where there is none. Raises StorageError.
+    """
     try:
         os.truncate(path, 0)
         os.unlink(path)
     except FileNotFoundError:
         pass
+    except OSError as error:
+        raise StorageError(_advice(error, "delete", Path(path))) from error
 
 
 def digest(content: bytes) -> str:
@@ -64,9 +69,9 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _advice(error: OSError, path: Path, size: int) -> str:
-    """What went wrong with a file of `size` bytes, and what to do."""
-    what = f"cannot write {path.name}, {size / 1e6:.1f} MB, in {path.parent}: {error.strerror or error}"
+def _advice(error: OSError, verb: str, path: Path, size: str = "") -> str:
+    """What went wrong with a file, and what to do."""
+    what = f"cannot {verb} {path.name}{size} in {path.parent}: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{what}. Make room there (on Google Drive, empty the trash too), then give the same command again"
     if error.errno in (errno.ENOENT, errno.ENOTCONN, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENOTDIR):

@@ -82,6 +82,24 @@ def runs_folder() -> Path:
     return home() / "runs"
 
 
+def drive_folder() -> Path:
+    """A folder of this project's own on Google Drive, mounted if need be: what must outlive a session on Colab.
+
+    Raises RuntimeError elsewhere, and where Drive is not given access.
+    """
+    if where() != "colab":
+        raise RuntimeError("Google Drive can be mounted on Colab alone; elsewhere let STEELNB_HOME name a folder")
+    from google.colab import drive
+
+    try:
+        drive.mount("/content/drive")
+    except Exception as error:  # google.colab raises several types, all for the same reason
+        raise RuntimeError(f"Google Drive was not mounted ({error}): run the cell again and allow the access") from None
+    folder = Path("/content/drive/MyDrive/steelnb")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def new_run(name: str) -> Path:
     """A run folder that is not there yet: `runs_folder()`/name-date-time."""
     path = runs_folder() / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -3,6 +3,7 @@
 import csv
 import multiprocessing
 import os
+import random
 import signal
 import time
 import traceback
@@ -68,6 +69,25 @@ def start(folder, run, *, die_at=None, rank=None, **options):
     process = FORKS.Process(target=life, args=(folder, run, options, die_at, rank), daemon=True)
     process.start()
     return process
+
+
+def killed_again_and_again(folder: Path, run: Path, kills: int, seed: int = 0, **options) -> dict[str, int]:
+    """Begins a training `kills` times, kills it each time, then lets it end. How often in which way it was killed."""
+    rng, ways = random.Random(seed), {"by the clock": 0, "in a file operation": 0}
+    for number in range(kills + 1):
+        way = list(ways)[number % 2]
+        by_clock, last = way == "by the clock", number == kills
+        process = start(folder, run, die_at=None if by_clock or last else rng.randrange(2, 120), **options)
+        if by_clock and not last:
+            wait_until_it_trains(process, run)
+            time.sleep(rng.uniform(0, 0.25))
+            process.kill()
+        process.join()
+        if last or process.exitcode == 0:  # 0 before the last: it was faster than its end
+            assert process.exitcode == 0
+            return ways
+        assert process.exitcode == -signal.SIGKILL
+        ways[way] += 1
 
 
 def ledger(run: Path) -> list[dict]:

@@ -26,25 +26,10 @@ def undisturbed(steel_folder, tmp_path_factory):
 
 def test_killed_twenty_times(steel_folder, tmp_path, undisturbed):
     """At random moments of the clock, and before or after random file operations, inside a checkpoint's writing."""
-    rng, run, killed = random.Random(0), tmp_path / "run", {"by the clock": 0, "while writing": 0}
-    while sum(killed.values()) < 20:
-        way = min(killed, key=killed.get)
-        life = lives.start(steel_folder, run, die_at=rng.randrange(2, 120) if way == "while writing" else None)
-        if way == "by the clock":
-            lives.wait_until_it_trains(life, run)
-            time.sleep(rng.uniform(0, 0.25))
-            life.kill()
-        life.join()
-        assert life.exitcode in (-signal.SIGKILL, 0)
-        if life.exitcode == 0:  # it was faster than its end: nothing is left to kill
-            break
-        killed[way] += 1
-    assert sum(killed.values()) == 20, f"it ended after {killed}"
-    last = lives.start(steel_folder, run)
-    last.join()
-    assert last.exitcode == 0
-    assert lives.end_of(run) == undisturbed
-    assert (run / "sessions.csv").read_text().count("killed") >= 10
+    killed = lives.killed_again_and_again(steel_folder, tmp_path / "run", 20)
+    assert killed == {"by the clock": 10, "in a file operation": 10}
+    assert lives.end_of(tmp_path / "run") == undisturbed
+    assert sum(row["ended"] == "killed" for row in lives.ledger(tmp_path / "run")) >= 10
 
 
 def test_two_processes_killed(steel_folder, tmp_path):
