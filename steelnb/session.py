@@ -16,6 +16,9 @@ from filelock import FileLock, Timeout
 from steelnb import durable
 
 LEDGER = "sessions.csv"
+COLUMNS = [
+    "session", "began", "process", "device", "processes", "from_step", "to_step", "hours", "hours_in_all", "ended",
+]  # fmt: skip
 REASONS = {  # by the number that processes agree on
     1: "the hours of this run are over",
     2: "the hours of this session are over",
@@ -92,7 +95,7 @@ class Session:
         """Writes the ledger with this sitting's hours and `columns` (to_step, ended). Raises durable.StorageError."""
         self._rows[-1] |= {"hours": f"{self.elapsed:.4f}", "hours_in_all": f"{self.total:.4f}", **columns}
         text = io.StringIO()
-        writer = csv.DictWriter(text, self._rows[-1], lineterminator="\n")
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self._rows)
         durable.write(self.run / LEDGER, text.getvalue().encode())
@@ -137,6 +140,6 @@ def _read(path: Path) -> list[dict]:
     """The ledger's lines; none where it is missing or damaged, since a run must not die of its diary."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
+            return [row for row in csv.DictReader(file) if list(row) == COLUMNS and None not in row.values()]
     except (OSError, csv.Error, UnicodeDecodeError):
         return []

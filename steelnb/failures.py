@@ -1,0 +1,139 @@
+"""Losses that are broken on purpose, kept runnable so that each can be watched failing.  Never train with one.
+
+Each takes outputs [N, K, H, W] and a mask of that shape (bool or 0/1), as the sound ones in `losses` do, and returns a
+scalar to minimise. "Raw" outputs have no sigmoid: they can be any number, and a defect is meant by output > 0.5. Dice
+is summed over each image and class, with the original's smoothing of 1e-4, and the losses are averaged.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from steelnb.losses import check_shapes
+
+SMOOTH = 1e-4  # the original's
+IMAGE = (2, 3)
+
+
+def raw_dice(outputs: Tensor, mask: Tensor) -> Tensor:
+    """1 − (2·Σxt + s) / (Σx + Σt + s) on raw outputs x: the original's second problem, the sign trick.
+
+    Wrong: with x < 0 and Σx < −Σt numerator and denominator are both negative, and their ratio is a positive "Dice"
+    that has a pole at Σx = −Σt and no upper end. Shows: the loss falls below 0 and on, while no output is above 0.5.
+    Taught in 05_negative_dice.
+    """
+    x, t = _floats(outputs, mask)
+    return (1 - (2 * (x * t).sum(IMAGE) + SMOOTH) / (x.sum(IMAGE) + t.sum(IMAGE) + SMOOTH)).mean()
+
+
+def squared_denominator_dice(outputs: Tensor, mask: Tensor, squared: str = "pixels") -> Tensor:
+    """Dice on raw outputs with squares in the denominator alone: one reading of the original's third step.
+
+    squared: "pixels", 2Σxt / (Σx² + Σt²), is V-Net's form without its sigmoid. It is bounded by 1 and best at x = t, so
+        it can work; what is wrong is that outputs are free to leave 0…1, where its gradient fades as 1/x.
+        "sum", 2Σxt / (Σx + Σt)², keeps the pole at Σx = −Σt, now with one sign on both sides: with Σxt > 0 the
+        loss falls without end towards it.
+    Taught in 05_negative_dice.
+    """
+    x, t = _floats(outputs, mask)
+    if squared == "pixels":
+        total = x.square().sum(IMAGE) + t.square().sum(IMAGE)
+    elif squared == "sum":
+        total = (x.sum(IMAGE) + t.sum(IMAGE)).square()
+    else:
+        raise ValueError(f"squared is {squared!r}; it can be pixels or sum")
+    return (1 - (2 * (x * t).sum(IMAGE) + SMOOTH) / (total + SMOOTH)).mean()
+
+
+def squared_dice(outputs: Tensor, mask: Tensor, squared: str = "pixels") -> Tensor:
+    """Dice on raw outputs with numerator and denominator squared: the other reading of the original's third step.
+
+    Wrong: a square forgets the sign, so x = −t scores as x = t does. Shows: the loss falls, and outputs inside the
+    defect are as likely to end below 0 as above 0.5.
+
+    squared: "pixels", 2Σ(xt)² / (Σx² + Σt²), goes to 2 as x on the defect grows without end; "sums",
+        2(Σxt)² / (Σx² + Σt²), grows with the area besides; "ratio", (2Σxt / (Σx + Σt))², keeps the pole of `raw_dice`.
+    Taught in 05_negative_dice.
+    """
+    x, t = _floats(outputs, mask)
+    overlap = x * t
+    if squared == "pixels":
+        top, total = 2 * overlap.square().sum(IMAGE), x.square().sum(IMAGE) + t.square().sum(IMAGE)
+    elif squared == "sums":
+        top, total = 2 * overlap.sum(IMAGE).square(), x.square().sum(IMAGE) + t.square().sum(IMAGE)
+    elif squared == "ratio":
+        top, total = (2 * overlap.sum(IMAGE)).square(), (x.sum(IMAGE) + t.sum(IMAGE)).square()
+    else:
+        raise ValueError(f"squared is {squared!r}; it can be pixels, sums or ratio")
+    return (1 - (top + SMOOTH) / (total + SMOOTH)).mean()
+
+
+def thresholded_dice(outputs: Tensor, mask: Tensor) -> Tensor:
+    """Dice of (x ≥ 0.5): the original's fourth step, as PyTorch answers it when nothing silences it.
+
+    Wrong: a comparison has no derivative, and the graph ends there. Shows: `backward` raises RuntimeError, "element 0
+    of tensors does not require grad and does not have a grad_fn". Taught in 05_negative_dice.
+    """
+    x, t = _floats(outputs, mask)
+    return raw_dice(x >= 0.5, t)
+
+
+def original_thresholded_dice(outputs: Tensor, mask: Tensor) -> Tensor:
+    """`thresholded_dice` as the original's code had it: `requires_grad_(True)` on prediction and target.
+
+    Wrong: the error is silenced, not repaired. `backward` runs because a graph leads to the *target*; the weights are
+    not in it. Shows: every weight's `.grad` stays None, the optimizer steps on nothing, the loss does not move (but for
+    the batch norms' running statistics, which need no gradient). Taught in 05_negative_dice.
+    """
+    x, t = _floats(outputs, mask)
+    x.requires_grad_(True)
+    t.requires_grad_(True)
+    return raw_dice((x >= 0.5).float(), t)
+
+
+def probability_bce(outputs: Tensor, mask: Tensor) -> Tensor:
+    """−mean of t·log p + (1 − t)·log(1 − p), p = sigmoid(x), written out in the precision that the outputs have.
+
+    Wrong: where p rounds to 1 (x > 17 in float32, x > 8.3 in float16) log(1 − p) is −∞, and 0·∞ is NaN. Shows: the loss
+    is inf or NaN once the network is sure of a few pixels. PyTorch's `binary_cross_entropy` clamps the logarithm at
+    −100 and is wrong in silence: a sure mistake costs 100 and has gradient 0. Taught in 06_choosing_a_loss.
+    """
+    check_shapes(outputs, mask)
+    p, t = outputs.sigmoid(), mask.to(outputs.dtype)
+    return -(t * p.log() + (1 - t) * (1 - p).log()).mean()
+
+
+def byte_mask_dice(outputs: Tensor, mask: Tensor) -> Tensor:
+    """Sound Dice (sigmoid first) against a mask on the scale 0/255, as an image file has it.
+
+    Wrong: t = 255 makes the numerator 255 times too large, the denominator not. Shows: "Dice" of up to 1.99, so a
+    negative loss, and nearly as good for calling everything a defect (1.88 at 6 % defect) as for the mask itself.
+    Taught in 06_choosing_a_loss.
+    """
+    p, t = _floats(outputs, mask)
+    return raw_dice(p.sigmoid(), 255 * (t > 0))
+
+
+def half_dice(outputs: Tensor, mask: Tensor) -> Tensor:
+    """Sound Dice (sigmoid first) with its sums in float16, where numbers end at 65,504.
+
+    Wrong: an image of 256×1600 has 409,600 pixels. Shows: Σp + Σt is inf, the loss exactly 1 and its gradient 0; where
+    the overlap is inf too, inf / inf is NaN. A crop of 64×64 fits, so small tests pass. Taught in 06_choosing_a_loss.
+    """
+    p, t = _floats(outputs, mask)
+    p, t = p.sigmoid().half(), t.half()
+    top = 2 * (p * t).sum(IMAGE, dtype=torch.float16) + SMOOTH
+    return (1 - top / (p.sum(IMAGE, dtype=torch.float16) + t.sum(IMAGE, dtype=torch.float16) + SMOOTH)).mean()
+
+
+FAILURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    loss.__name__: loss
+    for loss in (raw_dice, squared_denominator_dice, squared_dice, thresholded_dice, original_thresholded_dice,
+                 probability_bce, byte_mask_dice, half_dice)
+}  # fmt: skip
+
+
+def _floats(outputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    check_shapes(outputs, mask)
+    return outputs.float(), mask.float()

@@ -1,0 +1,92 @@
+"""A notebook about a failure turns red when the failure stops failing: here a sound loss takes the broken one's place.
+
+Of each notebook only the cells run that the claim needs, found by the names that they define and use.
+"""
+
+import ast
+import functools
+import symtable
+from pathlib import Path
+
+import jupytext
+import matplotlib.pyplot as plt
+import pytest
+
+from steelnb import failures, losses
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+
+
+def names(cell: str) -> tuple[set[str], set[str]]:
+    """What a cell takes from the cells before it, in its functions too, and what it leaves behind."""
+    tables, taken, left = [symtable.symtable(cell, "cell", "exec")], set(), set()
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        for symbol in table.get_symbols():
+            if table.get_type() == "module":
+                left |= {symbol.get_name()} if symbol.is_assigned() or symbol.is_imported() else set()
+                taken |= {symbol.get_name()} if symbol.is_referenced() else set()
+            elif symbol.is_global():
+                taken.add(symbol.get_name())
+    return taken, left
+
+
+def needed(cells: list[str], last: int) -> list[str]:
+    """The cells up to `last` without which it could not run."""
+    kept, wanted = [cells[last]], names(cells[last])[0]
+    for cell in reversed(cells[:last]):
+        taken, left = names(cell)
+        if left & wanted:
+            kept.insert(0, cell)
+            wanted = wanted - left | taken
+    return kept
+
+
+class WithoutAsserts(ast.NodeTransformer):
+    """A cell as it would be if it claimed nothing."""
+
+    def visit_Assert(self, node: ast.Assert) -> ast.Pass:
+        return ast.copy_location(ast.Pass(), node)
+
+
+def run_to(notebook: str, claim: str) -> None:
+    """Runs what the one cell needs that holds the text `claim`, and then that cell."""
+    (path,) = NOTEBOOKS.glob(f"{notebook}_*.py")
+    cells = [cell.source for cell in jupytext.read(path).cells if cell.cell_type == "code"]
+    (last,) = [number for number, cell in enumerate(cells) if claim in cell]
+    *before, target = needed(cells, last)
+    space = {}
+    for cell in before:
+        exec(compile(WithoutAsserts().visit(ast.parse(cell)), path.name, "exec"), space)
+    try:
+        exec(compile(target, path.name, "exec"), space)
+    finally:
+        plt.close("all")
+
+
+def sound(outputs, mask, **_):
+    return losses.dice(outputs, mask)
+
+
+def test_needed_leaves_out_what_plays_no_part():
+    cells = ["import math", "a = 1", "b = 2", "def f(x):\n    return a + x", "assert f(3) == math.floor(4.5)"]
+    assert needed(cells, 4) == [cells[0], cells[1], cells[3], cells[4]]
+
+
+@pytest.mark.parametrize(
+    ("notebook", "module", "broken", "claim"),
+    [
+        ("04", losses, "bce", 'assert (plateau["dice"] < 0.03).all()'),
+        ("05", failures, "raw_dice", "assert negative >= 1 and positive >= 1"),
+        ("05", failures, "thresholded_dice", "backward should have been refused"),
+        ("05", failures, "original_thresholded_dice", "assert before == after and not any(gradients)"),
+        ("06", failures, "raw_dice", "failures.raw_dice(below_pole, mask) < -10"),
+        ("06", failures, "probability_bce", "failures.probability_bce(sure, sure > 0).isnan()"),
+        ("06", failures, "half_dice", "failures.half_dice(unsure, mask) == 1"),
+    ],
+)
+def test_without_the_failure_the_notebook_is_red(notebook, module, broken, claim, monkeypatch):
+    monkeypatch.setattr(module, broken, functools.wraps(getattr(module, broken))(sound))
+    with pytest.raises(AssertionError):
+        run_to(notebook, claim)
