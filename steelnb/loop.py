@@ -106,7 +106,8 @@ class Loop:
         self.checkpoints.wait()
         self.session.note(to_step=self.trainer.step, ended=ended)
         if ended != "finished":
-            self.report(f"{ended}: after step {self.trainer.step} of {self.total}. The same call, or command, goes on")
+            how = "With more hours it" if ended == REASONS[1] else "The same call, or command,"
+            self.report(f"{ended}: after step {self.trainer.step} of {self.total}. {how} goes on")
         if self.checkpoints.written:
             share = self.checkpoints.spent / (3600 * self.session.elapsed)
             self.report(f"{self.checkpoints.written} checkpoints took {share:.2%} of this session's time")
@@ -114,6 +115,8 @@ class Loop:
     def save(self, best: dict | None = None) -> None:
         """A checkpoint; with the scores of the best epoch so far, also the weights for use elsewhere."""
         state = self.trainer.state() | {"about": self.about, "hours": self.session.total}
+        if not math.isfinite(loss := self.trainer.mean_loss):
+            raise TrainingError(self._not_finite(f"the loss became {loss}"))
         if not all(tensor.isfinite().all() for tensor in self.trainer.model.state_dict().values()):
             raise TrainingError(self._not_finite("a weight became infinite or NaN"))
         about = self.about | {"epoch": self.trainer.epoch, "scores": best}

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 PROFILES = ("smoke", "full")
+DRIVE = Path("/content/drive")
 COLAB_GPU = "Runtime → Change runtime type → Hardware accelerator: T4 GPU → Save"
 
 
@@ -92,10 +93,10 @@ def drive_folder() -> Path:
     from google.colab import drive
 
     try:
-        drive.mount("/content/drive")
+        drive.mount(str(DRIVE))
     except Exception as error:  # google.colab raises several types, all for the same reason
         raise RuntimeError(f"Google Drive was not mounted ({error}): run the cell again and allow the access") from None
-    folder = Path("/content/drive/MyDrive/steelnb")
+    folder = DRIVE / "MyDrive" / "steelnb"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

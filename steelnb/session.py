@@ -68,7 +68,7 @@ class Session:
 
     def __exit__(self, kind: type | None, error: BaseException | None, _) -> None:
         for sign, handler in self._handlers.items():
-            signal.signal(sign, handler)
+            signal.signal(sign, handler or signal.SIG_DFL)  # None: it was not Python's
         try:
             if kind is not None and self._rows:
                 self.note(ended=f"{kind.__name__}: {' '.join(str(error).split())}"[:200])

@@ -5,6 +5,7 @@ Taught in 07_hundred_hours.
 
 import math
 import time
+import warnings
 
 import torch
 from torch import Tensor
@@ -105,7 +106,8 @@ class Trainer:
             for group, own in zip(self.optimizer.param_groups, fresh, strict=True):
                 group.update(own)
             self.scheduler.last_epoch = state["step"] - 1
-            self.scheduler.step()  # to the rate of this step
+            with warnings.catch_warnings(action="ignore", category=UserWarning):  # that no optimizer step came before
+                self.scheduler.step()  # to the rate of this step
         else:
             self.scheduler.load_state_dict(state["scheduler"])
         if state["scaler"] and self.scaler.is_enabled():

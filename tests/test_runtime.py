@@ -1,6 +1,8 @@
 """Where the code runs: Colab, Kaggle and GPUs simulated by their environment."""
 
 import contextlib
+import sys
+import types
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -153,3 +155,29 @@ def test_no_autocast_elsewhere(on):
     with runtime.autocast(torch.device(on)):
         assert not torch.is_autocast_enabled("cpu")
     assert isinstance(runtime.autocast(torch.device(on)), contextlib.nullcontext)
+
+
+def test_drive_is_colab_s(monkeypatch):
+    with pytest.raises(RuntimeError, match="on Colab alone"):
+        runtime.drive_folder()
+
+
+def test_drive_is_mounted_and_has_a_folder_of_ours(monkeypatch, tmp_path):
+    mounted = []
+    drive = types.ModuleType("google.colab.drive")
+    drive.mount = mounted.append
+    colab = types.ModuleType("google.colab")
+    colab.drive = drive
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
+    monkeypatch.setattr(runtime, "DRIVE", tmp_path / "drive")
+    assert runtime.drive_folder() == tmp_path / "drive" / "MyDrive" / "steelnb"
+    assert runtime.drive_folder().is_dir()
+    assert mounted == [str(tmp_path / "drive")] * 2
+
+    def refused(place):
+        raise ValueError("mount failed")
+
+    drive.mount = refused
+    with pytest.raises(RuntimeError, match="allow the access"):
+        runtime.drive_folder()
