@@ -198,7 +198,9 @@ class Loop:
             self.report(f"no more events for TensorBoard in this session: {error}")
 
     def _write_history(self) -> None:
-        durable.write(self.run / "history.csv", pd.DataFrame(self.trainer.history).to_csv(index=False).encode())
+        if not self.trainer.history:  # an epoch may be there that no checkpoint knows of
+            return durable.discard(self.run / "history.csv")
+        return durable.write(self.run / "history.csv", pd.DataFrame(self.trainer.history).to_csv(index=False).encode())
 
     def _not_finite(self, what: str) -> str:
         return (
