@@ -33,8 +33,8 @@ class Checkpoints:
     """The checkpoints of one run: the newest `keep` and the best, written in the background.
 
     competes: whether writing takes time from the caller too, as it does where both compute on the CPU.
-    spent: seconds that the caller lost so far: by copying the state, by waiting for an earlier write, and by writing if
-        that competes. written: how many checkpoints.
+    spent: seconds that the caller lost so far: by copying the state, by waiting for an earlier write, and, if writing
+        competes, the processor's time for it. written: how many checkpoints.
     """
 
     def __init__(self, folder: str | Path, keep: int = 2, competes: bool = False) -> None:
@@ -116,7 +116,7 @@ class Checkpoints:
         return found
 
     def _write(self, state: dict, step: int, best: bool, before: Callable, after: Callable) -> None:
-        started = time.perf_counter()
+        started = time.thread_time()  # of the processor: waiting for a disk takes nothing from the training
         before(state)
         buffer = io.BytesIO()
         torch.save(state, buffer)
@@ -137,8 +137,8 @@ class Checkpoints:
         after(state)
         self.written += 1
         if self.competes:
-            self._cost += time.perf_counter() - started
-            self.spent += time.perf_counter() - started
+            self._cost += time.thread_time() - started
+            self.spent += time.thread_time() - started
 
 
 def read(path: str | Path) -> dict:

@@ -5,12 +5,14 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 import traceback
 from pathlib import Path
 
 import pandas as pd
 import torch
+from tqdm import tqdm
 
 from steelnb import data, durable, training
 from steelnb.checkpoints import read
@@ -27,6 +29,7 @@ def life(folder: Path, run: Path, options: dict, die_at: int | None = None, rank
     """Trains; dies by SIGKILL right before or after file operation number `die_at`, if it comes to that."""
     os.environ["STEELNB_HOME"] = str(run.parent / "home")
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed process leaves behind
     if rank is not None:
         names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
         os.environ.update(zip(names, map(str, (rank[0], *rank)), strict=True))

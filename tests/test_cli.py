@@ -1,6 +1,7 @@
 """The command line, from steel to mask, as a user runs it; and what it says when something is wrong."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -42,6 +43,12 @@ def test_from_steel_to_mask(tmp_path, monkeypatch, capsys, tiny):
         (("evaluate", "--data", "synthetic", "--weights", "run"), "no such file"),
         (("predict", "--weights", "w.safetensors", "--out", "o", "a.png"), "w.safetensors: no such file"),
         (("sample", "steel", "--size", "8x8"), "32"),
+        (("train", "--data", "synthetic", "--run", "run", "--set", "bacth=2"), "a recipe has no bacth; it has name, "),
+        (("train", "--data", "synthetic", "--run", "run", "--set", "batch=0"), "batch is 0; it can be a whole number "),
+        (("train", "--data", "synthetic", "--run", "run", "--set", "batch=two"), "batch is 'two'; it can be a whole "),
+        (("train", "--data", "synthetic", "--run", "run", "--set", "learning_rate=nan"), "learning_rate is 'nan'; it "),
+        (("train", "--data", "synthetic", "--run", "run", "--set", "optimizer=lion"), "'lion'; it can be adamw, sgd"),
+        (("train", "--data", "synthetic", "--run", "run", "--set", "crop=[64]"), "crop is [64]; it can be two numbers"),
     ],
 )
 def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
@@ -57,13 +64,75 @@ def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "arguments",
     [(), ("train",), ("fly",), ("sample", "x", "--size", "big"), ("train", "--run", "r", "--epochs", "0"),
-     ("train", "--run", "r", "--seed", "-1"), ("train", "--run", "r", "--epochs", "1", "--steps", "1")],
+     ("train", "--run", "r", "--seed", "-1"), ("train", "--run", "r", "--epochs", "1", "--steps", "1"),
+     ("train", "--run", "r", "--hours", "many"), ("train", "--run", "r", "--hours", "0"),
+     ("train", "--run", "r", "--session-hours", "-1"), ("train", "--run", "r", "--session-hours", "nan"),
+     ("train", "--run", "r", "--hours", "inf"), ("train", "--run", "r", "--checkpoint-seconds", "-1"),
+     ("train", "--run", "r", "--set", "batch")],
 )  # fmt: skip
 def test_wrong_usage_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as exit:
         call(*arguments)
     assert exit.value.code == 2
     assert "usage:" in capsys.readouterr().err
+
+
+def test_wrong_usage_says_what_would_be_right(capsys):
+    for arguments, message in (
+        (("--hours", "many"), "argument --hours: 'many' is not a number of hours"),
+        (("--session-hours", "0"), "argument --session-hours: '0' is not a number of hours"),
+        (("--set", "batch"), "argument --set: 'batch' is not NAME=VALUE, such as batch=2"),
+    ):
+        with pytest.raises(SystemExit):
+            call("train", "--run", "r", *arguments)
+        assert capsys.readouterr().err.splitlines()[-1] == f"steelnb train: error: {message}"
+
+
+def test_a_training_in_two_sessions(tmp_path, steel_folder, monkeypatch, capsys, tiny):
+    monkeypatch.setitem(recipes.RECIPES, "smoke", tiny)
+    train = ("train", "--data", steel_folder, "--run", tmp_path / "run", "--quiet", "--set", "batch=2",
+             "--set", "crop=[32, 32]", "--set", "loss=dice", "--set", 'model={"width": 2, "depth": 1}')  # fmt: skip
+    assert call(*train, "--hours", 100, "--session-hours", 1e-9) == 0
+    told = capsys.readouterr().out
+    assert "of 100 h · a new run of 12 steps" in told
+    assert "the hours of this session are over: after step 1 of 12. The same call, or command, goes on" in told
+    assert "weights of the best epoch" not in told  # there are none yet
+    assert call(*train, "--hours", 100, "--session-hours", 1) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"session 2 · \d.\d of 100 h · ends about .* · goes on after step 1 of 12, in epoch 1\n", told)
+    assert told.endswith(f"weights of the best epoch: {tmp_path / 'run' / 'weights.safetensors'}\n")
+    recipe = json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]
+    assert (recipe["batch"], recipe["crop"], recipe["loss"]) == (2, [32, 32], "dice")
+    assert recipe["model"] == {"width": 2, "depth": 1}
+
+
+def test_changes_are_refused_and_then_accepted(tmp_path, steel_folder, monkeypatch, capsys, tiny):
+    monkeypatch.setitem(recipes.RECIPES, "smoke", tiny)
+    train = ("train", "--data", steel_folder, "--run", tmp_path / "run", "--quiet")
+    assert call(*train, "--session-hours", 1e-9) == 0
+    capsys.readouterr()
+    assert call(*train, "--set", "learning_rate=1e-4") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith(f"steelnb train: {tmp_path / 'run'} holds another run (recipe.learning_rate was 0.004 ")
+    assert error.endswith("--accept-changes)\n")
+    assert call(*train, "--set", "learning_rate=1e-4", "--accept-changes", "--session-hours", 1e-9) == 0
+    told = capsys.readouterr().out
+    assert "goes on although this differs: recipe.learning_rate was 0.004 and is 0.0001" in told
+    assert call(*train, "--set", "learning_rate=1e-4", "--session-hours", 1e-9) == 0  # now it is the run's
+
+
+def test_sigterm_ends_the_command_well(tmp_path, steel_folder):
+    """Of a process of its own: exit code 0, and a line that says how to go on."""
+    command = [sys.executable, "-m", "steelnb", "train", "--data", steel_folder, "--run", tmp_path / "run", "--quiet"]
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as process:
+        told = ""
+        while "a new run of" not in told:
+            told += process.stdout.readline()
+        process.terminate()
+        told += process.stdout.read()
+    assert process.returncode == 0
+    assert re.search(r"told to stop \(SIGTERM\): after step \d+ of \d+\. The same call, or command, goes on\n", told)
 
 
 def test_help_names_every_command_and_option(capsys):
@@ -74,7 +143,8 @@ def test_help_names_every_command_and_option(capsys):
         assert exit.value.code == 0
     text = capsys.readouterr().out
     for word in (*commands, "--recipe", "--epochs", "--steps", "--seed", "--images", "--tile",
-                 "--per-class", "--part", "--json", "--debug"):  # fmt: skip
+                 "--per-class", "--part", "--json", "--debug", "--hours", "--session-hours", "--set",
+                 "--accept-changes", "--checkpoint-seconds"):  # fmt: skip
         assert word in text
 
 
