@@ -26,8 +26,8 @@
 # | who pulls at which layer, background or defect, and when | synthetic steel, where the share of defect is ours to choose |
 # | what weighting, focal loss and Dice change, and the price of each | |
 #
-# The original (2020) wrote: *"background swamps foreground, training is unstable"*, and went over to Dice. Two claims and a
-# cure; each is put to the test here, over five seeds.
+# The original (2020) reported, in our words, that background swamps foreground and that training is unstable, and went
+# over to Dice. Two claims and a cure; each is put to the test here, over five seeds.
 
 # %%
 import matplotlib.pyplot as plt
@@ -115,8 +115,8 @@ plt.show()
 #
 # ## 2 · Provoke
 #
-# The original's network, batch norm in the encoder only, at a sixteenth of its channels, its batch of 2, and SGD with
-# momentum. The learning rate is 0.03.
+# The original's network, batch norm in the encoder only, at a sixteenth of its channels and depth 2, its batch of 2, and
+# SGD; rate 0.03 and momentum 0.9 instead of its 0.001 and 0.99, so that 240 steps suffice to see it end.
 #
 # **Predict before you run:** accuracy and Dice on held-out crops after 120 steps?
 
@@ -166,7 +166,7 @@ for column, ax, text in zip(("loss", "accuracy", "dice"), axes, ("BCE, one batch
         ax.plot(history["step"], history[column], color=plots.DEFECT, lw=1, alpha=0.7)
     ax.set(xlabel="step", ylabel=text, ylim=(0, 1))
 axes[0].axhline(entropy, color=plots.INK, lw=0.8, ls="--")
-axes[0].set_title(f"Down to {entropy:.2f}, a constant's loss")
+axes[0].set_title(f"Down to a constant's {entropy:.2f}")
 axes[1].set_title(f"{plateau['accuracy'].mean():.0%} of the pixels right")
 axes[2].set_title(f"Dice {plateau['dice'].mean():.2f} there")
 plt.show()
@@ -175,7 +175,7 @@ plt.show()
 # *Figure 2: BCE, five seeds on one scale. Left, loss of the batch about to be taken (dashes: the best constant); middle and
 # right, pixel accuracy and hard Dice (threshold ½, mean over defective crops) on held-out crops.*
 #
-# The disease, in numbers: on 48 crops that all show a defect, no pixel is called one, and accuracy is what it would be
+# The disease, in numbers: on 32 held-out crops that all show a defect, no pixel is called one, and accuracy is what it would be
 # without a network. On whole Severstal, where 3.18 % of all pixels are defect, the same empty mask is 96.8 % right.
 
 # %% tags=["nbval-check-output"]
@@ -211,25 +211,25 @@ assert first > 0.9 and 0.35 < waiting < 0.65 and head < -0.9
 blocks = [name.removeprefix("share ") for name in bce if name.startswith("share ")]
 median = bce.groupby("step").median(numeric_only=True)
 figure, axes = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.6), sharey=True)
-panels = (("share", "Background's part: most, then not", "PuOr_r", 0, 1),
-          ("cosine", "Near the head they cancel (−1)", "RdBu", -1, 1))  # fmt: skip
+panels = (("share", "Background's share of the norms", "PuOr_r", 0, 1),
+          ("cosine", "Cosine: at the head they cancel", "RdBu", -1, 1))  # fmt: skip
 for ax, (kind, title, colours, low, high) in zip(axes, panels, strict=True):
     values = median[[f"{kind} {block}" for block in blocks]].to_numpy().T
     drawn = ax.imshow(values, aspect="auto", cmap=colours, vmin=low, vmax=high)
     ax.set(title=title, xlabel="step", xticks=range(0, len(median), 3), xticklabels=median.index[::3],
            yticks=range(len(blocks)), yticklabels=blocks)  # fmt: skip
     ax.grid(False)
-    figure.colorbar(drawn, ax=ax, label="share of the norm" if kind == "share" else "cosine")
+    figure.colorbar(drawn, ax=ax, )
 plt.show()
 
 # %% [markdown]
 # *Figure 3: The gradient of BCE on a fixed batch, split into what background pixels and what defect pixels send back, layer by
 # layer (median over seeds). Left: norm of background's part over the sum of both norms. Right: the angle between them.*
 #
-# Everywhere background holds most of the gradient in the first steps and about half or less of it from step 40 on: the imbalance
-# is used up within some forty steps. What is left at the head are two opposite forces of equal size, and only their small
-# difference, *which* pixels are brighter than others, teaches anything. So "swamps" is right about the first 40 steps and wrong
-# about the hundreds that follow.
+# Everywhere background holds most of the gradient at the first step, and by step 40 about half of it or less, in the
+# encoder sooner; it comes back for a moment near step 220, where networks leave the plateau. What is left at the head are
+# two opposite forces of equal size, and only their small difference, *which* pixels are brighter than others, teaches
+# anything. So "swamps" is right about the first twenty to forty steps, and not about the plateau.
 #
 # ## 4 · Unstable?
 #
@@ -240,7 +240,7 @@ plt.show()
 # %%
 shares, values = plateau["batch"].to_numpy(), plateau["loss"].to_numpy()
 explained = np.corrcoef(shares, values)[0, 1] ** 2
-print(f"{len(values)} batches: loss {values.min():.2f} to {values.max():.2f}, no pixel called defect in any; "
+print(f"{len(values)} batches: loss {values.min():.2f} to {values.max():.2f}, at most {plateau['positive'].max():.1%} of held-out pixels called defect; "
       f"{explained:.0%} of the variance is the batch's share of defect")  # fmt: skip
 assert explained > 0.6 and values.max() > 3 * values.min()
 
@@ -258,7 +258,7 @@ plt.show()
 # *Figure 4: Loss on the batch about to be taken, steps 60 to 120, five seeds, against the share of defect in that batch. The line
 # is a constant's loss, not a fit.*
 #
-# A curve that jumps by a factor of three while nothing happens is easily read as unstable training. Whether training itself is
+# A curve that jumps by a factor of ten while nothing happens is easily read as unstable training. Whether training itself is
 # less stable than with other losses, section 6 measures.
 #
 # ## 5 · Does it end?
@@ -276,17 +276,18 @@ def ends(history, after=20, dice=0.05):
 
 
 repaired = dict(model=dict(width=4, depth=2), batch=4, optimizer="adamw", learning_rate=0.01, every=20, device=device)
-other = clinic.trials({"bce": losses.bce}, training, held_out, SEEDS, steps=160 * LONGER, **repaired)
+other = clinic.trials({"bce": losses.bce}, training, held_out, SEEDS, steps=120 * LONGER, **repaired)
 runs = {"the original's network, SGD 0.03": bce, "repaired network, AdamW 0.01, batch 4": other}
 for name, history in runs.items():
     end, late = ends(history), history[history["step"] > history["step"].max() - 60].groupby("seed")["dice"].mean()
     print(f"{name}: {np.isfinite(end).sum()} of {len(end)} seeds have left by step {history['step'].max()}, "
           f"after {', '.join(f'{step:g}' for step in sorted(end))} steps; Dice then {late.min():.2f} to {late.max():.2f}")
 recovered = np.isfinite(ends(other))
-assert recovered.sum() > len(recovered) / 2 and ends(other).median() < 160
+assert recovered.sum() > len(recovered) / 2 and ends(other).median() <= 120 * LONGER
 
 # %% [markdown]
-# It ends, for most seeds. The second line is the same loss on the same steel; the network's norms, the optimizer and the batch
+# It ends, for most seeds; but "left" means little yet. With SGD, Dice at the end is below the 0.11 of an all-white mask on every
+# seed; with AdamW it goes beyond. The second line is the same loss on the same steel; the network's norms, the optimizer and the batch
 # differ. Whether those that have not left ever would, these steps do not say. Now the sweeps, with the original's network again.
 
 # %%
@@ -301,7 +302,7 @@ short = bce[bce["step"] <= STEPS]
 rates = {0.03: short}
 for rate in (0.003, 1.0):
     options = sgd | dict(learning_rate=rate, watch=spread)
-    rates[rate] = clinic.trials({"bce": losses.bce}, training, held_out, SEEDS[:3], steps=STEPS, **options)
+    rates[rate] = clinic.trials({"bce": losses.bce}, training, held_out, SEEDS[:3], steps=100 * LONGER, **options)
 spreads = {rate: rates[rate].groupby("seed")["spread"].last().median() for rate in sorted(rates)}
 print("spread of the logits at the end, by learning rate:", {rate: f"{value:.0e}" for rate, value in spreads.items()})
 
@@ -329,13 +330,14 @@ plt.show()
 
 # %% [markdown]
 # *Figure 5: Left, how much the logits of a batch differ from pixel to pixel (standard deviation), at three learning rates; every mask
-# is black. Right, when the plateau ends; dots above the dashes: not within the steps given (dots may lie on each other).*
+# is black (three seeds, five at 0.03; a line that leaves at the bottom: exactly 0). Right, when the plateau ends; dots above the dashes: not within the steps given (dots may lie on each other).*
 #
-# **Learning rate.** At 0.003 and 0.03 the networks wait (Figure 2 shows when the latter leave). At 1 it never comes back,
-# and the reason is another one: the logits no longer differ between pixels. The decoder has no batch norm, its ReLUs have died, and the head's bias alone lives on, at the best
-# constant. *Black and waiting* and *black and dead* look the same in the mask, the loss and the accuracy; the spread of the logits
+# **Learning rate.** At 0.003 and 0.03 the networks wait (Figure 2 shows when the latter leave). At 1 none of three comes back
+# within these steps, and the reason is another one: the logits no longer differ between pixels, by less than 10⁻⁴. That is
+# what dead ReLUs leave in a decoder without batch norm: the head's bias alone lives on, at the best constant. *Black and waiting* and *black and dead* look the same in the mask, the loss and the accuracy; the spread of the logits
 # tells them apart. **Share.** At 6 % no seed has left within
-# these steps, at 12 and 20 % most have, in no clear order between the two.
+# these steps, at 12 and 20 % most have, in no clear order between the two. (The same Dice of 0.05 is easier to reach where
+# defects are common: all white scores 0.21 at 12 % and 0.33 at 20 %.)
 
 # %%
 assert spreads[1.0] < 1e-4 < spreads[0.003]
@@ -387,12 +389,12 @@ assert best_dice["bce"].median() < 0.05 and best_dice["focal"].median() < 0.05
 assert (best_dice["dice"] > white + 0.03).sum() > len(SEEDS) / 2 and best_dice["dice"].median() > 0.2
 assert min(swing["dice"], swing["weighted_bce"]) > 5 * swing["bce"]
 moving = bce[bce["step"] >= STEPS].groupby("seed")["positive"].apply(lambda p: p.diff().abs().mean()).mean()
-print(f"BCE from step {STEPS} to {bce['step'].max()}, where seeds leave: mean change {moving:.3f}")
+print(f"BCE from step {STEPS} to {bce['step'].max()}, in which some seeds leave: mean change {moving:.3f}")
 assert np.isfinite(tried["loss"]).all() and np.isfinite(bce["loss"]).all() and moving < swing["dice"]
 
 # %% [markdown]
-# - **Focal loss does not cure this.** Its best constant is a higher number, still below one half: it is as black as BCE for as
-#   long. What it fades are easy pixels, and at the start every background pixel is easy and every defect pixel hard, so
+# - **Focal loss does not cure this.** Its best constant is a higher number, still below one half: it is as black as BCE
+#   through all of these steps. What it fades are easy pixels, and at the start every background pixel is easy and every defect pixel hard, so
 #   its constant moves up, but not over the threshold.
 # - **Dice does not wait at black, but at white**: first it calls most of the image defect, which scores more than nothing, and
 #   from there it finds the defects within these steps, for most seeds.
@@ -401,12 +403,13 @@ assert np.isfinite(tried["loss"]).all() and np.isfinite(bce["loss"]).all() and m
 #
 # And stability: not one of these runs gave a loss that is not finite. What moves is the cure: from score to score Dice and
 # weighted BCE change their minds about a fifth or more of all pixels. Plain BCE changes none while it waits, which is stable at
-# the wrong place; while seeds leave, it still changes fewer than Dice. The learning rate is one
+# the wrong place; after that, averaged over the seeds, it still changes fewer
+# than Dice, though single seeds do jump (Figure 2). The learning rate is one
 # for all losses, so this says nothing about each loss at its own best rate: that is notebook 06's matter.
 #
 # ## 7 · The verdict
 #
-# > *"Background swamps foreground, training is unstable; Dice repairs it."*
+# Of the original's first statement, taken apart:
 
 # %%
 gone = f"{np.isfinite(ends(bce)).sum()} of {len(SEEDS)}"
@@ -414,8 +417,8 @@ verdicts = [
     ("background swamps foreground", "refined", f"{first:.0%} of the pull at the first step, {waiting:.0%} on the plateau"),
     ("so nothing is learned", "refined", f"left by {gone} seeds in {bce['step'].max()} steps of SGD, "
      f"{recovered.sum()} of {len(SEEDS)} in {other['step'].max()} of AdamW"),
-    ("training is unstable", "refuted", f"mask changes between scores by {moving:.1%} of the pixels while leaving, "
-     f"Dice loss {swing['dice']:.0%}; the loss curve is jagged by its batches ({explained:.0%})"),
+    ("training is unstable", "refined", f"the curve is jagged by its batches ({explained:.0%}); between scores the mask changes "
+     f"by {moving:.1%} of the pixels after step {STEPS}, with Dice loss by {swing['dice']:.0%}"),
     ("Dice repairs it", "confirmed", f"best Dice in {STEPS} steps {best_dice['dice'].median():.2f}, BCE {best_dice['bce'].median():.2f}"),
 ]  # fmt: skip
 for claim, verdict, number in verdicts:

@@ -30,7 +30,7 @@ class World(NamedTuple):
         return self.rank == 0
 
     def wrapped(self, model: nn.Module) -> nn.Module:
-        """The model with its gradients averaged over all processes; batch statistics are the first process's."""
+        """The model with gradients averaged over all processes; running statistics of batch norms are the first's."""
         return nn.parallel.DistributedDataParallel(model) if self.size > 1 else model
 
     def share(self, batch: list[int]) -> tuple[list[int], float]:

@@ -31,7 +31,7 @@ def squared_denominator_dice(outputs: Tensor, mask: Tensor, squared: str = "pixe
     """Dice on raw outputs with squares in the denominator alone: one reading of the original's third step.
 
     squared: "pixels", 2Σxt / (Σx² + Σt²), is V-Net's form without its sigmoid. It is bounded by 1 and best at x = t, so
-        it can work; what is wrong is that outputs are free to leave 0…1, where its gradient fades as 1/x.
+        it can work; what is wrong is that outputs are free to leave 0…1, where its gradient fades as 1/x².
         "sum", 2Σxt / (Σx + Σt)², keeps the pole at Σx = −Σt, now with one sign on both sides: with Σxt > 0 the
         loss falls without end towards it.
     Taught in 05_negative_dice.
@@ -49,8 +49,8 @@ def squared_denominator_dice(outputs: Tensor, mask: Tensor, squared: str = "pixe
 def squared_dice(outputs: Tensor, mask: Tensor, squared: str = "pixels") -> Tensor:
     """Dice on raw outputs with numerator and denominator squared: the other reading of the original's third step.
 
-    Wrong: a square forgets the sign, so x = −t scores as x = t does. Shows: the loss falls, and outputs inside the
-    defect are as likely to end below 0 as above 0.5.
+    Wrong: a square forgets the sign, so x = −t scores as x = t does (with "ratio" it lies on the pole). Shows: the loss
+    falls, and outputs inside the defect are as likely to end below 0 as above 0.5.
 
     squared: "pixels", 2Σ(xt)² / (Σx² + Σt²), goes to 2 as x on the defect grows without end; "sums",
         2(Σxt)² / (Σx² + Σt²), grows with the area besides; "ratio", (2Σxt / (Σx + Σt))², keeps the pole of `raw_dice`.
@@ -83,8 +83,8 @@ def original_thresholded_dice(outputs: Tensor, mask: Tensor) -> Tensor:
     """`thresholded_dice` as the original's code had it: `requires_grad_(True)` on prediction and target.
 
     Wrong: the error is silenced, not repaired. `backward` runs because a graph leads to the *target*; the weights are
-    not in it. Shows: every weight's `.grad` stays None, the optimizer steps on nothing, the loss does not move (but for
-    the batch norms' running statistics, which need no gradient). Taught in 05_negative_dice.
+    not in it. Shows: every weight's `.grad` stays None, the optimizer steps on nothing, the loss moves with
+    the batches only; the batch norms' running statistics drift, which need no gradient. Taught in 05_negative_dice.
     """
     x, t = _floats(outputs, mask)
     x.requires_grad_(True)
@@ -107,7 +107,7 @@ def probability_bce(outputs: Tensor, mask: Tensor) -> Tensor:
 def byte_mask_dice(outputs: Tensor, mask: Tensor) -> Tensor:
     """Sound Dice (sigmoid first) against a mask on the scale 0/255, as an image file has it.
 
-    Wrong: t = 255 makes the numerator 255 times too large, the denominator not. Shows: "Dice" of up to 1.99, so a
+    Wrong: t = 255 makes the numerator 255 times too large, the denominator by less. Shows: "Dice" of up to 1.99, so a
     negative loss, and nearly as good for calling everything a defect (1.88 at 6 % defect) as for the mask itself.
     Taught in 06_choosing_a_loss.
     """

@@ -74,9 +74,9 @@ def dice(logits: Tensor, mask: Tensor, per: str = "image", smooth: float = 1.0, 
 
     Drozdzal et al. 2016; Milletari et al. 2016 have the squares of p and t in the denominator: `squared_dice`.
 
-    With an empty mask the loss is Σp / (Σp + smooth): 0 for an empty prediction, and a gradient towards it that fades
-    as smooth² once Σp ≫ smooth. The original's smooth was 1e-4, which leaves empty masks without a usable gradient (it
-    trained on defective rows only).
+    With an empty mask the loss is Σp / (Σp + smooth): 0 for an empty prediction, and a gradient towards it of
+    smooth / (Σp + smooth)², which fades as 1/Σp². The original's smooth was 1e-4, which leaves empty masks without a
+    usable gradient (it trained on defective rows only).
     """
     return _reduce(1 - _dice(*checked(logits, mask), per, smooth), reduction)
 
@@ -106,7 +106,7 @@ def log_dice(
 ) -> Tensor:
     """−ln of `dice`'s ratio, ≥ 0: the worse the overlap, the steeper.  Wong et al. 2018, equation 2 with γ = 1.
 
-    With an empty mask ln(1 + Σp / smooth), whose gradient fades as smooth only, not as its square.
+    With an empty mask ln(1 + Σp / smooth), whose gradient 1 / (Σp + smooth) fades as 1/Σp only.
     """
     return _reduce(-_dice(*checked(logits, mask), per, smooth).log(), reduction)
 
@@ -201,13 +201,13 @@ def dice_focal(
     logits: Tensor, mask: Tensor, dice_share: float = 0.5, per: str = "batch", gamma: float = 2.0,
     *, reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
-    """`dice_share` · Dice + (1 − dice_share) · focal, as Zhu et al. 2019 (AnatomyNet) mix them."""
+    """`dice_share` · Dice + (1 − dice_share) · focal, after Zhu et al. 2019 (AnatomyNet)."""
     terms = focal(logits, mask, gamma, reduction="none")
     return _mix(dice(logits, mask, per, reduction="none"), terms, dice_share, reduction)
 
 
 def dice_boundary(logits: Tensor, mask: Tensor, dice_share: float = 0.5, *, reduction: str = "mean") -> Tensor:
-    """`dice_share` · Dice + (1 − dice_share) · boundary, per image; Kervadec et al. 2019, equation 6."""
+    """`dice_share` · Dice + (1 − dice_share) · boundary, per image, after Kervadec et al. 2019."""
     terms = dice(logits, mask, reduction="none"), boundary(logits, mask, reduction="none")
     return _reduce(dice_share * terms[0] + (1 - dice_share) * terms[1], reduction)
 
