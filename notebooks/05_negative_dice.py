@@ -356,7 +356,7 @@ for place, form in enumerate(median.index):
 ax.axvline(everything, color=plots.INK, lw=1, ls="--")
 ax.text(everything + 0.003, -0.45, "'all defect'", fontsize=8, va="center")
 works = [form.split(":")[0].split(",")[0] for form in median.index if by_form["Dice"].min()[form] > everything + 0.05]
-ax.set(yticks=range(len(median)), yticklabels=median.index, xlim=(-0.02, 0.6), ylim=(4.5, -0.7), xlabel="hard Dice, held-out crops",
+ax.set(yticks=range(len(median)), yticklabels=median.index, xlim=(-0.02, 0.8), ylim=(4.5, -0.7), xlabel="hard Dice, held-out crops",
        title=f"On every seed better than 'all defect': {', '.join(works) or 'none'}")  # fmt: skip
 ax.legend(loc="upper right")
 plt.show()
