@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from steelnb import runtime
+from steelnb import durable, runtime
 from steelnb.data import DataError, SteelData
 from steelnb.metrics import Streaming
 from steelnb.overlap_tile import Tile, input_window
@@ -219,9 +219,7 @@ def log(notebook: str, rows: list[dict[str, str]]) -> pd.DataFrame:
         table = pd.concat([before[before["notebook"] != notebook], table])
     table = table.sort_values("notebook", kind="stable", ignore_index=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    table.to_csv(unfinished, index=False)
-    unfinished.replace(path)
+    durable.write(path, table.to_csv(index=False).encode())
     return table
 
 
