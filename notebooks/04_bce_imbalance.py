@@ -43,14 +43,16 @@ SEEDS = range(10 if FULL else 5)
 LONGER = 4 if FULL else 1  # times as many steps
 device = runtime.device() if FULL else torch.device("cpu")
 
-data = locate.find("synthetic", progress=False)
+NETWORK = dict(width=64, depth=4) if FULL else dict(width=4, depth=2)  # full: the original's, on whole images
+data = locate.find("synthetic", images=512 if FULL else 64, progress=False)
 sides = splits.by_image(data, 0.4)
 
 
 def steel(share):
     """Crops to train on and crops of other images, this part of their pixels defect on average."""
-    return (clinic.crops(data.subset(sides.train), 96, share=share),
-            clinic.crops(data.subset(sides.validation), 32, share=share, seed=1))  # fmt: skip
+    whole = dict(size=(256, 1600 if share <= 0.06 else 256), shrink=1, depth=4) if FULL else {}
+    return (clinic.crops(data.subset(sides.train), 96, share=share, **whole),
+            clinic.crops(data.subset(sides.validation), 32, share=share, seed=1, **whole))  # fmt: skip
 
 
 training, held_out = steel(share=0.06)
@@ -150,7 +152,7 @@ def parts(loss, windows, masks):
 
 
 # %%
-network = dict(model=dict(width=4, depth=2, norm="encoder"), batch=2, device=device)
+network = dict(model=NETWORK | {"norm": "encoder"}, batch=2, device=device)
 sgd = network | dict(optimizer="sgd", learning_rate=0.03, momentum=0.9, every=20)
 probes = zip(training.windows.split(8), training.masks.split(8), strict=True)
 probe = min(probes, key=lambda part: abs(part[1].float().mean() - 0.06))  # the eight crops nearest to 6 %
@@ -275,7 +277,7 @@ def ends(history, after=20, dice=0.05):
     return left.reindex(history["seed"].unique()).fillna(np.inf)
 
 
-repaired = dict(model=dict(width=4, depth=2), batch=4, optimizer="adamw", learning_rate=0.01, every=20, device=device)
+repaired = dict(model=NETWORK, batch=4, optimizer="adamw", learning_rate=0.01, every=20, device=device)
 other = clinic.trials({"bce": losses.bce}, training, held_out, SEEDS, steps=120 * LONGER, **repaired)
 runs = {"the original's network, SGD 0.03": bce, "repaired network, AdamW 0.01, batch 4": other}
 for name, history in runs.items():

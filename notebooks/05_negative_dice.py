@@ -123,12 +123,12 @@ for inside, outside in ((0.5, 0.5), (-0.5, -0.5)):
 
 # %%
 FULL = runtime.profile() == "full"
-STEEL = dict(size=(256, 256), shrink=1, depth=4) if FULL else {}
-NETWORK = dict(width=16, depth=4) if FULL else dict(width=4, depth=2)
+STEEL = dict(size=(256, 1600), shrink=1, depth=4) if FULL else {}  # whole images, the original's width and depth
+NETWORK = dict(width=64, depth=4) if FULL else dict(width=4, depth=2)
 ORIGINAL = dict(optimizer="sgd", learning_rate=1e-3, momentum=0.99, batch=2, model=NETWORK | {"norm": "encoder"})
 SEEDS, STEPS = (range(16), 400) if FULL else (range(8), 200)
 
-data = locate.find("synthetic", progress=False)
+data = locate.find("synthetic", images=512 if FULL else 64, progress=False)
 parts = splits.by_image(data, 0.4)
 training = clinic.crops(data.subset(parts.train), 96, share=0.06, **STEEL)
 held_out = clinic.crops(data.subset(parts.validation), 32, share=0.06, seed=1, **STEEL)
