@@ -138,6 +138,23 @@ def predict(
     return out
 
 
+class FlipAveraged(torch.nn.Module):
+    """A network whose logits are the mean over the four flips of its input; four times the work.
+
+    Stands wherever the network stands. Exact windows have the same margin on every side, so that flipped poolings fall
+    on the same pixels: the answer still does not depend on the tiling.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model, self.depth, self.padding, self.config = model, model.depth, model.padding, model.config
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits [N, K, h, w] of windows [N, C, H, W]."""
+        flips = ((), (2,), (3,), (2, 3))
+        return torch.stack([self.model(x.flip(axes)).flip(axes) for axes in flips]).mean(0)
+
+
 def to_tensor(image: np.ndarray) -> torch.Tensor:
     """uint8 (0…255) or float (0…1), [H, W] or [C, H, W] → float32 [1, C, H, W] in 0…1.
 
