@@ -81,7 +81,12 @@ def parser() -> argparse.ArgumentParser:
     add("--weights", type=Path, required=True, metavar="W", help="weights.safetensors, or the run folder it is in")
     add("--part", choices=("validation", "train", "all"), help="default: validation on the data it was trained on, "
         "all on other data")
+    add("--choose", action="store_true", help="choose threshold, smallest defect and guard on half of the images and "
+        "report on the other half what each gains, and flips")
+    _operating_point(add)
+    add("--replicates", type=_not_negative, default=1000, metavar="N", help="of the bootstrap (default 1000; 0: none)")
     add("--json", action="store_true", help="print JSON instead of a table")
+    add("--out", type=Path, metavar="FILE", help="write the JSON to this file as well; it must not be there yet")
     return top
 
 
@@ -135,18 +140,42 @@ def predict(options: argparse.Namespace) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Prints scores of a network; see --help."""
-    from steelnb import locate, runtime, weights
-    from steelnb.evaluate import evaluate_trained, table
+    from steelnb import durable, locate, runtime, weights
+    from steelnb.report import chosen, report
 
+    point = _point(options)
+    if options.choose and (options.flips or point != type(point)()):
+        raise ValueError("--choose finds threshold, minimum area, guard and flips by itself: leave them out")
+    if options.out and options.out.exists():
+        raise ValueError(f"{options.out} is there already and would be overwritten: name another file")
     trained = weights.load(options.weights, runtime.device())
     data = locate.find(options.data, skip_missing=options.skip_missing, progress=options.progress)
-    part, scores = evaluate_trained(trained, data, options.part, progress=options.progress)
-    if options.json:
-        scores = {name: value if math.isfinite(value) else None for name, value in scores.items()}
-        print(json.dumps({"data": data.name, "part": part, "scores": scores}, allow_nan=False))
+    shared = dict(replicates=options.replicates, progress=options.progress)
+    if options.choose:
+        found = chosen(trained, data, options.part, **shared)
     else:
-        print(f"{data.name}, {part}\n{table(scores)}")
+        found = report(trained, data, options.part, point=point, flips=options.flips, **shared)
+    text = json.dumps(found.to_dict(), allow_nan=False, indent=1, ensure_ascii=False)
+    if options.out:
+        durable.write(options.out, (text + "\n").encode())
+    print(text if options.json else found.table())
     return 0
+
+
+def _operating_point(add: Callable) -> None:
+    add("--threshold", type=float, default=0.5, metavar="P", help="a pixel is defect above this probability "
+        "(default 0.5)")
+    add("--minimum-area", type=_not_negative, default=0, metavar="PIXELS", help="drop connected defects smaller than "
+        "this (default 0)")
+    add("--guard", type=float, default=0.0, metavar="P", help="call an image clean unless some of it is above this "
+        "probability (default 0: no guard)")
+    add("--flips", action="store_true", help="average over four flips of the image; four times the work")
+
+
+def _point(options: argparse.Namespace):
+    from steelnb.operating_point import OperatingPoint
+
+    return OperatingPoint(options.threshold, options.minimum_area, options.guard)
 
 
 def _data(add: Callable) -> None:

@@ -1,4 +1,7 @@
-"""How good a network is on labelled images.  Taught in 00_start_here."""
+"""How good a network is on labelled images, while it trains: plain scores at p > 0.5.  Taught in 00_start_here.
+
+`report` has every convention, with intervals.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -8,12 +11,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from steelnb import runtime
-from steelnb.data import SteelData
 from steelnb.metrics import Streaming, original_accuracy
 from steelnb.overlap_tile import predict
-from steelnb.samples import ImageCache, Item, Samples
+from steelnb.samples import Samples
 from steelnb.unet import UNet
-from steelnb.weights import Trained
 
 
 def evaluate(
@@ -54,37 +55,6 @@ def evaluate(
         "images": streaming.pairs,
         "defective": streaming.defective,
     }
-
-
-def evaluate_trained(
-    trained: Trained, data: SteelData, part: str | None = None, progress: bool = False
-) -> tuple[str, dict[str, float]]:
-    """Scores of a trained network on a data set, and a line that says on which of its images.
-
-    part: "validation" and "train" are those of its training run, "all" is every image; None takes "validation" on the
-    data it was trained on and "all" on other data. Every pixel of an image counts, in exact geometry, whichever
-    geometry the network was trained in. Raises ValueError where there is no such part, or other classes.
-    """
-    about, outputs = trained.about, trained.model.config["out_channels"]
-    trained_on, held_out = set(about.get("training", ())), set(about.get("validation", ()))
-    if outputs > 1 and outputs != len(data.classes):
-        raise ValueError(f"the network has {outputs} classes, {data.name} has {len(data.classes)}: {data.classes}")
-    known = about.get("data", {}).get("fingerprint") == data.fingerprint()
-    part = part or ("validation" if known else "all")
-    if part != "all" and not known:
-        raise ValueError("these weights were trained on other data, or its labels have changed: take part 'all'")
-    chosen = {"all": set(data.images["ImageId"]), "train": trained_on, "validation": held_out - trained_on}[part]
-    ids = [image_id for image_id in data.images["ImageId"] if image_id in chosen]
-    samples = Samples(
-        data, ImageCache(data, progress=progress), [Item(i) for i in ids], trained.model.depth, per_class=outputs > 1
-    )
-    which = {"all": "all images", "train": "training images",
-             "validation": "held out for validation (the best epoch was chosen on them)"}[part]  # fmt: skip
-    if part == "validation" and (leaked := len(held_out & trained_on)):
-        which += f", less {leaked} that the network was also trained on"
-    if part == "all" and (seen := len(trained_on.intersection(ids))):
-        which += f"; {seen} of them have the name of an image that it was trained on"
-    return f"{len(ids)} of {len(data)} images: {which}", evaluate(trained.model, samples, progress=progress)
 
 
 def predicted(model: UNet, samples: Samples, index: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,11 +9,15 @@ are over (image, class) pairs. `empty` says what a pair with an empty mask contr
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 EMPTY = ("one", "skip", "zero")
+TOUCHING = np.ones((3, 3), bool)  # pixels that meet at a corner belong to one defect
 
 
 def counts(prediction: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -52,6 +56,25 @@ def original_accuracy(probabilities: Tensor, mask: Tensor, smooth: float = 1e-4)
     """The original's "accuracy": hard Dice at p ≥ 0.5, (2·I + 1e-4) / (P + T + 1e-4) per image, mean over the batch."""
     both, predicted, true = counts(probabilities >= 0.5, torch.as_tensor(mask).bool())
     return ((2 * both.double() + smooth) / ((predicted + true).double() + smooth)).mean().item()
+
+
+class Components(NamedTuple):
+    """Connected defects of one mask and what a prediction made of them."""
+
+    defects: int  # connected parts of the mask
+    touched: int  # of them: with at least one predicted pixel
+    half: int  # of them: with at least half of their pixels predicted
+    alarms: int  # connected parts of the prediction that touch no defect
+
+
+def components(prediction: np.ndarray, mask: np.ndarray) -> Components:
+    """Counts by connected defects (by edge or corner) instead of pixels; bool [H, W] each."""
+    defects, n_defects = ndimage.label(mask, TOUCHING)
+    found, n_found = ndimage.label(prediction, TOUCHING)
+    areas = np.bincount(defects.ravel(), minlength=n_defects + 1)[1:]
+    hits = np.bincount(defects[prediction], minlength=n_defects + 1)[1:]
+    right = len(np.unique(found[prediction & mask]))
+    return Components(n_defects, int((hits > 0).sum()), int((2 * hits >= areas).sum()), n_found - right)
 
 
 @dataclass

@@ -1,0 +1,242 @@
+"""How good a trained network is, so that a colleague can trust it: what was scored, how, and how sure.
+
+Taught in 08_results.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from tqdm.auto import tqdm
+
+import steelnb
+from steelnb.data import SteelData
+from steelnb.evaluate import predicted
+from steelnb.operating_point import OperatingPoint, Sweep, probabilities_of
+from steelnb.overlap_tile import FlipAveraged
+from steelnb.samples import ImageCache, Item, Samples
+from steelnb.scores import ALL, BATCHES, CENTRE, DEFECTIVE, HARD, LEVEL, OVER, SOFT, WHOLE, Key, Scores, Value
+from steelnb.weights import Trained
+
+
+@dataclass
+class Report:
+    """Scores of a network on a part of a data set. `about` says of what; `options` what each option gains, if asked."""
+
+    about: dict
+    scores: Scores
+    options: list[dict] = field(default_factory=list)
+
+    def to_dict(self) -> dict:
+        """As plain JSON types; NaN as None. `scores` is a list with one record a number, its convention spelled out."""
+        scores = [{**key._asdict(), **value._asdict()} for key, value in self.scores.values().items()]
+        pixels, probabilities, defects = self.scores.calibration
+        curve = [
+            {"pixels": int(n), "mean_probability": p / n, "defect_share": d / n}
+            for n, p, d in zip(pixels, probabilities, defects, strict=True) if n
+        ]  # fmt: skip
+        return json.loads(
+            json.dumps({**self.about, "scores": scores, "calibration": curve, "options": self.options}),
+            parse_constant=lambda _: None,
+        )
+
+    def table(self) -> str:
+        """Everything as lines for people."""
+        values, about = self.scores.values(), self.about
+        lines = [
+            f"{about['data']['name']}, {about['part']}",
+            f"{about['images']} images, {about['clean']} of them clean; {about['operating_point']}"
+            + (", averaged over flips" if about["flips"] else ""),
+            f"[{about['interval']:.0%} intervals: bootstrap over images, {about['replicates']} replicates; "
+            "of shares of images: Wilson]",
+        ]
+        labels = dict.fromkeys(key.label for key in values)
+        for label in labels:
+            lines += ["", *_overlap_table(values, label, about["batch"], titled=len(labels) > 1)]
+        if self.options:
+            lines += ["", *_options_table(self.options)]
+        if "kaggle" in about:
+            lines += ["", f"Kaggle's score: {about['kaggle']}"]
+        return "\n".join(lines)
+
+
+def report(
+    trained: Trained, data: SteelData, part: str | None = None, *, point: OperatingPoint | None = None,
+    flips: bool = False, replicates: int = 1000, progress: bool = False,
+) -> Report:  # fmt: skip
+    """Scores of a trained network on a data set under every convention.
+
+    part: "validation" and "train" are those of its training run, "all" is every image; None takes "validation" on the
+    data it was trained on and "all" on other data. point: how masks are made. flips: averages over four flips.
+    The whole image is predicted in exact geometry; a network trained in the original's predicts the centre in its own.
+    Raises ValueError where there is no such part, or other classes.
+    """
+    ids, which = images_of(trained, data, part)
+    scores, point = Scores(_labels(trained, data), point=point, replicates=replicates), point or OperatingPoint()
+    for probabilities, masks, rows, centre in _predictions(trained, data, ids, flips, progress):
+        scores.update(probabilities, masks, rows, centre)
+    return Report(_about(trained, data, which, scores, point, flips), scores)
+
+
+def chosen(
+    trained: Trained, data: SteelData, part: str | None = None, *, replicates: int = 1000, progress: bool = False
+) -> Report:
+    """Chooses threshold, smallest defect and guard on half of a part, and reports on the other half what each gains.
+
+    Which half an image is in follows from its ImageId. Of the options the report takes the one that scored highest on
+    the half it was chosen on. Arguments as for `report`; raises ValueError where a half is empty.
+    """
+    ids, which = images_of(trained, data, part)
+    first, second = halves(data, ids)
+    if not first or not second:
+        raise ValueError(f"{which}: too few images to choose an operating point on one half and report on the other")
+    sweeps = {False: Sweep(), True: Sweep()}
+    for plain, flipped in _pairs(trained, data, first, progress):
+        sweeps[False].update(*plain[:2])
+        sweeps[True].update(*flipped[:2])
+    options = {"as it is": (OperatingPoint(), False), "flips": (OperatingPoint(), True)}
+    for name, areas, guards in (("threshold", False, False), ("threshold, smallest defect", True, False),
+                                ("threshold, guard", False, True), ("all three", True, True)):  # fmt: skip
+        options[name] = (sweeps[False].best(areas=areas, guards=guards), False)
+    options["all three, flips"] = (sweeps[True].best(), True)
+    labels = _labels(trained, data)
+    scored = {name: Scores(labels, point=point, replicates=replicates) for name, (point, _) in options.items()}
+    for each in _pairs(trained, data, second, progress):
+        for name, (_, flips) in options.items():
+            scored[name].update(*each[flips])
+    best = {flips: float(sweep.dice.max()) for flips, sweep in sweeps.items()}
+    taken = "all three, flips" if best[True] > best[False] else "all three"
+    point, flips = options[taken]
+    which += f"; the {len(second)} images of its second half, the operating point chosen on the other {len(first)}"
+    table = [_option(name, *options[name], scored["as it is"], scored[name], name == taken) for name in options]
+    return Report(_about(trained, data, which, scored[taken], point, flips), scored[taken], table)
+
+
+def images_of(trained: Trained, data: SteelData, part: str | None = None) -> tuple[list[str], str]:
+    """The ImageIds of a part of a data set (see `report`), and a line that says which they are. Raises ValueError."""
+    about, outputs = trained.about, trained.model.config["out_channels"]
+    trained_on, held_out = set(about.get("training", ())), set(about.get("validation", ()))
+    if outputs > 1 and outputs != len(data.classes):
+        raise ValueError(f"the network has {outputs} classes, {data.name} has {len(data.classes)}: {data.classes}")
+    known = about.get("data", {}).get("fingerprint") == data.fingerprint()
+    part = part or ("validation" if known else "all")
+    if part != "all" and not known:
+        raise ValueError("these weights were trained on other data, or its labels have changed: take part 'all'")
+    wanted = {"all": set(data.images["ImageId"]), "train": trained_on, "validation": held_out - trained_on}[part]
+    ids = [image_id for image_id in data.images["ImageId"] if image_id in wanted]
+    which = {"all": "all images", "train": "training images",
+             "validation": "held out for validation (the best epoch was chosen on them)"}[part]  # fmt: skip
+    if part == "validation" and (leaked := len(held_out & trained_on)):
+        which += f", less {leaked} that the network was also trained on"
+    if part == "all" and (seen := len(trained_on.intersection(ids))):
+        which += f"; {seen} of them have the name of an image that it was trained on"
+    return ids, f"{len(ids)} of {len(data)} images: {which}"
+
+
+def halves(data: SteelData, ids: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Two halves of some images, with equal shares of clean ones, by the SHA-256 of their ids: the same everywhere."""
+    clean = dict(zip(data.images["ImageId"], data.images["masks"] == 0, strict=True))
+    ordered = sorted(ids, key=lambda image_id: (clean[image_id], hashlib.sha256(image_id.encode()).digest()))
+    return ordered[::2], ordered[1::2]
+
+
+def _predictions(trained: Trained, data: SteelData, ids: list[str], flips: bool, progress: bool) -> Iterator[tuple]:
+    """Probabilities, masks, label rows and (original's geometry only) the centre, of each image."""
+    model = FlipAveraged(trained.model) if flips else trained.model
+    outputs, depth = trained.model.config["out_channels"], trained.model.depth
+    cache, items = ImageCache(data, progress=progress), [Item(image_id) for image_id in ids]
+    own = trained.about.get("recipe", {}).get("geometry") == "original"
+    samples = Samples(data, cache, items, depth, per_class=outputs > 1)
+    centres = Samples(data, cache, items, depth, per_class=outputs > 1, geometry="original") if own else None
+    for index, image_id in enumerate(tqdm(ids, desc="evaluate", unit="image", disable=not progress)):
+        logits, masks = predicted(model, samples, index)
+        rows = data.masks(image_id) if outputs == 1 else None
+        centre = None
+        if centres is not None:
+            there = predicted(model, centres, index)
+            centre = probabilities_of(there[0]), there[1]
+        yield probabilities_of(logits), masks, rows, centre
+
+
+def _pairs(trained: Trained, data: SteelData, ids: list[str], progress: bool) -> Iterator[tuple[tuple, tuple]]:
+    """What `_predictions` gives, without and with flips."""
+    return zip(*(_predictions(trained, data, ids, flips, progress and flips) for flips in (False, True)), strict=True)
+
+
+def _labels(trained: Trained, data: SteelData) -> tuple[str, ...]:
+    return tuple(f"class {c}" for c in data.classes) if trained.model.config["out_channels"] > 1 else ("any",)
+
+
+def _about(
+    trained: Trained, data: SteelData, which: str, scores: Scores, point: OperatingPoint, flips: bool
+) -> dict:
+    key = Key("Dice", "all", ALL)
+    kaggle = "needs a mask for each of Severstal's four classes (train with --per-class)"
+    if len(scores.labels) == 4:
+        value = scores.values()[key]
+        kaggle = f"{value.value:.4f} [{value.low:.4f}–{value.high:.4f}], mean Dice over (image, class), empty = 1"
+    return {
+        "steelnb": steelnb.__version__,
+        "torch": str(torch.__version__),
+        "data": {"name": data.name, "fingerprint": data.fingerprint(), "classes": list(data.classes)},
+        "recipe": trained.about.get("recipe", {}),
+        "part": which,
+        "images": scores.images,
+        "clean": scores.clean,
+        "threshold": point.threshold,
+        "minimum_area": point.minimum_area,
+        "guard": point.guard,
+        "operating_point": str(point),
+        "flips": flips,
+        "batch": scores.batch,
+        "interval": LEVEL,
+        "replicates": scores.replicates,
+        "kaggle": kaggle,
+    }
+
+
+def _option(name: str, point: OperatingPoint, flips: bool, before: Scores, after: Scores, taken: bool) -> dict:
+    label = "all" if len(after.labels) > 1 else after.labels[0]
+    keys = {"dice_empty_is_one": Key("Dice", label, ALL), "dice": Key("Dice", label, DEFECTIVE),
+            "alarms": Key("clean images with an alarm", label)}  # fmt: skip
+    return {
+        "option": name, "operating_point": str(point), "flips": flips, "taken": taken,
+        **{name: after.value(key) for name, key in keys.items()},
+        "gain": before.gain(after, keys["dice_empty_is_one"])._asdict(),
+    }  # fmt: skip
+
+
+def _overlap_table(values: dict[Key, Value], label: str, batch: int, titled: bool) -> list[str]:
+    columns = [(area, kind) for area in (WHOLE, CENTRE) for kind in (HARD, SOFT)]
+    name = {BATCHES: f"batches of {batch}, one with a defect"}
+    lines = [f"{label if titled else '':<36}" + "".join(f"{f'{a}, {k}':<24}" for a, k in columns).rstrip()]
+    for score in ("Dice", "IoU"):
+        for over in OVER:
+            row = [values.get(Key(score, label, over, *column)) for column in columns]
+            if any(row):
+                lines.append(f"{f'{score}, {name.get(over, over)}':<36}" + "".join(f"{_text(v):<24}" for v in row))
+    lines += [
+        f"{key.score:<36}{_text(value):<24}" + (f"of {value.n}" if key.score[:5] in ("clean", "defec") else "")
+        for key, value in values.items() if key.label == label and not key.over
+    ]  # fmt: skip
+    return [line.rstrip() for line in lines]
+
+
+def _options_table(options: list[dict]) -> list[str]:
+    lines = [f"{'option':<30}{'Dice, empty = 1':<17}{'gain':<26}{'Dice, defective':<17}{'alarms':<9}operating point"]
+    for each in options:
+        gain = Value(**each["gain"])
+        gained = "" if each["option"] == "as it is" else f"{gain.value:+.3f} [{gain.low:+.3f} … {gain.high:+.3f}]"
+        lines.append(
+            f"{each['option'] + ' ←' * each['taken']:<30}{each['dice_empty_is_one']:<17.3f}{gained:<26}"
+            f"{each['dice']:<17.3f}{each['alarms']:<9.0%}{each['operating_point']}"
+        )
+    return [*lines, "← taken: the highest on the half it was chosen on"]
+
+
+def _text(value: Value | None) -> str:
+    if value is None or value.value != value.value:
+        return "–"
+    return f"{value.value:.3f} [{value.low:.3f}–{value.high:.3f}]" if value.low == value.low else f"{value.value:.3f}"
