@@ -37,7 +37,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from steelnb import clinic, failures, locate, losses, metrics, plots, runtime, splits, widgets
+from steelnb import clinic, failures, locate, losses, metrics, plots, runtime, splits, views, widgets
 from steelnb.unet import UNet
 
 plots.use_style()
@@ -70,7 +70,7 @@ assert torch.allclose(raw_dice(x, t), failures.raw_dice(x, t))
 signs = {True: "−", False: "+"}
 print("     x   numerator / denominator     loss   slope")
 for x in (-100.0, -1.0, -0.1, -0.065, -0.03, 0.03, 1.0, 100.0):
-    here = widgets.sign_trick(x, share=0.06)
+    here = views.sign_trick(x, share=0.06)
     print(f"{x:>7}          ({signs[here.numerator < 0]}) / ({signs[here.denominator < 0]})"
           f"           {here.loss:>6.2f}   {here.slope:.1e}")
     assert here.slope < 0
@@ -89,7 +89,7 @@ for x in (-100.0, -1.0, -0.1, -0.065, -0.03, 0.03, 1.0, 100.0):
 widgets.explore_sign_trick(share=0.06)
 
 # %%
-widgets.draw_sign_trick(-0.1, share=0.06)
+views.draw_sign_trick(-0.1, share=0.06)
 plt.show()
 
 # %% [markdown]
