@@ -151,8 +151,11 @@ class FlipAveraged(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits [N, K, h, w] of windows [N, C, H, W]."""
-        flips = ((), (2,), (3,), (2, 3))
-        return torch.stack([self.model(x.flip(axes)).flip(axes) for axes in flips]).mean(0)
+        return self.flipped(x).mean(0)
+
+    def flipped(self, x: torch.Tensor) -> torch.Tensor:
+        """The logits of each flip, turned back, [4, N, K, h, w]; the first is not flipped."""
+        return torch.stack([self.model(x.flip(axes)).flip(axes) for axes in ((), (2,), (3,), (2, 3))])
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:

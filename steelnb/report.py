@@ -75,8 +75,9 @@ def report(
     """
     ids, which = images_of(trained, data, part)
     scores, point = Scores(_labels(trained, data), point=point, replicates=replicates), point or OperatingPoint()
-    for probabilities, masks, rows, centre in _predictions(trained, data, ids, flips, progress):
-        scores.update(probabilities, masks, rows, centre)
+    model = FlipAveraged(trained.model) if flips else trained.model
+    for each in predictions(trained, data, ids, model, progress):
+        scores.update(*each)
     return Report(_about(trained, data, which, scores, point, flips), scores)
 
 
@@ -142,9 +143,14 @@ def halves(data: SteelData, ids: Iterable[str]) -> tuple[list[str], list[str]]:
     return ordered[::2], ordered[1::2]
 
 
-def _predictions(trained: Trained, data: SteelData, ids: list[str], flips: bool, progress: bool) -> Iterator[tuple]:
-    """Probabilities, masks, label rows and (original's geometry only) the centre, of each image."""
-    model = FlipAveraged(trained.model) if flips else trained.model
+def predictions(
+    trained: Trained, data: SteelData, ids: list[str], model: torch.nn.Module | None = None, progress: bool = False
+) -> Iterator[tuple]:
+    """What `Scores.update` takes, for each image: probabilities, masks, label rows, and the centre (see `report`).
+
+    model: stands in the network's place, such as a FlipAveraged; its logits may have more channels.
+    """
+    model = model or trained.model
     outputs, depth = trained.model.config["out_channels"], trained.model.depth
     cache, items = ImageCache(data, progress=progress), [Item(image_id) for image_id in ids]
     own = trained.about.get("recipe", {}).get("geometry") == "original"
@@ -160,9 +166,22 @@ def _predictions(trained: Trained, data: SteelData, ids: list[str], flips: bool,
         yield probabilities_of(logits), masks, rows, centre
 
 
+class _PlainAndFlipped(FlipAveraged):
+    """Logits [N, 2K, h, w]: those of the network, then those averaged over flips, which take the first in."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        each = self.flipped(x)
+        return torch.cat([each[0], each.mean(0)], dim=1)
+
+
 def _pairs(trained: Trained, data: SteelData, ids: list[str], progress: bool) -> Iterator[tuple[tuple, tuple]]:
-    """What `_predictions` gives, without and with flips."""
-    return zip(*(_predictions(trained, data, ids, flips, progress and flips) for flips in (False, True)), strict=True)
+    """What `predictions` gives, without and with flips."""
+    outputs = trained.model.config["out_channels"]
+    for both, masks, rows, centre in predictions(trained, data, ids, _PlainAndFlipped(trained.model), progress):
+        yield tuple(
+            (both[part], masks, rows, centre and (centre[0][part], centre[1]))
+            for part in (slice(None, outputs), slice(outputs, None))
+        )
 
 
 def _labels(trained: Trained, data: SteelData) -> tuple[str, ...]:
