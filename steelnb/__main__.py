@@ -83,6 +83,8 @@ def parser() -> argparse.ArgumentParser:
         "all on other data")
     add("--choose", action="store_true", help="choose threshold, smallest defect and guard on half of the images and "
         "report on the other half what each gains, and flips")
+    add("--alarms", type=_share, metavar="SHARE", help="with --choose: the best Dice on defective images with at most "
+        "this share of clean ones raising an alarm, such as 0.1 (default: the best mean over all images, Kaggle's way)")
     _operating_point(add)
     add("--replicates", type=_not_negative, default=1000, metavar="N", help="of the bootstrap (default 1000; 0: none)")
     add("--json", action="store_true", help="print JSON instead of a table")
@@ -148,11 +150,13 @@ def evaluate(options: argparse.Namespace) -> int:
         raise ValueError("--choose finds threshold, minimum area, guard and flips by itself: leave them out")
     if options.out and options.out.exists():
         raise ValueError(f"{options.out} is there already and would be overwritten: name another file")
+    if options.alarms is not None and not options.choose:
+        raise ValueError("--alarms says how --choose chooses: add --choose")
     trained = weights.load(options.weights, runtime.device())
     data = locate.find(options.data, skip_missing=options.skip_missing, progress=options.progress)
     shared = dict(replicates=options.replicates, progress=options.progress)
     if options.choose:
-        found = chosen(trained, data, options.part, **shared)
+        found = chosen(trained, data, options.part, alarms=options.alarms, **shared)
     else:
         found = report(trained, data, options.part, point=point, flips=options.flips, **shared)
     text = json.dumps(found.to_dict(), allow_nan=False, indent=1, ensure_ascii=False)
@@ -206,6 +210,16 @@ def _hours(text: str) -> float:
     if not 0 < hours < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of hours")
     return hours
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share, from 0 to 1")
+    return share
 
 
 def _setting(text: str) -> tuple[str, object]:

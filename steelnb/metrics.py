@@ -67,14 +67,22 @@ class Components(NamedTuple):
     alarms: int  # connected parts of the prediction that touch no defect
 
 
+def defects(prediction: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of each connected defect (by edge or corner) of a mask, and how many of them are predicted: int64 [D].
+
+    Both are bool [H, W].
+    """
+    labels, found = ndimage.label(mask, TOUCHING)
+    areas, hits = (np.bincount(each.ravel(), minlength=found + 1)[1:] for each in (labels, labels[prediction]))
+    return areas, hits
+
+
 def components(prediction: np.ndarray, mask: np.ndarray) -> Components:
     """Counts by connected defects (by edge or corner) instead of pixels; bool [H, W] each."""
-    defects, n_defects = ndimage.label(mask, TOUCHING)
+    areas, hits = defects(prediction, mask)
     found, n_found = ndimage.label(prediction, TOUCHING)
-    areas = np.bincount(defects.ravel(), minlength=n_defects + 1)[1:]
-    hits = np.bincount(defects[prediction], minlength=n_defects + 1)[1:]
     right = len(np.unique(found[prediction & mask]))
-    return Components(n_defects, int((hits > 0).sum()), int((2 * hits >= areas).sum()), n_found - right)
+    return Components(len(areas), int((hits > 0).sum()), int((2 * hits >= areas).sum()), n_found - right)
 
 
 @dataclass
@@ -103,7 +111,7 @@ class Streaming:
         self.both += int(both.sum())
         self.predicted += int(predicted.sum())
         self.true += int(true.sum())
-        self.pixels += mask.numel()
+        self.pixels += torch.as_tensor(mask).numel()
 
     def scores(self, *, empty: str) -> dict[str, float]:
         """Everything at once; NaN where nothing was there to score.

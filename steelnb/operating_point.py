@@ -14,9 +14,9 @@ from scipy import ndimage
 from steelnb.metrics import TOUCHING
 
 CERTAIN_SHARE = 2.5e-4  # of an image's pixels: 102 of 256×1600
-THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 20))
-AREAS = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)  # pixels
-GUARDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+THRESHOLDS = (*(round(0.05 * k, 2) for k in range(1, 20)), 0.98, 0.99)
+AREAS = (0, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)  # pixels
+GUARDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 
 
 @dataclass(frozen=True)
@@ -125,14 +125,31 @@ class Sweep:
         clean = self.pairs - self.defective
         return self._alarms / clean if clean else np.full_like(self._alarms, np.nan)
 
-    def best(self, *, areas: bool = True, guards: bool = True) -> OperatingPoint:
+    def best(self, *, areas: bool = True, guards: bool = True, alarms: float | None = None) -> OperatingPoint:
         """The point of the highest `dice`; of equals the one nearest to p > 0.5 without area and guard.
 
-        areas, guards: whether these may be chosen too. Raises ValueError before the first image.
+        areas, guards: whether these may be chosen too. alarms: the highest `dice_defective` instead among the points
+        whose `alarm_rate` is at most this, or, where none is, the lowest alarm rate. Raises ValueError before the
+        first image, and for alarms without a clean or without a defective image.
         """
         if not self.pairs:
             raise ValueError("no image was swept: there is nothing to choose a threshold on")
-        table = self.dice[:, : None if areas else 1, : None if guards else 1]
+        table = self.dice
+        if alarms is not None:
+            if not 0 < self.defective < self.pairs:
+                raise ValueError("a limit of alarms needs clean images and defective ones to choose on")
+            quiet = self.alarm_rate <= max(alarms, self.alarm_rate.min())
+            table = np.where(quiet, self.dice_defective, -1.0)
+        table = table[:, : None if areas else 1, : None if guards else 1]
         near = np.argwhere(table >= table.max() - 1e-12)
         t, a, g = min(near.tolist(), key=lambda at: (at[1] + at[2], abs(self.thresholds[at[0]] - 0.5), at))
         return OperatingPoint(float(self.thresholds[t]), int(self.areas[a]), float(self.guards[g]))
+
+    def at(self, point: OperatingPoint) -> dict[str, float]:
+        """dice, dice_defective and alarm_rate of a point that was swept. Raises ValueError for another."""
+        axes = ((self.thresholds, point.threshold), (self.areas, point.minimum_area), (self.guards, point.guard))
+        places = [np.flatnonzero(axis == value) for axis, value in axes]
+        if not all(map(len, places)):
+            raise ValueError(f"{point} is not among what was swept")
+        at = tuple(place[0] for place in places)
+        return {name: float(getattr(self, name)[at]) for name in ("dice", "dice_defective", "alarm_rate")}

@@ -74,20 +74,23 @@ def report(
     Raises ValueError where there is no such part, or other classes.
     """
     ids, which = images_of(trained, data, part)
-    scores, point = Scores(_labels(trained, data), point=point, replicates=replicates), point or OperatingPoint()
+    scores = Scores(labels_of(trained, data), point=point, replicates=replicates)
     model = FlipAveraged(trained.model) if flips else trained.model
     for each in predictions(trained, data, ids, model, progress):
         scores.update(*each)
-    return Report(_about(trained, data, which, scores, point, flips), scores)
+    return of(trained, data, which, scores, flips=flips)
 
 
 def chosen(
-    trained: Trained, data: SteelData, part: str | None = None, *, replicates: int = 1000, progress: bool = False
-) -> Report:
+    trained: Trained, data: SteelData, part: str | None = None, *, alarms: float | None = None, replicates: int = 1000,
+    progress: bool = False,
+) -> Report:  # fmt: skip
     """Chooses threshold, smallest defect and guard on half of a part, and reports on the other half what each gains.
 
-    Which half an image is in follows from its ImageId. Of the options the report takes the one that scored highest on
-    the half it was chosen on. Arguments as for `report`; raises ValueError where a half is empty.
+    alarms: chooses the best Dice on defective images with at most this share of clean ones raising an alarm; None: the
+    best mean Dice over all images, an empty answer to a clean one counting 1. Which half an image is in follows from
+    its ImageId. Of the options the report takes the one that scored highest on the half it was chosen on. Other
+    arguments as for `report`; raises ValueError where a half is empty.
     """
     ids, which = images_of(trained, data, part)
     first, second = halves(data, ids)
@@ -100,19 +103,18 @@ def chosen(
     options = {"as it is": (OperatingPoint(), False), "flips": (OperatingPoint(), True)}
     for name, areas, guards in (("threshold", False, False), ("threshold, smallest defect", True, False),
                                 ("threshold, guard", False, True), ("all three", True, True)):  # fmt: skip
-        options[name] = (sweeps[False].best(areas=areas, guards=guards), False)
-    options["all three, flips"] = (sweeps[True].best(), True)
-    labels = _labels(trained, data)
+        options[name] = (sweeps[False].best(areas=areas, guards=guards, alarms=alarms), False)
+    options["all three, flips"] = (sweeps[True].best(alarms=alarms), True)
+    labels = labels_of(trained, data)
     scored = {name: Scores(labels, point=point, replicates=replicates) for name, (point, _) in options.items()}
     for each in _pairs(trained, data, second, progress):
         for name, (_, flips) in options.items():
             scored[name].update(*each[flips])
-    best = {flips: float(sweep.dice.max()) for flips, sweep in sweeps.items()}
-    taken = "all three, flips" if best[True] > best[False] else "all three"
-    point, flips = options[taken]
+    target = "dice" if alarms is None else "dice_defective"
+    taken = max(("all three", "all three, flips"), key=lambda n: sweeps[options[n][1]].at(options[n][0])[target])
     which += f"; the {len(second)} images of its second half, the operating point chosen on the other {len(first)}"
     table = [_option(name, *options[name], scored["as it is"], scored[name], name == taken) for name in options]
-    return Report(_about(trained, data, which, scored[taken], point, flips), scored[taken], table)
+    return of(trained, data, which, scored[taken], flips=options[taken][1], options=table)
 
 
 def images_of(trained: Trained, data: SteelData, part: str | None = None) -> tuple[list[str], str]:
@@ -184,19 +186,22 @@ def _pairs(trained: Trained, data: SteelData, ids: list[str], progress: bool) ->
         )
 
 
-def _labels(trained: Trained, data: SteelData) -> tuple[str, ...]:
+def labels_of(trained: Trained, data: SteelData) -> tuple[str, ...]:
+    """Names of the network's masks: each class, or "any"."""
     return tuple(f"class {c}" for c in data.classes) if trained.model.config["out_channels"] > 1 else ("any",)
 
 
-def _about(
-    trained: Trained, data: SteelData, which: str, scores: Scores, point: OperatingPoint, flips: bool
-) -> dict:
+def of(
+    trained: Trained, data: SteelData, which: str, scores: Scores, *, flips: bool = False, options: list | None = None
+) -> Report:
+    """The report of scores that are there already; `which` says of which images (see `images_of`)."""
     key = Key("Dice", "all", ALL)
     kaggle = "needs a mask for each of Severstal's four classes (train with --per-class)"
     if len(scores.labels) == 4:
         value = scores.values()[key]
         kaggle = f"{value.value:.4f} [{value.low:.4f}–{value.high:.4f}], mean Dice over (image, class), empty = 1"
-    return {
+    point = scores.point
+    about = {
         "steelnb": steelnb.__version__,
         "torch": str(torch.__version__),
         "data": {"name": data.name, "fingerprint": data.fingerprint(), "classes": list(data.classes)},
@@ -214,6 +219,7 @@ def _about(
         "replicates": scores.replicates,
         "kaggle": kaggle,
     }
+    return Report(about, scores, options or [])
 
 
 def _option(name: str, point: OperatingPoint, flips: bool, before: Scores, after: Scores, taken: bool) -> dict:
