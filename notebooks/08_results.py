@@ -223,18 +223,9 @@ dices = np.array([metrics.dice(h[None, None], t[None, None], empty="skip").item(
 defective = [int(i) for i in np.argsort(-dices) if true_masks[i].any()]
 clean = [i for i in range(len(ids)) if not true_masks[i].any()]
 shown = {"best": defective[0], "median": defective[len(defective) // 2], "worst": defective[-1]}
-
-# %%
-figure, axes = plt.subplots(6, 2, figsize=(plots.WIDTH, 5.4))
-for (which_one, i), rows_of_axes in zip(shown.items(), axes.reshape(3, 4), strict=True):
-    image, mask, prediction = images[i], true_masks[i], hard_masks[i]
-    for ax, (title, picture) in zip(rows_of_axes, {
-        f"{which_one}: {ids[i]}": image,
-        "mask": plots.overlay(image, mask[None]),
-        "prediction, p > 0.5": plots.overlay(image, prediction[None], [plots.PREDICTION]),
-        f"error: Dice {dices[i]:.2f}": plots.errors(image, prediction, mask),
-    }.items(), strict=True):  # fmt: skip
-        plots.show(ax, picture, title, interpolation="antialiased")
+figure = plots.panel({
+    f"{one}: {ids[i]}, Dice {dices[i]:.2f}": (images[i], hard_masks[i], true_masks[i]) for one, i in shown.items()
+})  # fmt: skip
 plt.show()
 
 # %% [markdown]

@@ -76,3 +76,22 @@ def stack(pictures: Mapping[str, np.ndarray], width: float = WIDTH) -> Figure:
     for ax, (title, picture) in zip(axes[:, 0], pictures.items(), strict=True):
         show(ax, picture, title, interpolation="antialiased")  # wider than the figure: averaged down
     return figure
+
+
+def panel(rows: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], width: float = WIDTH) -> Figure:
+    """Image, mask, prediction and error (`errors`), two beside two, for each title of `rows`.
+
+    rows: image, uint8 [H, W], prediction and mask, bool [H, W]; images wider than high. Taught in 08_results.
+    """
+    heights = [0.25 + width / 2 * image.shape[0] / image.shape[1] for image, _, _ in rows.values() for _ in range(2)]
+    figure, axes = plt.subplots(
+        len(heights), 2, figsize=(width, sum(heights)), height_ratios=heights, squeeze=False
+    )  # fmt: skip
+    for four, (title, (image, prediction, mask)) in zip(axes.reshape(-1, 4), rows.items(), strict=True):
+        pictures = {
+            title: image, "mask": overlay(image, mask[None]),
+            "prediction": overlay(image, prediction[None], [PREDICTION]), "error": errors(image, prediction, mask),
+        }  # fmt: skip
+        for ax, (name, picture) in zip(four, pictures.items(), strict=True):
+            show(ax, picture, name, interpolation="antialiased")
+    return figure

@@ -25,14 +25,12 @@ def main() -> None:
     _, held_out = loading.parts(data, RECIPE, seed=0)
     results = [predicted(trained.model, held_out, index) for index in range(len(held_out))]
     dice = [metrics.dice((p > 0)[None], m[None], empty="skip").item() for p, m in results]
-    # Not the best ones: the middle of the defective images, by Dice.
-    defective = sorted((i for i, (_, mask) in enumerate(results) if mask.any()), key=lambda i: dice[i])
-    middle = defective[len(defective) // 2 - 1 : len(defective) // 2 + 1]
-    figure = plots.stack({
-        f"{image_id}, Dice {dice[i]:.2f}":
-            plots.errors(held_out.cache[image_id], results[i][0][0] > 0, results[i][1][0])
-        for i in middle
-        for image_id in [held_out.items[i].image_id]
+    defective = sorted((i for i, (_, mask) in enumerate(results) if mask.any()), key=lambda i: -dice[i])
+    shown = {"best": defective[0], "median": defective[len(defective) // 2], "worst": defective[-1]}
+    figure = plots.panel({
+        f"{name}, Dice {dice[i]:.2f}":
+            (held_out.cache[held_out.items[i].image_id], results[i][0][0] > 0, results[i][1][0])
+        for name, i in shown.items()
     })  # fmt: skip
     colours = {"found": plots.HIT, "missed": plots.MISS, "false alarm": plots.FALSE_ALARM}
     figure.legend(handles=[Patch(color=colour, label=name) for name, colour in colours.items()], ncols=3,
@@ -41,7 +39,7 @@ def main() -> None:
     figure.savefig(path, dpi=110)
     plt.close(figure)
     Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
-    print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} KB, Dice {np.array(dice)[middle].round(2)}")
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} KB, Dice {np.nanmean(dice):.2f} on {len(defective)} images")
 
 
 if __name__ == "__main__":
