@@ -32,7 +32,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from steelnb import locate, metrics, plots, report, runtime, scores, training, views, weights, widgets
+from steelnb import locate, metrics, plots, predictions, report, runtime, scores, training, views, weights, widgets
 from steelnb.operating_point import Sweep
 from steelnb.recipes import MODERN, SMOKE
 from steelnb.scores import Key, Scores
@@ -61,7 +61,7 @@ if yours := os.environ.get("STEELNB_RUN"):
 else:
     history = training.train(data, run, recipe, progress=full)
 trained = weights.load(run, runtime.device())
-ids, which = report.images_of(trained, data)
+ids, which = predictions.images_of(trained, data)
 print("scored here:", which)
 
 # %%
@@ -87,8 +87,8 @@ plt.show()
 # The network gives each pixel a probability. Everything below is counted from these, once:
 
 # %%
-keep = [each[:3] for each in report.predictions(trained, data, ids)]
-labels = report.labels_of(trained, data)
+keep = [each[:3] for each in predictions.predictions(trained, data, ids)]
+labels = predictions.labels_of(trained, data)
 here = Scores(labels)
 for each in keep:
     here.update(*each)
@@ -151,9 +151,9 @@ assert max(spread) - min(spread) > 0.1, "the conventions agree here: then this p
 rows_key = Key("Dice", label, scores.ROWS, scores.CENTRE)
 if rows_key not in values:  # a mask a class: its rows are its masks
     rows_key = Key("Dice", label, scores.DEFECTIVE)
-trained_on = report.images_of(trained, data, "train")[0][::2]  # every second one will do
+trained_on = predictions.images_of(trained, data, "train")[0][::2]  # every second one will do
 there = Scores(labels)
-for each in report.predictions(trained, data, trained_on):
+for each in predictions.predictions(trained, data, trained_on):
     there.update(*each)
 
 
@@ -285,7 +285,7 @@ plt.show()
 # value), the other half report.
 
 # %%
-first, second = (set(half) for half in report.halves(data, ids))
+first, second = (set(half) for half in predictions.halves(data, ids))
 sweep, other = Sweep(), Sweep()
 for image_id, (probabilities, masks, _) in zip(ids, keep, strict=True):
     (sweep if image_id in first else other).update(probabilities, masks)

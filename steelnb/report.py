@@ -3,20 +3,16 @@
 Taught in 08_results.
 """
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
-from tqdm.auto import tqdm
 
 import steelnb
 from steelnb.data import SteelData
-from steelnb.evaluate import predicted
-from steelnb.operating_point import OperatingPoint, Sweep, probabilities_of
+from steelnb.operating_point import OperatingPoint, Sweep
 from steelnb.overlap_tile import FlipAveraged
-from steelnb.samples import ImageCache, Item, Samples
+from steelnb.predictions import halves, images_of, labels_of, predictions, with_and_without_flips
 from steelnb.scores import ALL, BATCHES, CENTRE, DEFECTIVE, HARD, LEVEL, OVER, SOFT, WHOLE, Key, Scores, Value
 from steelnb.weights import Trained
 
@@ -49,9 +45,10 @@ class Report:
             f"{about['data']['name']}, {about['part']}",
             f"{about['images']} images, {about['clean']} of them clean; {about['operating_point']}"
             + (", averaged over flips" if about["flips"] else ""),
-            f"[{about['interval']:.0%} intervals: bootstrap over images, {about['replicates']} replicates; "
-            "of shares of images: Wilson]",
         ]
+        if about["replicates"]:
+            lines.append(f"[{about['interval']:.0%} intervals: bootstrap over images, {about['replicates']} replicates; "
+                         "of shares of images: Wilson]")  # fmt: skip
         labels = dict.fromkeys(key.label for key in values)
         for label in labels:
             lines += ["", *_overlap_table(values, label, about["batch"], titled=len(labels) > 1)]
@@ -97,7 +94,7 @@ def chosen(
     if not first or not second:
         raise ValueError(f"{which}: too few images to choose an operating point on one half and report on the other")
     sweeps = {False: Sweep(), True: Sweep()}
-    for plain, flipped in _pairs(trained, data, first, progress):
+    for plain, flipped in with_and_without_flips(trained, data, first, progress):
         sweeps[False].update(*plain[:2])
         sweeps[True].update(*flipped[:2])
     options = {"as it is": (OperatingPoint(), False), "flips": (OperatingPoint(), True)}
@@ -107,7 +104,7 @@ def chosen(
     options["all three, flips"] = (sweeps[True].best(alarms=alarms), True)
     labels = labels_of(trained, data)
     scored = {name: Scores(labels, point=point, replicates=replicates) for name, (point, _) in options.items()}
-    for each in _pairs(trained, data, second, progress):
+    for each in with_and_without_flips(trained, data, second, progress):
         for name, (_, flips) in options.items():
             scored[name].update(*each[flips])
     target = "dice" if alarms is None else "dice_defective"
@@ -115,80 +112,6 @@ def chosen(
     which += f"; the {len(second)} images of its second half, the operating point chosen on the other {len(first)}"
     table = [_option(name, *options[name], scored["as it is"], scored[name], name == taken) for name in options]
     return of(trained, data, which, scored[taken], flips=options[taken][1], options=table)
-
-
-def images_of(trained: Trained, data: SteelData, part: str | None = None) -> tuple[list[str], str]:
-    """The ImageIds of a part of a data set (see `report`), and a line that says which they are. Raises ValueError."""
-    about, outputs = trained.about, trained.model.config["out_channels"]
-    trained_on, held_out = set(about.get("training", ())), set(about.get("validation", ()))
-    if outputs > 1 and outputs != len(data.classes):
-        raise ValueError(f"the network has {outputs} classes, {data.name} has {len(data.classes)}: {data.classes}")
-    known = about.get("data", {}).get("fingerprint") == data.fingerprint()
-    part = part or ("validation" if known else "all")
-    if part != "all" and not known:
-        raise ValueError("these weights were trained on other data, or its labels have changed: take part 'all'")
-    wanted = {"all": set(data.images["ImageId"]), "train": trained_on, "validation": held_out - trained_on}[part]
-    ids = [image_id for image_id in data.images["ImageId"] if image_id in wanted]
-    which = {"all": "all images", "train": "training images",
-             "validation": "held out for validation (the best epoch was chosen on them)"}[part]  # fmt: skip
-    if part == "validation" and (leaked := len(held_out & trained_on)):
-        which += f", less {leaked} that the network was also trained on"
-    if part == "all" and (seen := len(trained_on.intersection(ids))):
-        which += f"; {seen} of them have the name of an image that it was trained on"
-    return ids, f"{len(ids)} of {len(data)} images: {which}"
-
-
-def halves(data: SteelData, ids: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Two halves of some images, with equal shares of clean ones, by the SHA-256 of their ids: the same everywhere."""
-    clean = dict(zip(data.images["ImageId"], data.images["masks"] == 0, strict=True))
-    ordered = sorted(ids, key=lambda image_id: (clean[image_id], hashlib.sha256(image_id.encode()).digest()))
-    return ordered[::2], ordered[1::2]
-
-
-def predictions(
-    trained: Trained, data: SteelData, ids: list[str], model: torch.nn.Module | None = None, progress: bool = False
-) -> Iterator[tuple]:
-    """What `Scores.update` takes, for each image: probabilities, masks, label rows, and the centre (see `report`).
-
-    model: stands in the network's place, such as a FlipAveraged; its logits may have more channels.
-    """
-    model = model or trained.model
-    outputs, depth = trained.model.config["out_channels"], trained.model.depth
-    cache, items = ImageCache(data, progress=progress), [Item(image_id) for image_id in ids]
-    own = trained.about.get("recipe", {}).get("geometry") == "original"
-    samples = Samples(data, cache, items, depth, per_class=outputs > 1)
-    centres = Samples(data, cache, items, depth, per_class=outputs > 1, geometry="original") if own else None
-    for index, image_id in enumerate(tqdm(ids, desc="evaluate", unit="image", disable=not progress)):
-        logits, masks = predicted(model, samples, index)
-        rows = data.masks(image_id) if outputs == 1 else None
-        centre = None
-        if centres is not None:
-            there = predicted(model, centres, index)
-            centre = probabilities_of(there[0]), there[1]
-        yield probabilities_of(logits), masks, rows, centre
-
-
-class _PlainAndFlipped(FlipAveraged):
-    """Logits [N, 2K, h, w]: those of the network, then those averaged over flips, which take the first in."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        each = self.flipped(x)
-        return torch.cat([each[0], each.mean(0)], dim=1)
-
-
-def _pairs(trained: Trained, data: SteelData, ids: list[str], progress: bool) -> Iterator[tuple[tuple, tuple]]:
-    """What `predictions` gives, without and with flips."""
-    outputs = trained.model.config["out_channels"]
-    for both, masks, rows, centre in predictions(trained, data, ids, _PlainAndFlipped(trained.model), progress):
-        yield tuple(
-            (both[part], masks, rows, centre and (centre[0][part], centre[1]))
-            for part in (slice(None, outputs), slice(outputs, None))
-        )
-
-
-def labels_of(trained: Trained, data: SteelData) -> tuple[str, ...]:
-    """Names of the network's masks: each class, or "any"."""
-    return tuple(f"class {c}" for c in data.classes) if trained.model.config["out_channels"] > 1 else ("any",)
 
 
 def of(
@@ -236,14 +159,14 @@ def _option(name: str, point: OperatingPoint, flips: bool, before: Scores, after
 def _overlap_table(values: dict[Key, Value], label: str, batch: int, titled: bool) -> list[str]:
     columns = [(area, kind) for area in (WHOLE, CENTRE) for kind in (HARD, SOFT)]
     name = {BATCHES: f"batches of {batch}, one with a defect"}
-    lines = [f"{label if titled else '':<36}" + "".join(f"{f'{a}, {k}':<24}" for a, k in columns).rstrip()]
+    lines = [f"{label if titled else '':<38}" + "".join(f"{f'{a}, {k}':<24}" for a, k in columns).rstrip()]
     for score in ("Dice", "IoU"):
         for over in OVER:
             row = [values.get(Key(score, label, over, *column)) for column in columns]
             if any(row):
-                lines.append(f"{f'{score}, {name.get(over, over)}':<36}" + "".join(f"{_text(v):<24}" for v in row))
+                lines.append(f"{f'{score}, {name.get(over, over)}':<38}" + "".join(f"{_text(v):<24}" for v in row))
     lines += [
-        f"{key.score:<36}{_text(value):<24}" + (f"of {value.n}" if key.score[:5] in ("clean", "defec") else "")
+        f"{key.score:<38}{_text(value):<24}" + (f"of {value.n}" if key.score[:5] in ("clean", "defec") else "")
         for key, value in values.items() if key.label == label and not key.over
     ]  # fmt: skip
     return [line.rstrip() for line in lines]

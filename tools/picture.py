@@ -39,7 +39,8 @@ def main() -> None:
     figure.savefig(path, dpi=110)
     plt.close(figure)
     Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
-    print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} KB, Dice {np.nanmean(dice):.2f} on {len(defective)} images")
+    size, mean = path.stat().st_size // 1000, np.nanmean(dice)
+    print(f"{path.relative_to(ROOT)}: {size} KB, Dice {mean:.2f} on {len(defective)} images")
 
 
 if __name__ == "__main__":
