@@ -1,4 +1,4 @@
-"""`python -m steelnb sample | train | predict | evaluate`: the library from a terminal."""
+"""`python -m steelnb sample | train | predict | evaluate | audit`: the library from a terminal."""
 
 import argparse
 import json
@@ -69,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
         "from the run's")
     add("--seed", type=_not_negative, default=0, metavar="S", help="split, first weights and order (default 0)")
     add("--per-class", action="store_true", help="a mask a class instead of one for all defects")
+    add("--groups", type=Path, metavar="CSV", help="ImageId,group: images that stay on one side (audit writes one)")
 
     add = command("predict", predict, "Segment images; leaves masks, overlays and predictions.csv in OUT.")
     add("--weights", type=Path, required=True, metavar="W", help="weights.safetensors, or the run folder it is in")
@@ -89,6 +90,12 @@ def parser() -> argparse.ArgumentParser:
     add("--replicates", type=_not_negative, default=1000, metavar="N", help="of the bootstrap (default 1000; 0: none)")
     add("--json", action="store_true", help="print JSON instead of a table")
     add("--out", type=Path, metavar="FILE", help="write the JSON to this file as well; it must not be there yet")
+
+    add = command("audit", audit, "Look through a data set for duplicates, contradicting labels, masks out of range "
+        "and sides of a split that differ; leaves report.html, findings.json and groups.csv in OUT.")
+    _data(add)
+    add("--out", type=Path, required=True, metavar="OUT", help="folder for the report")
+    add("--seed", type=_not_negative, default=0, metavar="S", help="of the split by image (default 0)")
     return top
 
 
@@ -113,6 +120,8 @@ def train(options: argparse.Namespace) -> int:
         raise ValueError(f"no recipe {options.recipe!r}; there are {', '.join(RECIPES)}")
     recipe = RECIPES[options.recipe].changed(per_class=options.per_class, **dict(options.set))
     data = locate.find(options.data, skip_missing=options.skip_missing, progress=options.progress)
+    if options.groups:
+        data = data.with_groups(options.groups)
     say = print if os.environ.get("RANK", "0") == "0" else lambda *_, **__: None  # one of torchrun's processes speaks
     say(data.describe(), runtime.describe(), sep="\n")
     history = training.train(
@@ -164,6 +173,26 @@ def evaluate(options: argparse.Namespace) -> int:
         durable.write(options.out, (text + "\n").encode())
     print(text if options.json else found.table())
     return 0
+
+
+def audit(options: argparse.Namespace) -> int:
+    """Looks through a data set; 1 where it holds an error."""
+    from steelnb import locate
+    from steelnb.audit import audit as look_through
+
+    if (page := options.out / "report.html").exists():  # before the minutes, not after them
+        raise ValueError(f"{page} is there already; name another folder, or delete this report")
+    folder = options.data if options.data and Path(options.data).is_dir() else None
+    source = folder or locate.find(options.data, skip_missing=options.skip_missing, progress=options.progress)
+    found = look_through(source, seed=options.seed, skip_missing=options.skip_missing, progress=options.progress)
+    page = found.write(options.out)
+    print(found.described)
+    for finding in found.findings[:20]:
+        print(f"{finding.severity}: {finding.text}")
+    if len(found.findings) > 20:
+        print(f"… and {len(found.findings) - 20} more, in the report")
+    print(f"report: {page}")
+    return 0 if found.ok else 1
 
 
 def _operating_point(add: Callable) -> None:

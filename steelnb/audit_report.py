@@ -1,4 +1,4 @@
-"""The report of an audit: one HTML page that needs no network, its findings as JSON, its groups as CSV."""
+"""What an audit found, and its report: one HTML page that needs no network, findings as JSON, groups as CSV."""
 
 import base64
 import html
@@ -6,18 +6,17 @@ import io
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from steelnb import duplicates, durable
+from steelnb.audit_labels import Finding
 from steelnb.data import DataError, SteelData
 from steelnb.plots import CLASS_COLOURS, DEFECT, overlay
-
-if TYPE_CHECKING:
-    from steelnb.audit import Audit, Finding
 
 PICTURES = 24  # of one kind; the rest is in the list
 WIDTH = 720  # pixels of a picture
@@ -34,6 +33,7 @@ KINDS = {
     "odd area": "Masks of an odd area",
     "drift": "Sides of a split that differ",
     "duplicate": "The same steel on one side",
+    "image across a split": "Images on both sides of the original's split",
     "sizes": "Sizes",
     "file type": "File types",
 }
@@ -46,29 +46,53 @@ th:first-child, td:first-child { text-align: left } img { max-width: 100%; margi
 """
 
 
-def write(audit: "Audit", out: Path) -> Path:
-    """See `audit.Audit.write`. The report comes last: a folder without one is unfinished. Returns its path."""
-    page = out / "report.html"
-    if page.exists():
-        raise ValueError(f"{page} is there already, and a report is never overwritten: name another folder, or delete it")
-    content = _page(audit)
-    out.mkdir(parents=True, exist_ok=True)
-    if audit.groups:
-        lines = ["ImageId,group", *(f"{_field(i)},{_field(g)}" for i, g in audit.groups.items())]
-        durable.write(out / "groups.csv", ("\n".join(lines) + "\n").encode())
-    durable.write(out / "findings.json", json.dumps(_plain(audit), indent=1, ensure_ascii=False, allow_nan=False).encode())
-    durable.write(page, content.encode())
-    return page
+@dataclass(frozen=True)
+class Audit:
+    """What was found in a data set; `data` is None where it was refused.
+
+    described: what was read. findings: errors first. shares: see `audit.drift`. groups: ImageId → group, as
+    `SteelData.with_groups` takes it; None where no two images show the same steel.
+    """
+
+    name: str
+    described: str
+    findings: tuple[Finding, ...]
+    shares: pd.DataFrame
+    data: SteelData | None = None
+    groups: dict[str, str] | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no error."""
+        return all(finding.severity != "error" for finding in self.findings)
+
+    def write(self, out: str | Path) -> Path:
+        """Leaves report.html (with its pictures), findings.json and, where there are duplicates, groups.csv in `out`.
+
+        The report comes last: a folder without one is unfinished. Returns its path. Raises ValueError for a folder that
+        holds a report already, and durable.StorageError.
+        """
+        out = Path(out)
+        if (page := out / "report.html").exists():
+            raise ValueError(f"{page} is there already; name another folder, or delete this report")
+        content = _page(self)
+        out.mkdir(parents=True, exist_ok=True)
+        if self.groups:
+            lines = ["ImageId,group", *(f"{_field(i)},{_field(group)}" for i, group in self.groups.items())]
+            durable.write(out / "groups.csv", ("\n".join(lines) + "\n").encode())
+        durable.write(out / "findings.json", json.dumps(_plain(self), indent=1, ensure_ascii=False).encode())
+        durable.write(page, content.encode())
+        return page
 
 
-def _plain(audit: "Audit") -> dict:
+def _plain(audit: Audit) -> dict:
     shares = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
               for row in audit.shares.to_dict("records")]  # fmt: skip
     findings = [{**f._asdict(), "pair": f.pair and f.pair._asdict()} for f in audit.findings]
     return {"data": audit.name, "ok": audit.ok, "read": audit.described, "findings": findings, "shares": shares}
 
 
-def _page(audit: "Audit") -> str:
+def _page(audit: Audit) -> str:
     counts = {s: sum(f.severity == s for f in audit.findings) for s in ("error", "warning", "note")}
     summary = ", ".join(f'<span class="{s}">{n} {s}{"s" * (n != 1)}</span>' for s, n in counts.items())
     parts = [f"<h1>Audit of {html.escape(audit.name)}</h1><p>{summary}</p><h2>What was read</h2>"
@@ -76,23 +100,21 @@ def _page(audit: "Audit") -> str:
     if audit.groups:
         alone = len(set(audit.groups.values()))
         parts.append(f"<p>groups.csv keeps what shows the same steel together: {len(audit.groups)} images in {alone} "
-                     "groups. <code>data.with_groups(\"groups.csv\")</code> splits by it.</p>")  # fmt: skip
+                     "groups. <code>data.with_groups(&quot;groups.csv&quot;)</code> splits by it.</p>")  # fmt: skip
     for kind, title in KINDS.items():
         if found := [f for f in audit.findings if f.kind == kind]:
-            parts.append(f"<h2>{title} ({len(found)})</h2>")
-            if len(found) > PICTURES and audit.data is not None:
-                parts.append(f"<p>Pictures of the first {PICTURES}.</p>")
+            parts.append(f"<h2>{title} ({len(found)})</h2>" + f"<p>Pictures: {PICTURES}.</p>" * (len(found) > PICTURES))
             parts += [_finding(audit.data, f, number < PICTURES) for number, f in enumerate(found)]
     if not audit.findings:
         parts.append("<p>Nothing was found.</p>")
     if len(audit.shares):
         parts += ["<h2>Shares on both sides of each split</h2>", *_shares(audit)]
     title = f"<title>Audit of {html.escape(audit.name)}</title>"
-    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{title}<style>{STYLE}</style></head>\n<body>\n'
-            + "\n".join(parts) + "\n</body></html>\n")  # fmt: skip
+    head = f'<head><meta charset="utf-8">{title}<style>{STYLE}</style></head>'
+    return "\n".join(['<!doctype html>\n<html lang="en">', head, "<body>", *parts, "</body></html>\n"])
 
 
-def _finding(data: SteelData | None, finding: "Finding", pictures: bool) -> str:
+def _finding(data: SteelData | None, finding: Finding, pictures: bool) -> str:
     text = f'<b class="{finding.severity}">{finding.severity}</b>: {html.escape(finding.text)}.'
     if not pictures or data is None:
         return f"<p>{text}</p>"
@@ -103,7 +125,7 @@ def _finding(data: SteelData | None, finding: "Finding", pictures: bool) -> str:
     return f"<figure><figcaption>{text}</figcaption>{shown}</figure>" if shown else f"<p>{text}</p>"
 
 
-def _pictures(data: SteelData, finding: "Finding") -> Iterator[tuple[np.ndarray, str]]:
+def _pictures(data: SteelData, finding: Finding) -> Iterator[tuple[np.ndarray, str]]:
     """Pictures, uint8 [H, W] or [H, W, 3], of what a finding is about, and what each shows in words."""
     if (pair := finding.pair) is not None:
         labels = finding.kind == "contradictory labels"
@@ -132,15 +154,16 @@ def _img(picture: np.ndarray, alt: str) -> str:
     """A picture within the page, at most WIDTH pixels a side."""
     image, content = Image.fromarray(picture), io.BytesIO()
     image.thumbnail((WIDTH, WIDTH))
-    image.save(content, "PNG", optimize=True)
+    image.save(content, "PNG")
     text = base64.b64encode(content.getvalue()).decode()
-    return f'<img src="data:image/png;base64,{text}" width="{image.width}" height="{image.height}" alt="{html.escape(alt)}">'
+    size = f'width="{image.width}" height="{image.height}"'
+    return f'<img src="data:image/png;base64,{text}" {size} alt="{html.escape(alt)}">'
 
 
-def _shares(audit: "Audit") -> Iterator[str]:
-    yield ("<p>By image: the share of images that show a class. By row, as the original split: the share of label rows; "
-           "clean images have none. Difference: validation less training, with its 95 % interval; p: Fisher's exact test."
-           "</p><table><tr><th>split, class</th><th>training</th><th>validation</th><th>difference</th><th>p</th>"
+def _shares(audit: Audit) -> Iterator[str]:
+    yield ("<p>By image: the share of images that show a class. By row, as the original split: the share of label "
+           "rows; clean images have none. Difference: 95 % interval of validation less training; p: Fisher's exact "
+           "test.</p><table><tr><th>split, class</th><th>training</th><th>validation</th><th>difference</th><th>p</th>"
            "<th>median area, training</th><th>validation</th></tr>")  # fmt: skip
     for row in audit.shares.to_dict("records"):
         kind = row["class"] if row["class"] == "clean" else f"class {row['class']}"

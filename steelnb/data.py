@@ -10,7 +10,7 @@ Two layouts, told apart by what lies in the folder, or in a folder one level dow
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from csv import reader
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -36,6 +36,7 @@ class SteelData:
     (pixels), classes (tuple of the ids present; empty: clean), masks (how many rows it has).
     `rows`: one row a mask that is not empty, in the file's order: ImageId, ClassId (int), EncodedPixels (run-length
     text), area (pixels).
+    `groups`: ImageId → group of images that a split keeps together, or None; see `with_groups`.
     """
 
     name: str
@@ -45,6 +46,7 @@ class SteelData:
     classes: tuple[int, ...]
     layout: str = ""
     notes: tuple[str, ...] = ()
+    groups: Mapping[str, str] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -97,7 +99,27 @@ class SteelData:
         """The data set of these images only, same classes. Raises DataError for an unknown id."""
         ids = {self._entry(i).ImageId for i in image_ids}
         images, rows = (t[t["ImageId"].isin(ids)].reset_index(drop=True) for t in (self.images, self.rows))
-        return replace(self, images=images, rows=rows)
+        groups = None if self.groups is None else {i: self.groups[i] for i in images["ImageId"]}
+        return replace(self, images=images, rows=rows, groups=groups)
+
+    def with_groups(self, groups: Mapping[str, str] | str | Path) -> "SteelData":
+        """The same data, whose images of one group stay on one side of a split by image.
+
+        groups: ImageId → group, or a CSV of the columns ImageId,group, as `python -m steelnb audit` writes it. The
+        original's split by row knows no groups. Raises DataError for an image without a group and for an unknown one.
+        """
+        where, given = "groups", groups
+        if not isinstance(groups, Mapping):
+            where, given = str(groups), _read_groups(Path(groups))
+        ids = self.images["ImageId"].tolist()
+        for wrong, problem in (
+            (sorted(set(ids) - given.keys()), "images without a group; give each one (alone: its own ImageId)"),
+            (sorted(given.keys() - set(ids)), f"unknown images, not in {self.name}; remove them"),
+            ([i for i in ids if not str(given.get(i, "x")).strip()], "images whose group has no name; write one"),
+        ):
+            if wrong:
+                raise DataError(f"{where}: {len(wrong)} {problem}: {names(wrong)}")
+        return replace(self, groups={i: str(given[i]) for i in ids})
 
     def fingerprint(self) -> str:
         """SHA-256, hex, of ids, sizes and labels in their order: equal for equal data wherever the folder lies."""
@@ -238,6 +260,25 @@ def _read_table(csv: Path) -> tuple[pd.DataFrame, str]:
     refuse(table.duplicated(["ImageId", "ClassId"]),
            "a second row for image {ImageId}, class {ClassId}; keep one, with the runs of both")
     return table[["line", *FORMS["now"]]], form
+
+
+def _read_groups(csv: Path) -> dict[str, str]:
+    """ImageId → group of a CSV of these columns; DataError names the line."""
+    try:
+        lines = list(reader(StringIO(csv.read_text("utf-8-sig"))))
+    except (ValueError, OSError) as error:
+        raise DataError(f"{csv}: not a readable table ({error}); write it again") from error
+    header = [name.strip() for name in lines[0]] if lines else []
+    if header != ["ImageId", "group"]:
+        raise DataError(f"{csv}, line 1: columns {', '.join(header) or 'none'}; expected ImageId,group")
+    groups: dict[str, str] = {}
+    for number, line in enumerate(lines[1:], 2):
+        fields = [field.strip() for field in line]
+        if len(fields) not in (0, 2):
+            raise DataError(f"{csv}, line {number}: {len(fields)} fields, the header has 2")
+        if fields and groups.setdefault(*fields) != fields[1]:
+            raise DataError(f"{csv}, line {number}: image {fields[0]} is in two groups; keep one")
+    return groups
 
 
 def _check_fields(csv: Path, header: str, *lines: str) -> None:

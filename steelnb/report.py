@@ -47,8 +47,8 @@ class Report:
             + (", averaged over flips" if about["flips"] else ""),
         ]
         if about["replicates"]:
-            lines.append(f"[{about['interval']:.0%} intervals: bootstrap over images, {about['replicates']} replicates; "
-                         "of shares of images: Wilson]")  # fmt: skip
+            lines.append(f"[{about['interval']:.0%} intervals: bootstrap over images, {about['replicates']} replicates;"
+                         " of shares of images: Wilson]")  # fmt: skip
         labels = dict.fromkeys(key.label for key in values)
         for label in labels:
             lines += ["", *_overlap_table(values, label, about["batch"], titled=len(labels) > 1)]

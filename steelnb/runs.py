@@ -1,5 +1,6 @@
 """What makes a run this run, and whether a folder holds it.  Taught in 07_hundred_hours."""
 
+import hashlib
 import json
 import platform
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from steelnb.checkpoints import Checkpoints
 from steelnb.data import SteelData
 from steelnb.recipes import Recipe
 
-MUST_MATCH = ("version", "recipe", "seed", "steps", "data")
+MUST_MATCH = ("version", "recipe", "seed", "steps", "data", "groups")
 MAY_DIFFER = ("data.name",)  # the same images and labels, in a folder of another name
 
 
@@ -31,10 +32,21 @@ def about(data: SteelData, recipe: Recipe, seed: int, total: int) -> dict:
         "seed": seed,
         "steps": total,
         "data": {"name": data.name, "fingerprint": data.fingerprint(), "classes": list(data.classes)},
+        "groups": _groups_digest(data),  # runs from before there were groups have no such key: None as well
         "training": sorted({item.image_id for item in sides[0]}),
         "validation": sorted({item.image_id for item in sides[1]}),
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__},
     }
+
+
+def _groups_digest(data: SteelData) -> str | None:
+    """SHA-256, hex, of which images stay together, whatever their groups are called; None without groups."""
+    if data.groups is None:
+        return None
+    members: dict[str, list[str]] = {}
+    for image_id in sorted(data.groups):
+        members.setdefault(data.groups[image_id], []).append(image_id)
+    return hashlib.sha256(json.dumps(sorted(members.values())).encode()).hexdigest()
 
 
 def opened(

@@ -421,6 +421,39 @@ def test_subset(tmp_path):
         steel.subset(["nine"])
 
 
+def test_groups(tmp_path):
+    steel = data.read(severstal(tmp_path, "a.jpg,3,1 2"))
+    assert steel.groups is None
+    csv = tmp_path / "groups.csv"
+    csv.write_bytes("\ufeffImageId,group\r\nb.jpg, strip 1\r\n\r\na.jpg,strip 1\r\nc.jpg,c\r\n".encode())
+    grouped = steel.with_groups(csv)
+    assert grouped.groups == {"a.jpg": "strip 1", "b.jpg": "strip 1", "c.jpg": "c"}
+    assert steel.with_groups({"a.jpg": 1, "b.jpg": 1, "c.jpg": 2}).groups == {"a.jpg": "1", "b.jpg": "1", "c.jpg": "2"}
+    assert grouped.subset(["c.jpg", "a.jpg"]).groups == {"a.jpg": "strip 1", "c.jpg": "c"}
+    assert grouped.fingerprint() == steel.fingerprint()
+    assert data.read(tmp_path).groups is None  # a file beside the labels is not taken by itself
+
+
+@pytest.mark.parametrize(("text", "parts"), [
+    ("ImageId,group\na.jpg,1\nb.jpg,1\n", ("1 images without a group", "c.jpg")),
+    ("ImageId,group\na.jpg,1\nb.jpg,1\nc.jpg,1\nd.jpg,2\n", ("1 unknown images", "d.jpg")),
+    ("ImageId,group\na.jpg,1\nb.jpg,\nc.jpg,1\n", ("group has no name", "b.jpg")),
+    ("ImageId,group\na.jpg,1\nb.jpg,1\na.jpg,2\nc.jpg,1\n", ("line 4", "a.jpg is in two groups")),
+    ("ImageId,group\na.jpg,1,2\n", ("line 2", "3 fields")),
+    ("a.jpg,1\n", ("line 1", "expected ImageId,group")),
+    ("", ("line 1", "expected ImageId,group")),
+])
+def test_refuses_groups(tmp_path, text, parts):
+    steel = data.read(severstal(tmp_path, "a.jpg,3,1 2"))
+    (tmp_path / "groups.csv").write_text(text)
+    with pytest.raises(DataError) as caught:
+        steel.with_groups(tmp_path / "groups.csv")
+    for part in ("groups.csv", *parts):
+        assert part in str(caught.value)
+    with pytest.raises(DataError, match=r"nowhere\.csv: not a readable table"):
+        steel.with_groups(tmp_path / "nowhere.csv")
+
+
 def test_describe_names_no_path(tmp_path):
     text = data.read(severstal(tmp_path / "steel", "a.jpg,3,1 2", "a.jpg,1,3 1")).describe()
     assert str(tmp_path) not in text

@@ -109,6 +109,18 @@ def test_by_group_wants_a_group_for_every_image():
         splits.by_group(steel((), ()), {"000.jpg": 1})
 
 
+@given(st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 9)), min_size=1, max_size=40), st.integers(0, 3))
+@settings(max_examples=40, deadline=None)
+def test_by_image_keeps_the_groups_of_the_data(images, seed):
+    made = steel(*(kind for kind, _ in images))
+    groups = {i: str(group) for i, (_, group) in zip(made.images["ImageId"], images, strict=True)}
+    split = splits.by_image(made.with_groups(groups), seed=seed)
+    assert split == splits.by_group(made, groups, seed=seed)
+    assert splits.leaks(made, split, groups) == ()
+    alone = {i: i for i in groups}
+    assert splits.by_image(made.with_groups(alone), seed=seed) == splits.by_image(made, seed=seed)
+
+
 def test_by_row_is_the_original_s_and_leaks():
     made = steel((3,), (1, 3), (), (2,), (3, 4))  # rows: 0 | 1 1 | 3 | 4 4
     split = splits.by_row(made, 0.2)
