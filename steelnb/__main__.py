@@ -75,7 +75,14 @@ def parser() -> argparse.ArgumentParser:
     add("--weights", type=Path, required=True, metavar="W", help="weights.safetensors, or the run folder it is in")
     add("--out", type=Path, required=True, metavar="OUT", help="folder for what is written")
     add("--tile", type=_at_least_one, metavar="PIXELS", help="side of a tile; smaller takes less memory")
-    add("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
+    _operating_point(add)
+    add("--probabilities", action="store_true", help="leave NAME_probability.png too, round(255 p)")
+    add("--kaggle", metavar="FORM", help="leave submission.csv: now, 2019, or the path of Kaggle's "
+        "sample_submission.csv, whose columns and images it then has")
+    add("--raw", type=_size, metavar="HxW", help="files that are no images by their suffix are strips of HxW bytes")
+    add("--resume", action="store_true", help="go on where the same command was stopped, or with more images")
+    add("images", nargs="+", metavar="IMAGE", help="image files, folders of them, quoted patterns ('steel/**/*.jpg'), "
+        "or strips of any length: .npy, uncompressed TIFF, raw bytes (--raw)")
 
     add = command("evaluate", evaluate, "Score a network on labelled images.")
     _data(add)
@@ -135,17 +142,27 @@ def train(options: argparse.Namespace) -> int:
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Segments images; 1 where one of them failed."""
+    """Segments images and strips; 1 where one of them failed."""
     from steelnb import runtime, weights
     from steelnb.predict import predict_files
 
+    point = _point(options)
     trained = weights.load(options.weights, runtime.device())
-    outcome = predict_files(trained, options.images, options.out, tile=options.tile, progress=options.progress)
+    try:
+        outcome = predict_files(
+            trained, options.images, options.out, tile=options.tile, point=point, flips=options.flips,
+            probabilities=options.probabilities, raw=options.raw, kaggle=options.kaggle, resume=options.resume,
+            progress=options.progress,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        print(f"what is finished stays in {options.out}: the same command with --resume goes on", file=sys.stderr)
+        raise
     for stem, share in outcome.written.items():
         print(f"{stem}: {share:.2%} of the pixels are defect" if share else f"{stem}: no defect")
     for reason in outcome.failed.values():
         print(f"steelnb predict: {reason}", file=sys.stderr)
-    print(f"{len(outcome.written)} images segmented into {options.out}")
+    kept = f", {len(outcome.kept)} of them before" if outcome.kept else ""
+    print(f"{len(outcome.written)} images segmented into {options.out}{kept} ({point})")
     return 1 if outcome.failed else 0
 
 

@@ -17,11 +17,13 @@ from tqdm.auto import tqdm
 from steelnb import overlap_tile, runtime, strips
 from steelnb.defects import Defects
 from steelnb.operating_point import OperatingPoint
-from steelnb.overlap_tile import DEFAULT_TILE, FlipAveraged, Tile, predict_tiles
+from steelnb.overlap_tile import FlipAveraged, Tile, predict_tiles
 from steelnb.plots import overlay
 from steelnb.strips import Strip
 from steelnb.weights import Trained
 
+BAND = 2**18  # pixels: 256×1024; on a CPU, bands of four times as many took twice as long a pixel
+SHORTEST = 512  # pixels along a strip, however wide it is: shorter ones are mostly margin
 PICTURE = (1500, 1600)  # pixels, at most, of an overview without its margin
 PLAIN = OperatingPoint()  # p > 0.5
 MARGIN, GAP = 76, 3  # pixels of an overview: for the positions, and between its rows
@@ -46,9 +48,9 @@ def predict_probabilities(
 
 
 def band_shape(shape: tuple[int, int], tile: int | tuple[int, int] | None = None) -> tuple[int, int]:
-    """Height and width of a strip's bands: right across it, and as long as `tile`, or as the default tile's pixels."""
-    sides = (tile, tile) if isinstance(tile, int) else tile or (DEFAULT_TILE[0] * DEFAULT_TILE[1] // min(shape),) * 2
-    return (shape[0], max(1, sides[1])) if shape[1] >= shape[0] else (max(1, sides[0]), shape[1])
+    """Height and width of a strip's bands: right across it, and `tile` long; by default `BAND` pixels."""
+    sides = (tile, tile) if isinstance(tile, int) else tile or (max(SHORTEST, BAND // min(shape)),) * 2
+    return (shape[0], sides[1]) if shape[1] >= shape[0] else (sides[0], shape[1])
 
 
 def segment_strip(
@@ -56,7 +58,7 @@ def segment_strip(
     maps: Sequence[Path] = (), tile: int | tuple[int, int] | None = None, point: OperatingPoint = PLAIN,
     flips: bool = False, progress: bool = False,
 ) -> None:  # fmt: skip
-    """Writes a strip's files; all of them are whole, or none is there.
+    """Writes a strip's files, each of them whole or not at all.
 
     masks: one .npy a class, bool [H, W]; np.load(…, mmap_mode="r") reads them in place.
     table: a CSV with a row for each connected defect: left, top, width, height, area in pixels, after its class if
@@ -127,7 +129,7 @@ def overview(strip: Strip, masks: Sequence[Strip]) -> np.ndarray:
     width = min(cells, PICTURE[1])
     gray = np.full((lines * (height + GAP) - GAP, width), 255, np.uint8)
     marks = np.zeros((len(masks), *gray.shape), bool)
-    step = max(1, DEFAULT_TILE[0] * DEFAULT_TILE[1] // (factor * across))  # cells at once
+    step = max(1, BAND // (factor * across))  # cells at once
     for line in range(lines):
         for left in range(0, width, step):
             start = line * width + left

@@ -135,7 +135,7 @@ def share(masks: Sequence[Mask]) -> float:
     step, count = max(1, strips.READ_BYTES // across), 0
     for start in range(0, length, step):
         count += np.count_nonzero(np.any([mask.along(start, start + step) for mask in masks], axis=0))
-    return count / (length * across)
+    return int(count) / (length * across)
 
 
 def _gray(path: Path) -> np.ndarray:

@@ -148,6 +148,7 @@ class FlipAveraged(torch.nn.Module):
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
         self.model, self.depth, self.padding, self.config = model, model.depth, model.padding, model.config
+        self.train(model.training)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits [N, K, h, w] of windows [N, C, H, W]."""

@@ -179,9 +179,13 @@ def _options_table(options: list[dict]) -> list[str]:
         gained = "" if each["option"] == "as it is" else f"{gain.value:+.3f} [{gain.low:+.3f} … {gain.high:+.3f}]"
         lines.append(
             f"{each['option'] + ' ←' * each['taken']:<30}{each['dice_empty_is_one']:<17.3f}{gained:<26}"
-            f"{each['dice']:<17.3f}{each['alarms']:<9.0%}{each['operating_point']}"
+            f"{each['dice']:<17.3f}{_share(each['alarms']):<9}{each['operating_point']}"
         )
     return [*lines, "← taken: the highest on the half it was chosen on"]
+
+
+def _share(value: float) -> str:
+    return f"{value:.0%}" if value == value else "–"
 
 
 def _text(value: Value | None) -> str:

@@ -72,6 +72,59 @@ def encode(mask: np.ndarray) -> str:
 
     Raises RLEError for another number of axes and for values besides 0 and 1 (a 0/255 mask would hide a mistake).
     """
+    encoder = Encoder()
+    return encoder.add(mask) + encoder.finish()
+
+
+class Encoder:
+    """The run-length text of a mask that comes in blocks of columns, from left to right; memory grows with the block.
+
+    What all `add`s and `finish` give, joined, is what `encode` gives for the whole mask.
+    """
+
+    def __init__(self) -> None:
+        self._height: int | None = None
+        self._place = 0  # pixels that have come
+        self._start: int | None = None  # of the run that the last piece left open
+        self._gap = ""  # before the next number
+
+    def add(self, mask: np.ndarray) -> str:
+        """The runs that ended in the next columns, bool or 0/1 [H, w]; a run that may go on waits. Raises RLEError."""
+        pixels, height = _pixels(mask), len(mask)
+        if self._height not in (None, height):
+            raise RLEError(f"columns of {height} pixels after columns of {self._height}: they are no one mask")
+        self._height = height
+        if not len(pixels):
+            return ""
+        edges = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+        if pixels[0] != (self._start is not None):
+            edges = np.append(0, edges)
+        edges += self._place
+        if self._start is not None:
+            edges = np.append(self._start, edges)
+        self._place += len(pixels)
+        self._start = int(edges[-1]) if pixels[-1] else None
+        return self._text(edges[: len(edges) // 2 * 2])
+
+    def finish(self) -> str:
+        """The run that reaches the last pixel, if there is one."""
+        return "" if self._start is None else self._text(np.array([self._start, self._place]))
+
+    def _text(self, edges: np.ndarray) -> str:
+        edges[1::2] -= edges[::2]
+        edges[::2] += 1
+        text = self._gap * bool(len(edges)) + " ".join(map(str, edges.tolist()))
+        self._gap = self._gap or " " * bool(len(edges))
+        return text
+
+
+def area(rle: str | float | None) -> int:
+    """Number of pixels in run-length text, without making the mask. Raises RLEError."""
+    return int(runs(rle, np.iinfo(np.int64).max)[1].sum())
+
+
+def _pixels(mask: np.ndarray) -> np.ndarray:
+    """The pixels of a mask down its columns, bool [H·W]; what `encode` refuses is refused here."""
     mask = np.asarray(mask)
     if mask.ndim != 2:
         raise RLEError(f"a mask has two axes [H, W], got shape {mask.shape}")
@@ -80,17 +133,4 @@ def encode(mask: np.ndarray) -> str:
     if mask.dtype != bool and not ones and not (defect == mask).all():
         other = mask[defect != mask][0]
         raise RLEError(f"a mask holds 0 and 1 only, got {other}: compare first, e.g. `mask > 0`")
-    pixels = defect.ravel(order="F")
-    edges = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-    if pixels[:1].any():  # background stands before the first pixel and after the last
-        edges = np.append(0, edges)
-    if pixels[-1:].any():
-        edges = np.append(edges, len(pixels))
-    edges[1::2] -= edges[::2]  # ends become lengths
-    edges[::2] += 1  # counted from 1
-    return " ".join(map(str, edges.tolist()))
-
-
-def area(rle: str | float | None) -> int:
-    """Number of pixels in run-length text, without making the mask. Raises RLEError."""
-    return int(runs(rle, np.iinfo(np.int64).max)[1].sum())
+    return defect.ravel(order="F")

@@ -236,3 +236,33 @@ def test_encode_leaves_the_mask_alone():
     mask.setflags(write=False)
     assert rle.encode(mask) == "2 2 6 3 12 1"
     assert np.array_equal(mask, BY_HAND)
+
+
+@given(MASKS, st.lists(st.integers(1, 9), min_size=1, max_size=9))
+@fixed
+def test_columns_that_come_in_blocks_give_the_text_of_the_whole(mask, widths):
+    encoder, text, left = rle.Encoder(), "", 0
+    while left < mask.shape[1]:
+        width = widths[left % len(widths)]
+        text += encoder.add(mask[:, left : left + width])
+        left += width
+    assert text + encoder.finish() == encode_by_pixel(mask)
+
+
+def test_a_run_over_the_seam_by_hand():
+    encoder = rle.Encoder()
+    assert encoder.add(BY_HAND[:, :1]) == ""  # it may go on
+    assert encoder.add(np.zeros((3, 1), bool)) == "2 2"
+    assert encoder.add(BY_HAND[:, :1]) == ""
+    assert encoder.add(np.ones((3, 2), np.uint8)) == ""
+    assert encoder.finish() == " 8 8"
+    assert rle.Encoder().finish() == ""
+
+
+def test_blocks_are_checked_like_masks():
+    encoder = rle.Encoder()
+    encoder.add(BY_HAND)
+    with pytest.raises(RLEError, match="columns of 4 pixels after columns of 3"):
+        encoder.add(np.zeros((4, 1), bool))
+    with pytest.raises(RLEError, match="0 and 1 only"):
+        encoder.add(255 * BY_HAND.astype(np.uint8))

@@ -99,7 +99,8 @@ def test_the_threshold_title_and_curves_are_those_of_the_whole_image(one_image, 
     prediction = probability > dice_curve.get_xdata()[at]
     both = (prediction & mask).sum()
     assert dice_curve.get_ydata()[at] == pytest.approx(2 * both / (prediction.sum() + mask.sum()))
-    assert precision.get_ydata()[at] == pytest.approx(both / prediction.sum() if prediction.any() else np.nan, nan_ok=True)
+    expected = both / prediction.sum() if prediction.any() else np.nan
+    assert precision.get_ydata()[at] == pytest.approx(expected, nan_ok=True)
     assert recall.get_ydata()[at] == pytest.approx(both / mask.sum())
 
 
