@@ -5,11 +5,15 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from steelnb import __main__ as cli
-from steelnb import recipes
+from steelnb import overlap_tile, recipes, report, weights
+from steelnb.operating_point import OperatingPoint
+from steelnb.unet import UNet
 
 
 def call(*arguments):
@@ -26,10 +30,11 @@ def test_from_steel_to_mask(tmp_path, monkeypatch, capsys, tiny):
     assert call("evaluate", "--data", steel, "--weights", run / "weights.safetensors", "--json", "--quiet") == 0
     told = json.loads(capsys.readouterr().out)
     assert "held out for validation" in told["part"]
-    assert told["scores"]["images"] == 2
+    assert told["images"] == 2
+    assert {each["score"] for each in told["scores"]} > {"Dice", "IoU", "precision"}
     assert "NaN" not in json.dumps(told)
     assert call("evaluate", "--data", steel, "--weights", run, "--part", "all", "--quiet") == 0
-    assert "dice_empty_is_one" in capsys.readouterr().out
+    assert "Dice, all images, empty = 1" in capsys.readouterr().out
     assert call("predict", "--weights", run, "--out", out, "--tile", 32, "--quiet", steel / "train_images") == 0
     assert len(pd.read_csv(out / "predictions.csv")) == 10
     assert len(list(out.glob("*_mask.png"))) == len(list(out.glob("*_overlay.png"))) == 10
@@ -49,6 +54,16 @@ def test_from_steel_to_mask(tmp_path, monkeypatch, capsys, tiny):
         (("train", "--data", "synthetic", "--run", "run", "--set", "learning_rate=nan"), "learning_rate is 'nan'; it "),
         (("train", "--data", "synthetic", "--run", "run", "--set", "optimizer=lion"), "'lion'; it can be adamw, sgd"),
         (("train", "--data", "synthetic", "--run", "run", "--set", "crop=[64]"), "crop is [64]; it can be two numbers"),
+        (("evaluate", "--weights", "run", "--threshold", "1.5"), "threshold is 1.5; it can be a probability, from 0 "),
+        (("evaluate", "--weights", "run", "--threshold", "nan"), "threshold is nan; it can be a probability, from 0 "),
+        (("evaluate", "--weights", "run", "--guard", "1"), "guard is 1.0; it can be a probability, from 0 to below 1"),
+        (("evaluate", "--weights", "run", "--guard", "-0.1"), "guard is -0.1; it can be a probability"),
+        (("evaluate", "--weights", "run", "--choose", "--threshold", "0.4"), "--choose finds threshold, "),
+        (("evaluate", "--weights", "run", "--choose", "--minimum-area", "9"), "--choose finds threshold, "),
+        (("evaluate", "--weights", "run", "--choose", "--guard", "0.9"), "--choose finds threshold, "),
+        (("evaluate", "--weights", "run", "--choose", "--flips"), "guard and flips by itself: leave them out"),
+        (("evaluate", "--weights", "run", "--alarms", "0.1"), "--alarms says how --choose chooses: add --choose"),
+        (("evaluate", "--weights", "run", "--out", "."), ". is there already and would be overwritten: name another"),
     ],
 )
 def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
@@ -68,7 +83,12 @@ def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
      ("train", "--run", "r", "--hours", "many"), ("train", "--run", "r", "--hours", "0"),
      ("train", "--run", "r", "--session-hours", "-1"), ("train", "--run", "r", "--session-hours", "nan"),
      ("train", "--run", "r", "--hours", "inf"), ("train", "--run", "r", "--checkpoint-seconds", "-1"),
-     ("train", "--run", "r", "--set", "batch")],
+     ("train", "--run", "r", "--set", "batch"), ("evaluate",), ("evaluate", "--weights", "w", "--part", "test"),
+     ("evaluate", "--weights", "w", "--threshold", "half"), ("evaluate", "--weights", "w", "--minimum-area", "-1"),
+     ("evaluate", "--weights", "w", "--minimum-area", "2.5"), ("evaluate", "--weights", "w", "--replicates", "-1"),
+     ("evaluate", "--weights", "w", "--choose", "--alarms", "1.1"),
+     ("evaluate", "--weights", "w", "--choose", "--alarms", "nan"),
+     ("evaluate", "--weights", "w", "--choose", "--alarms", "few")],
 )  # fmt: skip
 def test_wrong_usage_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as exit:
@@ -86,6 +106,10 @@ def test_wrong_usage_says_what_would_be_right(capsys):
         with pytest.raises(SystemExit):
             call("train", "--run", "r", *arguments)
         assert capsys.readouterr().err.splitlines()[-1] == f"steelnb train: error: {message}"
+    with pytest.raises(SystemExit):
+        call("evaluate", "--weights", "w", "--choose", "--alarms", "2")
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told == "steelnb evaluate: error: argument --alarms: '2' is not a share, from 0 to 1"
 
 
 def test_a_training_in_two_sessions(tmp_path, steel_folder, monkeypatch, capsys, tiny):
@@ -143,9 +167,114 @@ def test_help_names_every_command_and_option(capsys):
         assert exit.value.code == 0
     text = capsys.readouterr().out
     for word in (*commands, "--recipe", "--epochs", "--steps", "--seed", "--images", "--tile",
-                 "--per-class", "--part", "--json", "--debug", "--hours", "--session-hours", "--set",
+                 "--per-class", "--part", "--choose", "--alarms", "--threshold", "--minimum-area", "--guard", "--flips",
+                 "--replicates", "--out", "--json", "--debug", "--hours", "--session-hours", "--set",
                  "--accept-changes", "--checkpoint-seconds"):  # fmt: skip
         assert word in text
+
+
+# ---- evaluate
+
+
+@pytest.fixture(scope="module")
+def run(steel, tmp_path_factory):
+    """A folder with the weights of a network that was trained on nothing: its part is "all"."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    folder.mkdir()
+    torch.manual_seed(0)
+    model = UNet(width=2, depth=1)
+    model(torch.rand(2, 1, 20, 40))
+    with torch.no_grad():
+        model.head.weight *= 4
+    weights.save(folder / "weights.safetensors", model, {"training": list(steel.images["ImageId"][:6])})
+    return folder
+
+
+def evaluated(run, steel_folder, capsys, *options):
+    assert call("evaluate", "--data", steel_folder, "--weights", run, "--json", "--quiet", *options) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def expected(run, steel, **options):
+    return report.report(weights.load(run), steel, replicates=1000, **options).to_dict()
+
+
+def test_evaluate_reports_what_report_says(run, steel, steel_folder, capsys):
+    assert evaluated(run, steel_folder, capsys) == expected(run, steel)
+    assert evaluated(run, steel_folder, capsys)["part"].startswith("12 of 12 images: all images; 6 of them have the n")
+
+
+def test_each_option_of_evaluate_reaches_the_masks(run, steel, steel_folder, capsys):
+    plain = evaluated(run, steel_folder, capsys, "--replicates", 0)
+    model = weights.load(run).model
+    p = [torch.tensor(overlap_tile.predict(model, steel.image(i))).sigmoid() for i in steel.images["ImageId"]]
+    low, sure = (round(float(np.median(each)), 4) for each in (p, [each.flatten().topk(3).values[2] for each in p]))
+    seen = [plain["scores"]]
+    for options, wanted in (
+        (("--threshold", low), dict(point=OperatingPoint(low))),
+        (("--threshold", low, "--minimum-area", 30), dict(point=OperatingPoint(low, 30))),
+        (("--threshold", low, "--guard", sure), dict(point=OperatingPoint(low, 0, sure))),
+        (("--threshold", low, "--flips"), dict(point=OperatingPoint(low), flips=True)),
+    ):
+        found = evaluated(run, steel_folder, capsys, "--replicates", 0, *options)
+        told = report.report(weights.load(run), steel, replicates=0, **wanted).to_dict()
+        assert found == told
+        assert found["scores"] not in seen  # it makes a difference
+        seen.append(found["scores"])
+
+
+def test_replicates_of_evaluate(run, steel_folder, capsys):
+    none, few = (evaluated(run, steel_folder, capsys, "--replicates", n) for n in (0, 30))
+    assert (none["replicates"], few["replicates"]) == (0, 30)
+    assert {each["low"] for each in none["scores"]} == {None}
+    assert [each["value"] for each in none["scores"]] == [each["value"] for each in few["scores"]]
+    assert sum(each["low"] is not None for each in few["scores"]) > 20
+
+
+@pytest.mark.parametrize("alarms", [None, 0.5])
+def test_evaluate_chooses(run, steel, steel_folder, capsys, alarms):
+    options = [] if alarms is None else ["--alarms", alarms]
+    found = evaluated(run, steel_folder, capsys, "--choose", "--replicates", 20, *options)
+    assert found == report.chosen(weights.load(run), steel, alarms=alarms, replicates=20).to_dict()
+    assert len(found["options"]) == 7
+    assert "the 6 images of its second half, the operating point chosen on the other 6" in found["part"]
+    assert call("evaluate", "--data", steel_folder, "--weights", run, "--choose", "--part", "all", "--quiet") == 0
+    table = capsys.readouterr().out
+    assert "← taken: the highest on the half it was chosen on" in table
+
+
+def test_evaluate_leaves_its_json_in_a_file(run, steel_folder, tmp_path, capsys):
+    out = tmp_path / "scores.json"
+    told = evaluated(run, steel_folder, capsys, "--out", out, "--replicates", 9)
+    assert json.loads(out.read_text(encoding="utf-8")) == told
+    other = tmp_path / "other.json"
+    command = ("evaluate", "--data", steel_folder, "--weights", run, "--replicates", 9, "--quiet", "--out", other)
+    assert call(*command) == 0
+    assert capsys.readouterr().out.startswith("synthetic steel, 12 of 12 images")  # a table, and the same file
+    assert other.read_bytes() == out.read_bytes()
+    other.write_text("mine")
+    assert call(*command) == 1
+    error = capsys.readouterr().err
+    assert error == (f"steelnb evaluate: {other} is there already and would be overwritten: name another file\n")
+    assert other.read_text() == "mine"
+
+
+def test_evaluate_does_not_lose_its_scores_to_a_folder_that_is_not_there(run, steel_folder, tmp_path, capsys):
+    """Either it is said before the work, or what was found is printed all the same."""
+    before = report.report
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "report", lambda *a, **k: seen.append(1) or before(*a, **k))
+        assert call("evaluate", "--data", steel_folder, "--weights", run, "--replicates", 0, "--quiet",
+                    "--out", tmp_path / "nowhere" / "s.json") == 1  # fmt: skip
+    told = capsys.readouterr()
+    assert "nowhere" in told.err
+    assert not seen or "Dice" in told.out
+
+
+def test_a_part_that_the_weights_do_not_know_is_refused(run, steel_folder, capsys):
+    assert call("evaluate", "--data", steel_folder, "--weights", run, "--part", "validation", "--quiet") == 1
+    assert "take part 'all'" in capsys.readouterr().err
 
 
 def test_a_bad_image_makes_the_exit_code_1_and_the_rest_go_on(tmp_path, steel_folder, tiny, capsys, monkeypatch):

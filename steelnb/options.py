@@ -1,0 +1,156 @@
+"""The command line: every command with its options, and what counts as a value of each."""
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import steelnb
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, documented by its --help."""
+    top = argparse.ArgumentParser("steelnb", description=steelnb.__doc__)
+    top.add_argument("--version", action="version", version=steelnb.__version__)
+    commands = top.add_subparsers(dest="name", required=True, metavar="COMMAND")
+
+    def command(name: str, summary: str) -> Callable:
+        sub = commands.add_parser(name, help=summary, description=summary)
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        sub.add_argument("--quiet", action="store_true", help="no progress bar")
+        return sub.add_argument
+
+    add = command("sample", "Make a set of synthetic steel images with masks, in Severstal's layout.")
+    add("out", metavar="OUT", type=Path, help="folder to make")
+    add("--images", type=_at_least_one, default=64, metavar="N", help="how many images (default 64)")
+    add("--seed", type=_not_negative, default=0, metavar="S", help="other seed, other steel (default 0)")
+    add("--form", choices=("now", "2019"), default="now", help="which form of train.csv (default now)")
+    add("--size", type=_size, default=(256, 1600), metavar="HxW", help="pixels (default 256x1600)")
+
+    add = command("train", "Train a network, or go on where RUN left off; leaves RUN/weights.safetensors. "
+        "Ctrl-C, SIGTERM or the end of the hours stop it cleanly: give the same command again to go on. "
+        "On several GPUs: torchrun --nproc-per-node 2 -m steelnb -- train …")
+    _data(add)
+    add("--run", type=Path, required=True, metavar="RUN", help="folder of this run, new or to go on with")
+    add("--recipe", default="smoke", metavar="NAME", help="smoke (default; minutes on a CPU), modern or original "
+        "(want a GPU)")
+    add("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE",
+        help="change a value of the recipe, such as batch=2 or learning_rate=1e-4; may be repeated")
+    length = add.__self__.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=_at_least_one, metavar="N", help="instead of the recipe's number")
+    length.add_argument("--steps", type=_at_least_one, metavar="N", help="stop after N optimizer steps")
+    add("--hours", type=_hours, metavar="H", help="stop after H hours over all sessions, if it is not finished before")
+    add("--session-hours", type=_hours, metavar="H", help="stop after H hours of this session (Colab, Kaggle: 11.5)")
+    add("--checkpoint-seconds", type=_not_negative, default=60, metavar="S", help="between checkpoints (default 60)")
+    add("--accept-changes", action="store_true", help="go on although recipe, seed, length, data or version differ "
+        "from the run's")
+    add("--seed", type=_not_negative, default=0, metavar="S", help="split, first weights and order (default 0)")
+    add("--per-class", action="store_true", help="a mask a class instead of one for all defects")
+    add("--groups", type=Path, metavar="CSV", help="ImageId,group: images that stay on one side (audit writes one)")
+
+    add = command("predict", "Segment images; leaves masks, overlays and predictions.csv in OUT.")
+    add("--weights", type=Path, required=True, metavar="W", help="weights.safetensors, or the run folder it is in")
+    add("--out", type=Path, required=True, metavar="OUT", help="folder for what is written")
+    add("--tile", type=_at_least_one, metavar="PIXELS", help="side of a tile; smaller takes less memory")
+    _operating_point(add)
+    add("--probabilities", action="store_true", help="leave NAME_probability.png too, round(255 p)")
+    add("--kaggle", metavar="FORM", help="leave submission.csv: now, 2019, or the path of Kaggle's "
+        "sample_submission.csv, whose columns and images it then has")
+    add("--raw", type=_size, metavar="HxW", help="files that are no images by their suffix are strips of HxW bytes")
+    add("--resume", action="store_true", help="go on where the same command was stopped, or with more images")
+    add("images", nargs="+", metavar="IMAGE", help="image files, folders of them, quoted patterns ('steel/**/*.jpg'), "
+        "or strips of any length: .npy, uncompressed TIFF, raw bytes (--raw)")
+
+    add = command("evaluate", "Score a network on labelled images.")
+    _data(add)
+    add("--weights", type=Path, required=True, metavar="W", help="weights.safetensors, or the run folder it is in")
+    add("--part", choices=("validation", "train", "all"), help="default: validation on the data it was trained on, "
+        "all on other data")
+    add("--choose", action="store_true", help="choose threshold, smallest defect and guard on half of the images and "
+        "report on the other half what each gains, and flips")
+    add("--alarms", type=_share, metavar="SHARE", help="with --choose: the best Dice on defective images with at most "
+        "this share of clean ones raising an alarm, such as 0.1 (default: the best mean over all images, Kaggle's way)")
+    _operating_point(add)
+    add("--replicates", type=_not_negative, default=1000, metavar="N", help="of the bootstrap (default 1000; 0: none)")
+    add("--json", action="store_true", help="print JSON instead of a table")
+    add("--out", type=Path, metavar="FILE", help="write the JSON to this file as well; it must not be there yet")
+
+    add = command("audit", "Look through a data set for duplicates, contradicting labels, masks out of range "
+        "and sides of a split that differ; leaves report.html, findings.json and groups.csv in OUT.")
+    _data(add)
+    add("--out", type=Path, required=True, metavar="OUT", help="folder for the report")
+    add("--seed", type=_not_negative, default=0, metavar="S", help="of the split by image (default 0)")
+
+    add = command("export", "Write a network as one ONNX file, checked against PyTorch (extra `onnx`).")
+    add("--weights", type=Path, required=True, metavar="W", help="weights.safetensors, or the run folder it is in")
+    add("--out", type=Path, required=True, metavar="FILE", help="NAME.onnx; it must not be there yet")
+    return top
+
+
+def _operating_point(add: Callable) -> None:
+    add("--threshold", type=float, default=0.5, metavar="P", help="a pixel is defect above this probability "
+        "(default 0.5)")
+    add("--minimum-area", type=_not_negative, default=0, metavar="PIXELS", help="drop connected defects smaller than "
+        "this (default 0)")
+    add("--guard", type=float, default=0.0, metavar="P", help="call an image clean unless some of it is above this "
+        "probability (default 0: no guard)")
+    add("--flips", action="store_true", help="average over four flips of the image; four times the work")
+
+
+def _data(add: Callable) -> None:
+    add("--data", metavar="D", help="folder of a data set, `kaggle`, or `synthetic`; default: STEELNB_DATA, Kaggle's "
+        "input, else synthetic")
+    add("--skip-missing", action="store_true", help="leave out images without a label and labels without an image")
+
+
+def _at_least_one(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _not_negative(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.lstrip("-").isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    return int(text)
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = math.nan
+    if not 0 < hours < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of hours")
+    return hours
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share, from 0 to 1")
+    return share
+
+
+def _setting(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as batch=2")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value  # a word, such as sgd
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        height, width = map(int, text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 256x1600") from None
+    return height, width
