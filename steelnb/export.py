@@ -16,22 +16,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
 import steelnb
-from steelnb import durable, geometry, weights
+from steelnb import durable, geometry, onnx_graph, weights
+from steelnb.onnx_graph import INPUT, OUTPUT, ExportError
 from steelnb.unet import UNet
 from steelnb.weights import Trained
 
-INPUT, OUTPUT = "windows", "logits"
 USE_KEY = "steelnb_use"
 OPSET, IR = 17, 8  # of 2022: runtimes older than that are rare, and nothing newer is needed
 LARGEST = 2**31 - 2**20  # bytes of weights: a protobuf ends at 2 GiB
 TOLERANCE = 1e-4  # of the largest logit, or of 1: float32 sums in another order
-
-
-class ExportError(RuntimeError):
-    """A network that cannot be exported, or a file that does not answer as PyTorch does. The message says why."""
 
 
 class Exported(NamedTuple):
@@ -73,7 +68,7 @@ def packed(trained: Trained) -> bytes:
     if (size := 4 * sum(tensor.numel() for tensor in model.state_dict().values())) > LARGEST:
         raise ExportError(f"{size / 1e9:.1f} GB of weights: one ONNX file holds 2; take a smaller width")
     proto = onnx.helper.make_model(
-        _graph(onnx, model), producer_name="steelnb", producer_version=steelnb.__version__, ir_version=IR,
+        onnx_graph.graph(onnx, model), producer_name="steelnb", producer_version=steelnb.__version__, ir_version=IR,
         opset_imports=[onnx.helper.make_opsetid("", OPSET)], doc_string=f"How to use it: metadata {USE_KEY!r}, JSON",
     )  # fmt: skip
     about = {"network": model.config} | trained.about
@@ -169,73 +164,6 @@ def check(file: str | Path | bytes, trained: Trained, batches: list[tuple[int, i
                               f"{difference:.2g}, more than {allowed:.2g}")  # fmt: skip
         largest = max(largest, difference)
     return largest
-
-
-def _graph(onnx, model: UNet):
-    """The network in ONNX's operators; weights under the names that they have in PyTorch."""
-    nodes, tensors = [], []
-    state = {name: tensor.detach().float().cpu().numpy() for name, tensor in model.state_dict().items()}
-
-    def node(kind: str, name: str, *inputs: str, **attributes) -> str:
-        nodes.append(onnx.helper.make_node(kind, list(inputs), [name], name, **attributes))
-        return name
-
-    def constant(name: str, values: np.ndarray | list[int]) -> str:
-        tensors.append(onnx.numpy_helper.from_array(np.asarray(values), name))
-        return name
-
-    def layer(module: nn.Module, name: str, x: str, output: str | None = None) -> str:
-        weight = [constant(f"{name}.{part}", state[f"{name}.{part}"]) for part in ("weight", "bias", "running_mean",
-                  "running_var") if f"{name}.{part}" in state]  # fmt: skip
-        match module:
-            case nn.Conv2d():
-                return node("Conv", output or name, x, *weight, kernel_shape=module.kernel_size,
-                            pads=2 * module.padding)  # fmt: skip
-            case nn.ConvTranspose2d():
-                return node("ConvTranspose", name, x, *weight, kernel_shape=module.kernel_size, strides=module.stride)
-            case nn.BatchNorm2d():
-                return node("BatchNormalization", name, x, *weight, epsilon=module.eps)
-            case nn.ReLU():
-                return node("Relu", name, x)
-        raise ExportError(f"{name}: {type(module).__name__} has no translation to ONNX here")
-
-    def block(modules: nn.Sequential, name: str, x: str) -> str:
-        for index, module in enumerate(modules):
-            x = layer(module, f"{name}.{index}", x)
-        return x
-
-    def crop(skip: str, x: str, level: int) -> str:
-        name = f"crop.{level}"
-        if model.crop == "exact":  # by a constant: at a size that is not exact, the Concat then fails
-            start = exact[level]
-            ends = [constant(f"{name}.start", [start, start]), constant(f"{name}.end", [-start, -start])]
-            return node("Slice", name, skip, *ends, axes)
-        outer, inner = (node("Shape", f"{name}.{part}", of, start=2) for part, of in (("outer", skip), ("inner", x)))
-        room = node("Sub", f"{name}.room", outer, inner)
-        if model.crop == "ceil":
-            room = node("Add", f"{name}.up", room, constant(f"{name}.one", [1, 1]))
-        start = node("Div", f"{name}.start", room, constant(f"{name}.two", [2, 2]))
-        return node("Slice", name, skip, start, node("Add", f"{name}.end", start, inner), axes)
-
-    axes = constant("axes", [2, 3])
-    exact = [level.start for level in geometry.levels(geometry.input_size(1, model.depth), model.depth)][::-1]
-    skips, x = [], INPUT
-    for level, modules in enumerate(model.encoder):
-        x = node("MaxPool", f"pool.{level}", x, kernel_shape=[2, 2], strides=[2, 2]) if level else x
-        x = block(modules, f"encoder.{level}", x)
-        skips.append(x)
-    skips.pop()
-    for level in reversed(range(model.depth)):
-        x, skip = layer(model.up[level], f"up.{level}", x), skips.pop()
-        skip = skip if model.padding == "same" else crop(skip, x, level)
-        x = block(model.decoder[level], f"decoder.{level}", node("Concat", f"joined.{level}", skip, x, axis=1))
-    layer(model.head, "head", x, OUTPUT)
-
-    def value(name: str, channels: int, height: str, width: str):
-        return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", channels, height, width])
-
-    inputs, outputs = [value(INPUT, model.config["in_channels"], "h", "w")], model.config["out_channels"]
-    return onnx.helper.make_graph(nodes, "unet", inputs, [value(OUTPUT, outputs, "h_out", "w_out")], tensors)
 
 
 def _strict(value):
