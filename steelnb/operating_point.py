@@ -37,7 +37,7 @@ class OperatingPoint:
         for name, value in (("threshold", self.threshold), ("guard", self.guard)):
             if not 0 <= value < 1:
                 raise ValueError(f"{name} is {value!r}; it can be a probability, from 0 to below 1")
-        if self.minimum_area < 0 or self.minimum_area != int(self.minimum_area):
+        if not float(self.minimum_area).is_integer() or self.minimum_area < 0:
             raise ValueError(f"minimum_area is {self.minimum_area!r}; it can be a whole number of pixels")
 
     def masks(self, probabilities: np.ndarray) -> np.ndarray:
@@ -93,7 +93,7 @@ class Sweep:
             passed = (self.guards == 0) | (sure > self.guards)
             self.pairs, self.defective = self.pairs + 1, self.defective + (true > 0)
             for t, threshold in enumerate(self.thresholds):
-                predicted, both = self._left(probability > threshold, mask)
+                predicted, both = self._left(probability > float(threshold), mask)
                 if true:
                     dice = np.outer(2 * both / (predicted + true), passed)
                     self._defective[t] += dice
@@ -134,13 +134,13 @@ class Sweep:
         """
         if not self.pairs:
             raise ValueError("no image was swept: there is nothing to choose a threshold on")
-        table = self.dice
+        free = (slice(None), slice(None if areas else 1), slice(None if guards else 1))
+        table = self.dice[free]
         if alarms is not None:
             if not 0 < self.defective < self.pairs:
                 raise ValueError("a limit of alarms needs clean images and defective ones to choose on")
-            quiet = self.alarm_rate <= max(alarms, self.alarm_rate.min())
-            table = np.where(quiet, self.dice_defective, -1.0)
-        table = table[:, : None if areas else 1, : None if guards else 1]
+            rate = self.alarm_rate[free]
+            table = np.where(rate <= max(alarms, rate.min()), self.dice_defective[free], -1.0)
         near = np.argwhere(table >= table.max() - 1e-12)
         t, a, g = min(near.tolist(), key=lambda at: (at[1] + at[2], abs(self.thresholds[at[0]] - 0.5), at))
         return OperatingPoint(float(self.thresholds[t]), int(self.areas[a]), float(self.guards[g]))

@@ -116,7 +116,10 @@ def predict_tiles(
     try:
         for place in tqdm(places, desc="tiles", unit="tile", disable=not progress):
             with torch.inference_mode():
-                logits = model(to_tensor(input_window(image, place, model.depth)).to(weight))
+                seen = to_tensor(input_window(image, place, model.depth)).to(weight)
+                if weight.device.type == "cpu":  # with pixels outermost its convolutions take 40 to 70 % of the time
+                    seen = seen.to(memory_format=torch.channels_last)
+                logits = model(seen)
             yield place, logits[0, :, : place.height, : place.width].float().cpu().numpy()
     finally:
         model.train(was_training)

@@ -16,6 +16,8 @@ from steelnb.overlap_tile import FlipAveraged
 from steelnb.samples import ImageCache, Item, Samples
 from steelnb.weights import Trained
 
+PARTS = ("validation", "train", "all")
+
 
 def images_of(trained: Trained, data: SteelData, part: str | None = None) -> tuple[list[str], str]:
     """The ImageIds of a part of a data set (see `report.report`), and a line that says which. Raises ValueError."""
@@ -25,6 +27,8 @@ def images_of(trained: Trained, data: SteelData, part: str | None = None) -> tup
         raise ValueError(f"the network has {outputs} classes, {data.name} has {len(data.classes)}: {data.classes}")
     known = about.get("data", {}).get("fingerprint") == data.fingerprint()
     part = part or ("validation" if known else "all")
+    if part not in PARTS:
+        raise ValueError(f"part is {part!r}; it can be {', '.join(PARTS)}")
     if part != "all" and not known:
         raise ValueError("these weights were trained on other data, or its labels have changed: take part 'all'")
     wanted = {"all": set(data.images["ImageId"]), "train": trained_on, "validation": held_out - trained_on}[part]
@@ -45,6 +49,11 @@ def halves(data: SteelData, ids: Iterable[str]) -> tuple[list[str], list[str]]:
     return ordered[::2], ordered[1::2]
 
 
+def in_own_geometry(trained: Trained) -> bool:
+    """Whether the network was trained in the original's geometry, and so predicts the original's centre by itself."""
+    return trained.about.get("recipe", {}).get("geometry") == "original"
+
+
 def predictions(
     trained: Trained, data: SteelData, ids: list[str], model: torch.nn.Module | None = None, progress: bool = False
 ) -> Iterator[tuple]:
@@ -55,9 +64,9 @@ def predictions(
     model = model or trained.model
     outputs, depth = trained.model.config["out_channels"], trained.model.depth
     cache, items = ImageCache(data, progress=progress), [Item(image_id) for image_id in ids]
-    own = trained.about.get("recipe", {}).get("geometry") == "original"
-    samples = Samples(data, cache, items, depth, per_class=outputs > 1)
-    centres = Samples(data, cache, items, depth, per_class=outputs > 1, geometry="original") if own else None
+    samples, centres = Samples(data, cache, items, depth, per_class=outputs > 1), None
+    if in_own_geometry(trained):
+        centres = Samples(data, cache, items, depth, per_class=outputs > 1, geometry="original")
     for index, image_id in enumerate(tqdm(ids, desc="evaluate", unit="image", disable=not progress)):
         logits, masks = predicted(model, samples, index)
         rows = data.masks(image_id) if outputs == 1 else None

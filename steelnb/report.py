@@ -12,7 +12,7 @@ import steelnb
 from steelnb.data import SteelData
 from steelnb.operating_point import OperatingPoint, Sweep
 from steelnb.overlap_tile import FlipAveraged
-from steelnb.predictions import halves, images_of, labels_of, predictions, with_and_without_flips
+from steelnb.predictions import halves, images_of, in_own_geometry, labels_of, predictions, with_and_without_flips
 from steelnb.scores import ALL, BATCHES, CENTRE, DEFECTIVE, HARD, LEVEL, OVER, SOFT, WHOLE, Key, Scores, Value
 from steelnb.weights import Trained
 
@@ -71,7 +71,9 @@ def report(
     Raises ValueError where there is no such part, or other classes.
     """
     ids, which = images_of(trained, data, part)
-    scores = Scores(labels_of(trained, data), point=point, replicates=replicates)
+    if not ids:
+        raise ValueError(f"{which}: there is nothing to score")
+    scores = _empty(trained, data, point, replicates)
     model = FlipAveraged(trained.model) if flips else trained.model
     for each in predictions(trained, data, ids, model, progress):
         scores.update(*each)
@@ -102,13 +104,18 @@ def chosen(
                                 ("threshold, guard", False, True), ("all three", True, True)):  # fmt: skip
         options[name] = (sweeps[False].best(areas=areas, guards=guards, alarms=alarms), False)
     options["all three, flips"] = (sweeps[True].best(alarms=alarms), True)
-    labels = labels_of(trained, data)
-    scored = {name: Scores(labels, point=point, replicates=replicates) for name, (point, _) in options.items()}
+    scored = {name: _empty(trained, data, point, replicates) for name, (point, _) in options.items()}
     for each in with_and_without_flips(trained, data, second, progress):
         for name, (_, flips) in options.items():
             scored[name].update(*each[flips])
-    target = "dice" if alarms is None else "dice_defective"
-    taken = max(("all three", "all three, flips"), key=lambda n: sweeps[options[n][1]].at(options[n][0])[target])
+
+    def worth(name: str) -> tuple[float, float]:
+        there = sweeps[options[name][1]].at(options[name][0])
+        if alarms is None:
+            return 0.0, there["dice"]
+        return min(alarms - there["alarm_rate"], 0.0), there["dice_defective"]
+
+    taken = max(("all three", "all three, flips"), key=worth)
     which += f"; the {len(second)} images of its second half, the operating point chosen on the other {len(first)}"
     table = [_option(name, *options[name], scored["as it is"], scored[name], name == taken) for name in options]
     return of(trained, data, which, scored[taken], flips=options[taken][1], options=table)
@@ -122,7 +129,8 @@ def of(
     kaggle = "needs a mask for each of Severstal's four classes (train with --per-class)"
     if len(scores.labels) == 4:
         value = scores.values()[key]
-        kaggle = f"{value.value:.4f} [{value.low:.4f}–{value.high:.4f}], mean Dice over (image, class), empty = 1"
+        interval = f" [{value.low:.4f}–{value.high:.4f}]" if value.low == value.low else ""
+        kaggle = f"{value.value:.4f}{interval}, mean Dice over (image, class), empty = 1"
     point = scores.point
     about = {
         "steelnb": steelnb.__version__,
@@ -143,6 +151,11 @@ def of(
         "kaggle": kaggle,
     }
     return Report(about, scores, options or [])
+
+
+def _empty(trained: Trained, data: SteelData, point: OperatingPoint | None, replicates: int) -> Scores:
+    depth = trained.model.depth if in_own_geometry(trained) else 4
+    return Scores(labels_of(trained, data), point=point, replicates=replicates, depth=depth)
 
 
 def _option(name: str, point: OperatingPoint, flips: bool, before: Scores, after: Scores, taken: bool) -> dict:
@@ -176,12 +189,17 @@ def _options_table(options: list[dict]) -> list[str]:
     lines = [f"{'option':<30}{'Dice, empty = 1':<17}{'gain':<26}{'Dice, defective':<17}{'alarms':<9}operating point"]
     for each in options:
         gain = Value(**each["gain"])
-        gained = "" if each["option"] == "as it is" else f"{gain.value:+.3f} [{gain.low:+.3f} … {gain.high:+.3f}]"
+        gained = "" if each["option"] == "as it is" else f"{gain.value:+.3f}"
+        gained += f" [{gain.low:+.3f} … {gain.high:+.3f}]" if gained and gain.low == gain.low else ""
         lines.append(
             f"{each['option'] + ' ←' * each['taken']:<30}{each['dice_empty_is_one']:<17.3f}{gained:<26}"
-            f"{each['dice']:<17.3f}{_share(each['alarms']):<9}{each['operating_point']}"
+            f"{_number(each['dice']):<17}{_share(each['alarms']):<9}{each['operating_point']}"
         )
     return [*lines, "← taken: the highest on the half it was chosen on"]
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if value == value else "–"
 
 
 def _share(value: float) -> str:

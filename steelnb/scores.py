@@ -9,6 +9,7 @@ Streams*, 2012), so nothing grows with the data set. The weights follow from (se
 `Scores` over the same images in the same order are paired, and their difference has an interval too (`gain`).
 """
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -54,7 +55,7 @@ class Scores:
 
     labels: names of the masks, one a channel; over several, "all" is the mean over (image, class) pairs, or the pool.
     point: how hard masks are made. batch: images of a batch in the convention that pools over batches, in the order of
-    the updates. replicates: of the bootstrap; 0 gives no intervals.
+    the updates. replicates: of the bootstrap; 0 gives no intervals. depth: of the network whose centre it is.
 
     "hard" is the mask of `point`, "soft" is Dice on the probabilities. "all images, empty = 1": an empty mask gives 1
     to an empty prediction and 0 to another (Kaggle's); soft, (2I + 1e-4) / (P + T + 1e-4), which is 0 in practice.
@@ -63,10 +64,10 @@ class Scores:
 
     def __init__(
         self, labels: Sequence[str] = ("any",), *, point: OperatingPoint | None = None, batch: int = 2,
-        replicates: int = 1000, seed: int = 0,
+        replicates: int = 1000, seed: int = 0, depth: int = 4,
     ) -> None:  # fmt: skip
         self.labels, self.point, self.batch = tuple(labels), point or OperatingPoint(), batch
-        self.replicates, self.seed = replicates, seed
+        self.replicates, self.seed, self.depth = replicates, seed, depth
         self.images = self.clean = 0
         self.calibration = np.zeros((3, BINS))  # a bin: pixels, sum of probabilities, defect pixels
         self._place: dict[Key, int] = {}
@@ -81,16 +82,18 @@ class Scores:
         """Adds an image: probabilities, float [K, H, W] in 0…1, and masks, bool [K, H, W].
 
         rows: the masks of its label rows, bool [R, H, W]. centre: probabilities and masks of the original's centre
-        where a network predicts it by itself; else it is cut out of the whole. Raises ValueError for other shapes.
+        where a network predicts it by itself; else it is cut out of the whole. Raises ValueError for other shapes and
+        values.
         """
-        if probabilities.shape != masks.shape or len(masks) != len(self.labels):
-            raise ValueError(f"probabilities {probabilities.shape}, masks {masks.shape}; labels {self.labels}")
+        self._check(probabilities, masks, rows)
+        if centre is not None:
+            self._check(*centre)
         hard = self.point.masks(probabilities)
         parts = {WHOLE: (hard, probabilities, masks, rows)}
         if centre is not None:
             parts[CENTRE] = (self.point.masks(centre[0]), *centre, None)
         try:
-            cut = [None if each is None else original_crop(each) for each in (hard, probabilities, masks, rows)]
+            cut = [each if each is None else original_crop(each, self.depth) for each in parts[WHOLE]]
             parts[CENTRE] = (*parts.get(CENTRE, cut)[:3], cut[3])
         except GeometryError:
             pass  # too small for the original's geometry
@@ -117,29 +120,55 @@ class Scores:
 
     def values(self) -> dict[Key, Value]:
         """Everything that was scored, with its interval, in a fixed order."""
-        if self._in_batch:
-            self._close_batch()
-        return {key: self._value(key) for key in sorted(self._place, key=self._rank)}
+        closed = self._closed()
+        return {key: closed._value(key) for key in sorted(closed._place, key=closed._rank)}
 
     def value(self, key: Key) -> float:
         """One score; NaN where nothing was there to score."""
-        return float(_ratio(*self._sums[self._place[key], :2, :1])[0]) if key in self._place else float("nan")
+        closed = self._closed()
+        return float(_ratio(*closed._sums[closed._place[key], :2, :1])[0]) if key in closed._place else float("nan")
 
     def gain(self, other: "Scores", key: Key) -> Value:
-        """How much larger a score is in `other`, over the same images in the same order; the interval is paired."""
-        mine, theirs = (_ratio(*scores._sums[scores._place[key], :2]) for scores in (self, other))
-        return Value(float(theirs[0] - mine[0]), *_interval((theirs - mine)[1:]), self._n(key))
+        """How much larger a score is in `other`, over the same images in the same order; the interval is paired.
+
+        Raises ValueError where images, seed, batch or replicates differ.
+        """
+        for name in ("images", "seed", "batch", "replicates"):
+            if getattr(self, name) != getattr(other, name):
+                raise ValueError(f"{name}: {getattr(self, name)} here, {getattr(other, name)} there: no paired gain")
+        mine, theirs = (each._closed() for each in (self, other))
+        before, after = (_ratio(*each._sums[each._place[key], :2]) for each in (mine, theirs))
+        return Value(float(after[0] - before[0]), *_interval((after - before)[1:]), mine._n(key))
+
+    def _check(self, probabilities: np.ndarray, masks: np.ndarray, rows: np.ndarray | None = None) -> None:
+        if probabilities.shape != masks.shape or len(masks) != len(self.labels) or masks.ndim != 3:
+            raise ValueError(f"probabilities {probabilities.shape}, masks {masks.shape}; labels {self.labels}")
+        if rows is not None and rows.shape[1:] != masks.shape[1:]:
+            raise ValueError(f"label rows of {rows.shape[1:]}, masks of {masks.shape[1:]}")
+        if masks.dtype != bool or (rows is not None and rows.dtype != bool):
+            raise ValueError(f"masks are bool, got {masks.dtype}" + (f" and {rows.dtype}" if rows is not None else ""))
+        if not (probabilities.min() >= 0 and probabilities.max() <= 1):
+            span = f"{probabilities.min():g} … {probabilities.max():g}"
+            raise ValueError(f"probabilities are in 0…1, got {span}: logits? Take their sigmoid")
+
+    def _closed(self) -> "Scores":
+        """These scores with the last batch in them, full or not; looking changes nothing."""
+        if not self._in_batch:
+            return self
+        closed = copy.copy(self)
+        closed._sums, closed._place = self._sums.copy(), dict(self._place)
+        closed._close_batch()
+        return closed
 
     def _overlaps(
         self, found: dict, label: str, area: str, kind: str, prediction: np.ndarray, mask: np.ndarray
     ) -> None:
         has_defect, each = bool(mask.any()), _overlap(prediction, mask)
-        smooth = SMOOTH if kind == SOFT else 0.0
         for score, value, top, bottom in (
             ("Dice", each.dice, 2 * each.both, each.predicted + each.true),
             ("IoU", each.iou, each.both, each.predicted + each.true - each.both),
         ):
-            at_empty = smooth / (each.predicted + smooth) if kind == SOFT else float(each.predicted == 0)
+            at_empty = SMOOTH / (each.predicted + SMOOTH) if kind == SOFT else float(each.predicted == 0)
             found[Key(score, label, DEFECTIVE, area, kind)] = (value if has_defect else 0.0, has_defect)
             found[Key(score, label, ALL, area, kind)] = (value if has_defect else at_empty, 1)
             found[Key(score, label, PIXELS, area, kind)] = (top, bottom)

@@ -1,25 +1,31 @@
 """Scores of a network over a data set, against masks made by hand and a loop of its own."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from steelnb import evaluate, overlap_tile, training, weights
-from steelnb.evaluate import evaluate_trained
+from steelnb import evaluate, overlap_tile, report
 from steelnb.samples import ImageCache, Item, Samples
+from steelnb.scores import ALL, DEFECTIVE, PIXELS, Key
 from steelnb.unet import UNet
+from steelnb.weights import Trained
 
 
 @pytest.fixture(scope="module")
-def trained(steel, tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("evaluate") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STEELNB_HOME", str(folder.parent / "home"))
-        training.train(steel, folder, tiny, device=torch.device("cpu"), progress=False, report=lambda line: None)
-    return weights.load(folder)
+def model():
+    torch.manual_seed(4)
+    model = UNet(width=2, depth=1)
+    nn.init.constant_(model.head.bias, 0.1)
+    model(torch.rand(2, 1, 20, 20))
+    return model.eval()
+
+
+@pytest.fixture
+def samples(steel):
+    return Samples(steel, ImageCache(steel), [Item(i) for i in steel.images["ImageId"]], depth=1)
 
 
 def by_hand(model, data, ids):
@@ -33,51 +39,38 @@ def by_hand(model, data, ids):
     return np.mean(dices), np.mean(whole)
 
 
-def test_scores_match_a_loop(steel, trained):
-    which, scores = evaluate_trained(trained, steel, "all")
-    dice, with_empty = by_hand(trained.model, steel, steel.images["ImageId"])
-    assert which.startswith("12 of 12 images: all images; 9 of them have the name of")
+def test_scores_match_a_loop(steel, samples, model):
+    scores = evaluate.evaluate(model, samples)
+    dice, with_empty = by_hand(model, steel, steel.images["ImageId"])
     assert scores["dice"] == pytest.approx(dice)
+    assert 0 < dice < 1
     assert scores["dice_empty_is_one"] == pytest.approx(with_empty)
     assert scores["images"] == 12
     assert scores["defective"] == (steel.images["masks"] > 0).sum()
 
 
-def test_parts_are_those_of_the_run(steel, trained):
-    held_out = trained.about["validation"]
-    which, scores = evaluate_trained(trained, steel)
-    assert "held out for validation" in which
-    assert scores["images"] == len(held_out)
-    assert scores["dice"] == pytest.approx(by_hand(trained.model, steel, held_out)[0])
-    assert evaluate_trained(trained, steel, "train")[1]["images"] == 12 - len(held_out)
+def test_the_report_has_the_same_scores(steel, samples, model):
+    """Written apart, over the same images."""
+    scores, found = evaluate.evaluate(model, samples), report.report(Trained(model, {}), steel, replicates=0).scores
+    for name, key in {
+        "dice": Key("Dice", "any", DEFECTIVE), "iou": Key("IoU", "any", DEFECTIVE),
+        "dice_empty_is_one": Key("Dice", "any", ALL), "iou_empty_is_one": Key("IoU", "any", ALL),
+        "dice_all_pixels": Key("Dice", "any", PIXELS), "precision": Key("precision", "any"),
+        "recall": Key("recall", "any"), "false_alarm_rate": Key("clean images with an alarm", "any"),
+    }.items():  # fmt: skip
+        assert scores[name] == pytest.approx(found.value(key)), name
 
 
-def test_an_image_on_both_sides_is_not_called_held_out(steel, trained):
-    about = trained.about | {"training": [*trained.about["training"], trained.about["validation"][0]]}
-    which, scores = evaluate_trained(trained._replace(about=about), steel)
-    assert "less 1 that the network was also trained on" in which
-    assert scores["images"] == len(trained.about["validation"]) - 1
-
-
-def test_weights_that_do_not_say_what_they_were_trained_on(steel, trained):
-    assert evaluate_trained(trained._replace(about={}), steel)[0] == "12 of 12 images: all images"
-
-
-def test_other_data_has_no_validation_part(steel, trained):
-    other = steel.subset(trained.about["training"][:4] + trained.about["validation"][:1])
-    assert evaluate_trained(trained, other)[0] == (
-        "5 of 5 images: all images; 4 of them have the name of an image that it was trained on"
-    )
-    with pytest.raises(ValueError, match="trained on other data"):
-        evaluate_trained(trained, other, "validation")
-
-
-def test_other_classes_are_refused(steel, tiny, tmp_path):
-    recipe = tiny.changed(per_class=True)
-    training.train(steel, tmp_path / "run", recipe, steps=1, progress=False, report=lambda _: None)
-    four = weights.load(tmp_path / "run")
-    with pytest.raises(ValueError, match=r"4 classes, .* has 1"):
-        evaluate_trained(four, replace(steel, classes=(1,)))
+def test_the_loss_is_the_mean_over_images_and_each_is_announced(samples, model):
+    seen = []
+    loss = lambda logits, mask: (logits * mask).mean()  # noqa: E731
+    scores = evaluate.evaluate(model, samples, loss, before_each=lambda: seen.append(1))
+    each = []
+    for index in range(len(samples)):
+        logits, mask = evaluate.predicted(model, samples, index)
+        each.append((logits * mask).mean())
+    assert scores["loss"] == pytest.approx(np.mean(each))
+    assert len(seen) == 12
 
 
 def test_nothing_to_score_is_nan_not_a_number_from_nowhere(steel):

@@ -215,3 +215,59 @@ def test_the_convention_must_be_said():
             call(prediction, mask)
     with pytest.raises(TypeError):
         Streaming().scores()
+
+
+# ---- connected defects
+
+
+def components_by_loop(prediction, mask):
+    """A flood fill of its own, pixel by pixel, over the eight neighbours."""
+
+    def parts(pixels):
+        left, found = set(zip(*map(np.ndarray.tolist, np.nonzero(pixels)), strict=True)), []
+        while left:
+            part, new = set(), [left.pop()]
+            while new:
+                part.add(pixel := new.pop())
+                near = {(pixel[0] + y, pixel[1] + x) for y in (-1, 0, 1) for x in (-1, 0, 1)} & left
+                left -= near
+                new += near
+            found.append(part)
+        return found
+
+    defects, alarms = parts(mask), parts(prediction)
+    shares = [np.mean([prediction[pixel] for pixel in part]) for part in defects]
+    false = sum(not any(mask[pixel] for pixel in part) for part in alarms)
+    return len(defects), sum(s > 0 for s in shares), sum(s >= 0.5 for s in shares), false
+
+
+@given(SEEDS, st.integers(1, 12), st.integers(1, 12), SHARES, SHARES)
+@fixed
+def test_components_against_a_flood_fill(seed, height, width, p_share, t_share):
+    rng = np.random.default_rng(seed)
+    prediction, mask = rng.random((height, width)) < 0.6 * p_share, rng.random((height, width)) < 0.6 * t_share
+    assert metrics.components(prediction, mask) == components_by_loop(prediction, mask)
+
+
+def test_components_by_hand():
+    """Two defects of which one by its corner only, half of one found; a false one; one that touches two defects."""
+    mask = np.array([[1, 0, 0, 0, 1, 1, 0, 0], [0, 1, 0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0, 0, 1]], bool)
+    nothing = np.zeros_like(mask)
+    assert metrics.components(nothing, mask) == (3, 0, 0, 0)
+    assert metrics.components(nothing, nothing) == (0, 0, 0, 0)
+    assert metrics.components(mask, nothing) == (0, 0, 0, 3)
+    assert metrics.components(mask, mask) == (3, 3, 3, 0)
+    half = np.array([[1, 0, 0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0, 0]], bool)
+    assert metrics.components(half, mask) == (3, 2, 1, 1)  # 1 of 2 is half of it, 1 of 4 is not
+    across = np.ones_like(mask) & (np.arange(3) == 0)[:, None]
+    assert metrics.components(across, mask) == (3, 2, 2, 0)  # one part of the prediction, two defects
+
+
+def test_defects_are_their_pixels_and_those_that_are_found():
+    mask = np.array([[1, 1, 0, 0, 1], [0, 0, 1, 0, 0], [0, 0, 0, 0, 1]], bool)
+    prediction = np.array([[0, 1, 1, 1, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]], bool)
+    areas, hits = metrics.defects(prediction, mask)
+    assert areas.dtype == hits.dtype == np.int64
+    assert sorted(zip(areas.tolist(), hits.tolist(), strict=True)) == [(1, 0), (1, 1), (3, 2)]
+    for empty in metrics.defects(prediction, np.zeros_like(mask)):
+        assert empty.shape == (0,)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steelnb import geometry, overlap_tile
-from steelnb.overlap_tile import Tile
+from steelnb.overlap_tile import FlipAveraged, Tile
 from steelnb.unet import UNet
 
 SIDES = st.integers(1, 7)
@@ -242,6 +242,65 @@ def test_a_seam_would_show():
     alone = overlap_tile.predict(model, image[:, 16:32])
     assert np.abs(shifted - expected[:, 2:18]).max() > 1e-3
     assert np.abs(alone - expected[:, :, 16:32]).max() > 1e-3
+
+
+# ---- averaged over flips
+
+
+def test_the_average_is_that_of_four_flips_by_hand():
+    model, x = network(2, width=3), torch.rand(2, 1, 52, 60)
+    with torch.inference_mode():
+        plain, down = model(x), model(x.flip(2)).flip(2)
+        across, both = model(x.flip(3)).flip(3), model(x.flip(2).flip(3)).flip(3).flip(2)
+        averaged, each = FlipAveraged(model)(x), FlipAveraged(model).flipped(x)
+    assert each.shape == (4, 2, 1, 12, 20)
+    for turned, expected in zip(each, (plain, down, across, both), strict=True):
+        assert torch.equal(turned, expected)
+    np.testing.assert_allclose(averaged, (plain + down + across + both) / 4, rtol=0, atol=1e-6)
+    assert (averaged - plain).abs().max() > 1e-3
+
+
+@given(st.integers(1, 45), st.integers(1, 45), EITHER, st.sampled_from([1, 2, 3]), st.integers(0, 9))
+@fixed(25)
+def test_tiles_change_no_average_over_flips(height, width, tile, depth, seed):
+    model = FlipAveraged(network(depth, seed=seed, norm="encoder")).eval()
+    image = np.random.default_rng(seed).integers(0, 256, (height, width)).astype(np.uint8)
+    expected, tiled = whole(model, image), overlap_tile.predict(model, image, tile)
+    assert tiled.shape == (1, height, width)
+    assert np.abs(tiled - expected).max() <= 2e-5 * max(1, np.abs(expected).max())
+
+
+@pytest.mark.parametrize("axes", [(1,), (2,), (1, 2)])
+@pytest.mark.parametrize(("depth", "height", "width"), [(1, 6, 20), (2, 8, 28), (3, 12, 36), (4, 20, 36)])
+def test_a_flipped_image_has_the_flipped_average(depth, height, width, axes):
+    """Where the window has no surplus on one side: sides of 4 more than a multiple of 2^depth."""
+    model = FlipAveraged(network(depth, out_channels=2)).eval()
+    assert all(geometry.input_size(n, depth) == n + 2 * geometry.margin(depth) for n in (height, width))
+    image = np.random.default_rng(0).random((height, width), np.float32)
+    forth = overlap_tile.predict(model, image)
+    back = overlap_tile.predict(model, np.flip(image, [axis - 1 for axis in axes]))
+    np.testing.assert_allclose(back, np.flip(forth, axes), rtol=0, atol=2e-5 * max(1, np.abs(forth).max()))
+    alone = overlap_tile.predict(model.model, np.flip(image, [axis - 1 for axis in axes]))
+    assert np.abs(np.flip(alone, axes) - overlap_tile.predict(model.model, image)).max() > 1e-3
+
+
+def test_the_average_stands_where_the_network_stands():
+    model = network(2, in_channels=3, out_channels=4)
+    averaged, image = FlipAveraged(model), np.random.default_rng(0).integers(0, 256, (3, 21, 34)).astype(np.uint8)
+    assert (averaged.depth, averaged.padding, averaged.config) == (2, "valid", model.config)
+    assert overlap_tile.predict(averaged, image).shape == (4, 21, 34)
+    places = [place for place, _ in overlap_tile.predict_tiles(averaged, image, 16)]
+    assert places == overlap_tile.tiles(21, 34, 16, 2)
+    with pytest.raises(ValueError, match="valid U-Net"):
+        overlap_tile.predict(FlipAveraged(UNet(width=1, depth=1, padding="same")), image[0])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_averaging_leaves_the_network_in_the_mode_it_was_in(training):
+    """Also where the wrapper is new, and thinks that it is training."""
+    model = network(1).train(training)
+    overlap_tile.predict(FlipAveraged(model), np.zeros((20, 20), np.uint8), 8)
+    assert all(layer.training is training for layer in model.modules())
 
 
 # ---- what the model is left as
