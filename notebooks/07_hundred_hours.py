@@ -437,4 +437,4 @@ print(f"{kills} kills and a broken checkpoint: same weights, same history, to th
 #   what a crash may leave of a file that was merely written.
 # - PyTorch, [Reproducibility](https://pytorch.org/docs/stable/notes/randomness.html) and
 #   [torchrun](https://pytorch.org/docs/stable/elastic/run.html).
-# - Next: 08_results (to come)
+# - Next: [08 · How good is it, against the original, and where does it fail?](08_results.ipynb)

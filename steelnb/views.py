@@ -8,6 +8,7 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from skimage.measure import block_reduce
 
 from steelnb import plots
 
@@ -125,13 +126,14 @@ def draw_threshold(
 
 
 class ThresholdView:
-    """One image whose mask follows a threshold. The picture is thinned to about 800 columns, the numbers are not."""
+    """One image whose mask follows a threshold. The picture has about 800 columns, the numbers are of all."""
 
     def __init__(self, image: np.ndarray, probability: np.ndarray, mask: np.ndarray, figure: Figure) -> None:
         if not image.shape == probability.shape == mask.shape:
             raise ValueError(f"image, probability and mask are of {image.shape}, {probability.shape}, {mask.shape}")
         step = max(1, image.shape[1] // 800)
-        self.image, self.probability, self.mask = (each[::step, ::step] for each in (image, probability, mask))
+        self.image = block_reduce(image, step, np.mean, cval=int(image.mean())).astype(np.uint8)
+        self.probability, self.mask = (each[::step, ::step] for each in (probability, mask))
         self.true = int(mask.sum())
         self._inside, self._all = np.sort(probability[mask]), np.sort(probability, axis=None)
         thresholds = np.linspace(0, 1, 201)
