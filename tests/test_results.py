@@ -1,0 +1,55 @@
+"""What README and the notebooks quote of measured results is what the committed files of those runs hold."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def results(name):
+    return json.loads(sorted(RESULTS.glob(f"{name}-*.json"))[-1].read_text(encoding="utf-8"))
+
+
+def rows_of_readme():
+    table = README[README.index("## Results") :].split("\n\n")[2]
+    return [line for line in table.splitlines() if line.startswith("|")]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_readme_quotes_the_real_runs(place):
+    report = results("real_steel")["runs"][place]["report"]
+    row = rows_of_readme()[3 + place]  # after the header and synthetic steel
+    label = "all" if len({each["label"] for each in report["scores"]}) > 1 else "any"
+    wanted = [("images with a defect", "whole image"), ("all images, empty = 1", "whole image")]
+    wanted += [("label rows", "original's centre")] if label == "any" else []
+    for over, area in wanted:
+        one = next(s for s in report["scores"] if (s["score"], s["over"], s["area"], s["prediction"], s["label"])
+                   == ("Dice", over, area, "hard", label))  # fmt: skip
+        assert f"{one['value']:.2f} [{one['low']:.2f}–{one['high']:.2f}]" in row
+    pairs = report["images"] * (len(report["data"]["classes"]) if label == "all" else 1)
+    assert f"| {pairs}" in row
+
+
+def test_notebook_08_quotes_the_ladder_and_the_labels():
+    text = (ROOT / "notebooks" / "08_results.py").read_text(encoding="utf-8").replace("\n# ", " ")
+    gap = results("gap")
+    ladder = {arm["name"]: arm["summary"] for arm in gap["ladder"]["arms"]}
+
+    def pair(name, joined=" and "):
+        return joined.join(f"{ladder[name][side]['dice']['mean']:.2f}" for side in ("train", "validation"))
+
+    assert "training " + pair("no augmentation", ", validation ") in text
+    assert "with flips " + pair("flips") in text
+    assert "four times the images " + pair("no augmentation, 4 × the images") in text
+    assert "with twice the steps " + pair("no augmentation, twice the steps") in text
+    few = next(name for name in ladder if "22" in name or "1/4" in name or "¼" in name)
+    assert "22 images and twice the steps " + pair(few) in text
+    labels = gap["labels"]
+    perfect = labels["perfect_union_against_single_rows"]["whole"]
+    assert f"{perfect['train']:.3f} against the training rows and {perfect['validation']:.3f} against" in text
+    assert labels["row_order"]["images_torn"] == 0
+    assert f"{labels['row_shuffled']['leaked_share_of_validation_rows']['mean']:.1%}".replace("%", " %") in text
