@@ -1,6 +1,6 @@
 """How fast is run-length text read and written? Ours beside the usual Kaggle functions and pycocotools.
 
-    python benchmarks/rle.py [--rows 300] [--repeats 5] [--labels ../shared/data/severstal_labels]
+    python benchmarks/rle.py [--rows 300] [--repeats 5] [--labels ../shared/data/severstal_labels] [--write]
 
 Rows are real Severstal labels where the folder of labels is there, else rows of masks made of random ellipses (the
 first line says which). Every contender handles each row in turn, so that a busy moment of the machine hits all of
@@ -12,6 +12,7 @@ text → counts → mask; writing ends at its compressed bytes, short of the tex
 """
 
 import argparse
+import json
 import platform
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from steelnb import rle
+from steelnb import rle, runtime
 
 try:
     from pycocotools import mask as coco
@@ -27,6 +28,10 @@ except ImportError:
     coco = None
 
 SHAPE = (256, 1600)
+LIKE = {  # of ours, the line whose masks lie in memory as the peer's do
+    "pycocotools to bytes, F uint8": "steelnb, F uint8",
+    "pycocotools to bytes, C uint8": "steelnb, C bool",
+}
 LABELS = Path(__file__).resolve().parents[2] / "shared/data/severstal_labels"
 
 
@@ -125,6 +130,10 @@ def show(title, medians):
     print(f"\n{title:<34} {'median µs':>10} {'× steelnb':>10}")
     for name, median in medians.items():
         print(f"{name:<34} {median:>10.0f} {median / reference:>10.2f}")
+    for name in [name for name in medians if name.startswith("pycocotools")]:
+        like = LIKE.get(name, "steelnb")
+        ratio = medians[name] / medians[like]
+        print(f"{like} over {name}: {ratio:.2f} (above 1): {'reached' if ratio > 1 else 'missed: its loop is in C'}")
 
 
 def real_rows(labels, count):
@@ -162,18 +171,26 @@ def main():
     parser.add_argument("--rows", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--labels", type=Path, default=LABELS)
+    parser.add_argument("--write", action="store_true", help="leave results/rle-DATE.json")
     args = parser.parse_args()
     texts = real_rows(args.labels, args.rows)
     kind = "real Severstal rows" if texts else f"rows of random ellipses (no real labels in {args.labels})"
     texts = texts or made_rows(args.rows)
     runs = np.median([len(text.split()) / 2 for text in texts])
     print(f"{len(texts)} {kind}, {SHAPE[0]}×{SHAPE[1]} px, median {runs:.0f} runs; median of {args.repeats} repeats")
-    print(f"{processor()}; Python {platform.python_version()}, NumPy {np.__version__}")
+    print(f"{runtime.describe()}\n{processor()}; NumPy {np.__version__}")
     if not coco:
-        print("pycocotools is not installed (pip install -e .[peers]); the rest:")
+        print("pycocotools is not installed (pip install -c constraints.txt -e '.[peers]'); the rest:")
     check(texts)
-    show("decode: text → mask", measure(decoders(), texts, args.repeats))
-    show("encode: mask → text", measure(encoders(), texts, args.repeats))
+    results = {"made": time.strftime("%Y-%m-%d"), "on": runtime.describe(), "rows": len(texts),
+               "kind": kind.split(" (")[0]}  # fmt: skip
+    for title, table in (("decode: text → mask", decoders()), ("encode: mask → text", encoders())):
+        results[title] = measure(table, texts, args.repeats)
+        show(title, results[title])
+    if args.write:
+        path = Path(__file__).parent / "results" / f"rle-{results['made']}.json"
+        path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"written: benchmarks/results/{path.name}")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,20 @@ def window(image: np.ndarray, top: int, left: int, height: int, width: int) -> n
     near = np.asarray(image[..., r : rows.max() + 1, c : columns.max() + 1])
     if (r, c) == (top, left) and near.shape[-2:] == (height, width):  # wholly inside: nothing to mirror
         return near
-    return near[..., rows - r, :][..., columns - c]
+    # Slices beside one another, then whole rows: picking every pixel by its index takes four times as long.
+    across = [near[..., way] for way in _ways(left, left + width, image.shape[-1], c)]
+    return np.concatenate(across, axis=-1)[..., rows - r, :]
+
+
+def _ways(start: int, stop: int, size: int, first: int) -> Iterator[slice]:
+    """`mirror_index` as slices, forth and back in turn, of an axis that begins at pixel `first`."""
+    for copy in range(start // size, -(-stop // size)):
+        begin, end = max(start - copy * size, 0), min(stop - copy * size, size)
+        if copy % 2:
+            last = size - end - first  # of this slice, which runs backwards and stops before index −1
+            yield slice(size - 1 - begin - first, last - 1 if last else None, -1)
+        else:
+            yield slice(begin - first, end - first)
 
 
 def mirror(image: np.ndarray, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
