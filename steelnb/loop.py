@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from steelnb import durable, loading, runs, weights
+from steelnb import durable, loading, runs, runtime, weights
 from steelnb.checkpoints import Checkpoints
 from steelnb.evaluate import evaluate
 from steelnb.losses import LOSSES
@@ -68,6 +68,8 @@ class Loop:
         else:
             self.report(f"{session.line(0, trainer.step, self.total - trainer.step)} · goes on after step "
                         f"{trainer.step} of {self.total}, in epoch {trainer.epoch + 1}")  # fmt: skip
+        if self.recipe.compile and not runtime.compiles(self.device):
+            self.report("not compiled: torch.compile needs a CUDA card of capability 7.0 or newer, and Triton")
         if self.world.first:
             from torch.utils.tensorboard import SummaryWriter  # a second to import, for training alone
 
@@ -117,13 +119,15 @@ class Loop:
         state = self.trainer.state() | {"about": self.about, "hours": self.session.total}
         if not math.isfinite(loss := self.trainer.mean_loss):
             raise TrainingError(self._not_finite(f"the loss became {loss}"))
-        if not all(tensor.isfinite().all() for tensor in self.trainer.model.state_dict().values()):
+        parts = [state[name].values() for name in ("model", "average") if name in state]
+        if not all(tensor.isfinite().all() for part in parts for tensor in part):
             raise TrainingError(self._not_finite("a weight became infinite or NaN"))
         about = self.about | {"epoch": self.trainer.epoch, "scores": best}
 
         def weights_for_use_elsewhere(copy: dict) -> None:
             if best is not None:
-                weights.save(self.run / "weights.safetensors", self.trainer.model, about, copy["model"])
+                scored = copy.get("average", copy["model"])
+                weights.save(self.run / "weights.safetensors", self.trainer.averaged, about, scored)
 
         self.checkpoints.save(
             state, self.trainer.step, best is not None, before=weights_for_use_elsewhere,
@@ -170,7 +174,7 @@ class Loop:
 
         loss = LOSSES[self.recipe.loss]
         scores = self.world.told(
-            lambda: evaluate(trainer.model, self.validation, loss, not self.bar.disable, stop_if_asked)
+            lambda: evaluate(trainer.averaged, self.validation, loss, not self.bar.disable, stop_if_asked)
         )
         better = trainer.scored(scores)
         if not self.world.first:

@@ -64,6 +64,12 @@ def autocast(on: torch.device) -> contextlib.AbstractContextManager:
     return torch.autocast(on.type, dtype)
 
 
+def compiles(on: torch.device) -> bool:
+    """Whether torch.compile pays there: CUDA cards of capability 7.0 and newer, with Triton. Never on a CPU, where it
+    would take longer than the trainings here."""
+    return on.type == "cuda" and torch.cuda.get_device_capability(on) >= (7, 0) and _has("triton")
+
+
 def home() -> Path:
     """The folder for caches and runs: ``STEELNB_HOME``, Kaggle's working folder, else ``~/.cache/steelnb``."""
     if chosen := os.environ.get("STEELNB_HOME"):

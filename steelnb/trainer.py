@@ -3,6 +3,7 @@
 Taught in 07_hundred_hours.
 """
 
+import copy
 import math
 import time
 import warnings
@@ -23,6 +24,7 @@ class Trainer:
 
     epoch, seen, step: finished epochs, samples drawn since, optimizer steps in all. summed: the loss summed over the
     samples seen in this epoch. seconds: of training alone. best: the best validation Dice. history: a dict an epoch.
+    averaged: the network to score and to keep: the moving average of `model`, or `model` itself without `recipe.ema`.
     """
 
     def __init__(
@@ -30,8 +32,13 @@ class Trainer:
     ) -> None:
         torch.manual_seed(seed)
         self.recipe, self.device, self.world = recipe, device, world or World()
-        self.model = UNet(**recipe.model | {"out_channels": outputs}).to(device)
-        self._parallel = self.world.wrapped(self.model)
+        layout = torch.channels_last if recipe.channels_last else torch.preserve_format
+        self.model = UNet(**recipe.model | {"out_channels": outputs}).to(device, memory_format=layout)
+        self.averaged = copy.deepcopy(self.model).requires_grad_(False) if recipe.ema else self.model
+        self._moving = [by_kind(each) for each in (self.averaged, self.model)]  # found once: each step has to be short
+        self._forward = self.world.wrapped(self.model)
+        if recipe.compile and runtime.compiles(device):
+            self._forward = torch.compile(self._forward)
         self.optimizer, self.scheduler = optimizer_and_schedule(self.model, recipe, total)
         self.scaler = torch.amp.GradScaler(device.type, enabled=runtime.precision(device) is torch.float16)
         self.epoch, self.seen, self.step = 0, 0, 0
@@ -49,13 +56,15 @@ class Trainer:
         windows = windows.to(self.device, non_blocking=True)
         masks = masks.to(self.device, non_blocking=True)
         with runtime.autocast(self.device):
-            logits = self._parallel(windows.float().div_(255))[..., : masks.shape[2], : masks.shape[3]]
+            logits = self._forward(windows.float().div_(255))[..., : masks.shape[2], : masks.shape[3]]
         loss = LOSSES[self.recipe.loss](logits, masks) * factor
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
+        if self.recipe.ema:
+            follow(*self._moving, decay(self.recipe.ema, self.step))
         self.summed += self.world.summed(loss.detach() / self.world.size) * drawn
         self.seen += drawn
         self.step += 1
@@ -83,8 +92,9 @@ class Trainer:
         return better
 
     def state(self) -> dict:
-        """All of it, as tensors and plain types."""
-        return {
+        """All of it, as tensors and plain types; `average` is there where the recipe has one."""
+        average = {"average": self.averaged.state_dict()} if self.recipe.ema else {}
+        return average | {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -100,8 +110,13 @@ class Trainer:
         Raises ValueError or RuntimeError where network or optimizer are of another kind.
         """
         self.model.load_state_dict(state["model"])
+        if self.recipe.ema:  # a run that had none until now begins it here
+            self.averaged.load_state_dict(state.get("average", state["model"]))
         fresh = [{key: value for key, value in g.items() if key != "params"} for g in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer"])
+        # Whether the optimizer is fused is the device's affair, and decides where its moments' counters must lie.
+        groups = [saved | {"fused": own["fused"]}
+                  for saved, own in zip(state["optimizer"]["param_groups"], fresh, strict=True)]  # fmt: skip
+        self.optimizer.load_state_dict(state["optimizer"] | {"param_groups": groups})
         if changed:
             for group, own in zip(self.optimizer.param_groups, fresh, strict=True):
                 group.update(own)
@@ -121,13 +136,13 @@ class Trainer:
 def optimizer_and_schedule(
     model: UNet, recipe: Recipe, total: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-    """A recipe's optimizer and its learning rate over `total` steps."""
+    """A recipe's optimizer and its learning rate over `total` steps. On CUDA all weights move in one kernel."""
+    weights = list(model.parameters())
+    shared = dict(lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=weights[0].is_cuda or None)
     if recipe.optimizer == "sgd":
-        optimizer = torch.optim.SGD(
-            model.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
-        )
+        optimizer = torch.optim.SGD(weights, momentum=recipe.momentum, nesterov=recipe.nesterov, **shared)
     else:
-        optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+        optimizer = torch.optim.AdamW(weights, **shared)
     warm_up = max(1, total // 10)
 
     def factor(step: int) -> float:
@@ -138,3 +153,28 @@ def optimizer_and_schedule(
         return 0.5 + 0.5 * math.cos(math.pi * (step - warm_up) / max(1, total - warm_up))
 
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def decay(most: float, step: int) -> float:
+    """How much of an average outlives a step: (1 + step) / (10 + step) until that reaches `most`.
+
+    So the first averages are of the last few steps, not of the random first weights.
+    """
+    return min(most, (1 + step) / (10 + step))
+
+
+def by_kind(model: UNet) -> tuple[list[Tensor], list[Tensor]]:
+    """All that a network's state holds, sharing its memory: weights and statistics; counts of batches."""
+    every = model.state_dict().values()
+    return [t for t in every if t.is_floating_point()], [t for t in every if not t.is_floating_point()]
+
+
+@torch.no_grad()
+def follow(averaged: tuple[list, list], model: tuple[list, list], decay: float) -> None:
+    """Moves an average, both as `by_kind`, towards a model: decay · average + (1 − decay) · model, counts the model's.
+
+    The batch norms' statistics move as the weights do. No loop over tensors: a few kernels, as in torch.optim.
+    """
+    torch._foreach_lerp_(averaged[0], model[0], 1 - decay)
+    if model[1]:
+        torch._foreach_copy_(averaged[1], model[1])

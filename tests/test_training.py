@@ -91,7 +91,7 @@ def test_the_original_takes_rows_its_geometry_and_its_optimizer(steel, tmp_path)
 
 
 def test_recipes_are_what_facts_say():
-    assert set(RECIPES) == {"smoke", "modern", "original"}
+    assert set(RECIPES) == {"smoke", "fast", "modern", "original"}
     original = ORIGINAL.to_dict()
     assert original["model"] == {"width": 64, "depth": 4, "norm": "encoder", "crop": "ceil"}
     assert (original["optimizer"], original["learning_rate"], original["momentum"]) == ("sgd", 1e-3, 0.99)
@@ -467,6 +467,153 @@ def test_other_versions_of_others_are_only_told(steel, begun, monkeypatch, undis
     training.train(steel, begun, QUICK, device=torch.device("cpu"), progress=False, report=lines.append)
     assert lines[0] == f"torch is 9.9 now and was {torch.__version__}: the last digits may differ"
     assert lives.end_of(begun) == undisturbed
+
+
+# ---- moving averages, layouts, compilers
+
+AVERAGED = QUICK.changed(name="averaged", ema=0.9, channels_last=True)
+
+
+def stepped(steel, recipe, steps=4, seed=0):
+    """A trainer after some steps, and the state of its network before the first and after each."""
+    samples, _ = loading.parts(steel, recipe, seed)
+    trainer = Trainer(recipe, 1, 10, seed, torch.device("cpu"))
+    states = [{name: tensor.double() for name, tensor in trainer.model.state_dict().items()}]
+    trainer.begin()
+    for batch, _ in zip(loading.batches(samples, recipe, 0), range(steps), strict=False):
+        trainer.take(*batch)
+        states.append({name: tensor.double() for name, tensor in trainer.model.state_dict().items()})
+    return trainer, states
+
+
+def test_the_average_is_what_one_computes_by_hand(steel):
+    trainer, states = stepped(steel, QUICK.changed(ema=0.2))
+    decays = [1 / 10, 2 / 11, 0.2, 0.2]  # (1 + step) / (10 + step), until that is more than 0.2
+    shares = [math.prod(decays)] + [(1 - d) * math.prod(decays[k + 1 :]) for k, d in enumerate(decays)]
+    assert sum(shares) == pytest.approx(1)
+    for name, tensor in trainer.averaged.state_dict().items():
+        expected = sum(share * state[name] for share, state in zip(shares, states, strict=True))
+        if name.endswith("num_batches_tracked"):
+            assert tensor == 4
+        else:
+            torch.testing.assert_close(tensor.double(), expected, rtol=1e-5, atol=1e-6)
+            assert not torch.equal(tensor, trainer.model.state_dict()[name])
+    assert any(name.endswith("running_var") for name in states[0])
+
+
+def test_an_average_leaves_the_training_alone(steel):
+    plain, averaged = stepped(steel, QUICK)[0], stepped(steel, QUICK.changed(ema=0.9))[0]
+    assert plain.averaged is plain.model
+    assert all(map(torch.equal, plain.model.state_dict().values(), averaged.model.state_dict().values()))
+    assert not any(weight.requires_grad for weight in averaged.averaged.parameters())
+
+
+def test_the_average_is_what_is_scored_and_kept(steel, tmp_path, monkeypatch):
+    evaluate, seen = loop.evaluate, []
+    monkeypatch.setattr(loop, "evaluate", lambda model, *a: seen.append(copied(model)) or evaluate(model, *a))
+    run(steel, tmp_path / "run", AVERAGED.changed(epochs=1))
+    state, kept = newest(tmp_path / "run"), weights.load(tmp_path / "run").model.state_dict()
+    assert all(torch.equal(kept[name], state["average"][name]) for name in kept)
+    assert all(torch.equal(kept[name], seen[0][name]) for name in kept)
+    assert not all(torch.equal(kept[name], state["model"][name]) for name in kept)
+
+
+def copied(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("moments", [(7,), (5, 10), (3, 4, 15)])
+def test_stopped_with_an_average_it_goes_on_to_the_bit(steel, tmp_path, after, averaged_undisturbed, moments):
+    for step in moments:
+        after(step, terminate)
+        run(steel, tmp_path / "run", AVERAGED)
+        assert newest(tmp_path / "run")["step"] == step
+    run(steel, tmp_path / "run", AVERAGED)
+    end, average = averaged_undisturbed
+    assert lives.end_of(tmp_path / "run") == end
+    assert all(map(torch.equal, newest(tmp_path / "run")["average"].values(), average.values()))
+
+
+@pytest.fixture(scope="module")
+def averaged_undisturbed(steel, elsewhere):
+    folder = elsewhere[0] / "averaged"
+    run(steel, folder, AVERAGED)
+    return lives.end_of(folder), newest(folder)["average"]
+
+
+def test_a_run_of_before_goes_on_and_may_take_up_an_average(steel, begun, undisturbed, after, tmp_path):
+    about = newest(begun)["about"]["recipe"]
+    assert not {"ema", "nesterov", "channels_last", "compile"} & set(about), "as older versions wrote it"
+    other = shutil.copytree(begun, tmp_path / "other")
+    run(steel, begun, QUICK)
+    assert lives.end_of(begun) == undisturbed
+    with pytest.raises(training.TrainingError, match=r"recipe\.ema was None and is 0\.9"):
+        run(steel, other, QUICK.changed(ema=0.9))
+    before, averages = newest(other)["model"], []
+    after(8, lambda trainer: averages.append((copied(trainer.averaged), copied(trainer.model))))
+    run(steel, other, QUICK.changed(ema=0.9), accept_changes=True)
+    (average, now), decay = averages[0], 8 / 17  # of step 7
+    for name in ("head.weight", "encoder.0.1.running_mean"):
+        torch.testing.assert_close(average[name], decay * before[name] + (1 - decay) * now[name])
+    run(steel, other, QUICK, accept_changes=True)  # and leave it again
+
+
+def test_how_maps_lie_in_memory_changes_rounding_alone(steel):
+    recipe = QUICK.changed(optimizer="sgd", schedule="constant", learning_rate=0.05)
+    (plain, _), (last, _) = (stepped(steel, recipe.changed(channels_last=on)) for on in (False, True))
+    deep = last.model.encoder[1][0].weight
+    assert deep.is_contiguous(memory_format=torch.channels_last)
+    assert not deep.is_contiguous()
+    for name, tensor in plain.model.state_dict().items():
+        torch.testing.assert_close(last.model.state_dict()[name], tensor, rtol=1e-3, atol=1e-5)
+    assert last.mean_loss == pytest.approx(plain.mean_loss, rel=1e-5)
+    last.restore(plain.state())
+    assert last.model.encoder[1][0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_nothing_is_compiled_on_a_cpu(steel, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda _: pytest.fail("compiled"))
+    lines = []
+    training.train(steel, tmp_path / "run", QUICK.changed(compile=True), steps=1, device=torch.device("cpu"),
+                   progress=False, report=lines.append)  # fmt: skip
+    assert lines.count("not compiled: torch.compile needs a CUDA card of capability 7.0 or newer, and Triton") == 1
+
+
+def test_what_is_compiled_is_the_same_network(steel, tmp_path, monkeypatch, undisturbed):
+    calls = []
+    monkeypatch.setattr(runtime, "compiles", lambda device: True)
+    monkeypatch.setattr(torch, "compile", lambda model: lambda x: calls.append(1) or model(x))
+    lines = []
+    training.train(steel, tmp_path / "run", QUICK.changed(compile=True), device=torch.device("cpu"), progress=False,
+                   report=lines.append)  # fmt: skip
+    assert len(calls) == STEPS
+    assert not any("not compiled" in line for line in lines)
+    assert lives.end_of(tmp_path / "run") == undisturbed
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_from_a_gpu_to_a_cpu_and_back_each_has_its_own_kernels(steel, kind):
+    """Both run on the CPU here; `fused` is what a GPU's optimizer says of itself."""
+    recipe = QUICK.changed(optimizer=kind, momentum=0.5)
+    here, _ = stepped(steel, recipe)
+    there, _ = stepped(steel, recipe, steps=0)
+    there.optimizer = type(here.optimizer)(there.model.parameters(), lr=1e-3, fused=True)
+    there.scheduler = torch.optim.lr_scheduler.LambdaLR(there.optimizer, lambda step: 1.0)
+    batch = next(loading.batches(loading.parts(steel, recipe, 0)[0], recipe, 1))
+    for trainer, other, fused in ((there, here, True), (here, there, None)):
+        trainer.restore(other.state())
+        assert trainer.optimizer.param_groups[0]["fused"] is fused
+        trainer.begin()
+        trainer.take(*batch)
+        assert trainer.step == other.step + 1
+
+
+def test_nesterov_looks_ahead(steel):
+    recipe = QUICK.changed(optimizer="sgd", momentum=0.5, learning_rate=0.1, schedule="constant")
+    (plain, start), (ahead, _) = (stepped(steel, recipe.changed(nesterov=on), steps=1) for on in (False, True))
+    for name, weight in plain.model.named_parameters():  # the first step is 1 + momentum times as long
+        first, second = ((t.double() - start[0][name]) for t in (weight, dict(ahead.model.named_parameters())[name]))
+        torch.testing.assert_close(second, 1.5 * first, rtol=1e-3, atol=1e-6)
 
 
 # ---- accidents
