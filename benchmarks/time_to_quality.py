@@ -211,7 +211,7 @@ def ablated(steel: Steel, recipe: Recipe, seconds: float, seed: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ablation", action="store_true", help="the ablation instead of the comparison")
-    parser.add_argument("--write", action="store_true", help="all of it, kept in --out beside today's other results; default: a minute's worth")
+    parser.add_argument("--write", action="store_true", help="all of it, kept in --out; default: a minute's worth")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--seconds", type=float, default=8.0, help="of each line of the ablation (default 8)")
     parser.add_argument("--only", nargs="+", choices=SETS, default=SETS)
