@@ -1,6 +1,6 @@
 """How much sooner does recipe `fast` reach what recipe `original` reaches, on the same data and machine?
 
-    python benchmarks/time_to_quality.py [--ablation] [--write] [--only synthetic sd_saliency_900]
+    python benchmarks/time_to_quality.py [--ablation | --waterfall] [--write] [--only synthetic sd_saliency_900]
 
 Two data sets: 96 synthetic images of 128×400, made on the spot, and the 900 real images of SD-saliency-900 (200×200),
 skipped where they are absent. What is small here is the network, width 8 in both recipes; depth, loss, optimizer and
@@ -17,6 +17,9 @@ training images of an image split, so that both recipes are scored on the same i
 - The original's length is what time allowed, about a thousandth of its steps in 2020; what more would bring is open.
 - Recipe fast was chosen by looking at held-out images of seed 0 of both data sets; seeds 1 and 2 had no part in it.
 - --ablation: from the original to fast, one change a line, each trained for the same seconds.
+- --waterfall: the same lines, each trained until it is no worse than the original's best of that seed as --write left
+  it, for at most the seconds that the original took. A line whose schedule needs an end is tried with a 16th, a quarter
+  and all of them, the shortest first. Fast is then trained for all of them: what the saved time buys.
 
 With --write twenty minutes on one core, the ablation fifteen for two seeds; without, a minute's worth (two with
 --ablation), and nothing is written.
@@ -84,8 +87,13 @@ class Steel:
         return Samples(self.data, self.cache, items[::every], depth=4, geometry=geometry, seed=seed)
 
 
-def curve(steel: Steel, recipe: Recipe, steps: int, points: int, seed: int, last: int | None = None) -> dict:
-    """One training of `steps`, scored at `points` even places; see `CONVENTIONS`. last: images to score at the end."""
+def curve(
+    steel: Steel, recipe: Recipe, steps: int, points: int, seed: int, last: int | None = None, until: float = 2.0
+) -> dict:
+    """One training of `steps`, scored at `points` even places, or up to the first that is no lower than `until`.
+
+    What is scored: `CONVENTIONS`. last: images to score at the end.
+    """
     trainer = Trainer(recipe, 1, steps, seed, torch.device("cpu"))
     samples = steel.training(recipe, seed)
     at = {round(steps * (point + 1) / points) for point in range(points)}
@@ -109,6 +117,8 @@ def curve(steel: Steel, recipe: Recipe, steps: int, points: int, seed: int, last
                               "wall_seconds": trainer.seconds} | scores(SCORED))  # fmt: skip
                 trainer.begin()  # the clock stood still while it was scored
                 mark = time.process_time()
+                if best(found[-1]) >= until:
+                    return {"seed": seed, "steps": steps, "points": found, "final": None}
             if trainer.step >= steps:
                 break
         cpu += time.process_time() - mark
@@ -116,10 +126,14 @@ def curve(steel: Steel, recipe: Recipe, steps: int, points: int, seed: int, last
     return {"seed": seed, "steps": steps, "points": found, "final": scores(last)}
 
 
+def best(point: dict) -> float:
+    """The better of a point's scores; the original has two."""
+    return max(point["dice"], point["dice_own_geometry"] or 0.0)
+
+
 def against(original: dict, fast: list[dict]) -> dict:
     """What the original reached, when, and when each of fast's runs was no worse; None where it never was."""
-    reached = [(max(p["dice"], p["dice_own_geometry"]), p["cpu_seconds"], p["wall_seconds"])
-               for p in original["points"]]  # fmt: skip
+    reached = [(best(p), p["cpu_seconds"], p["wall_seconds"]) for p in original["points"]]
     target, cpu, wall = max(reached, key=lambda point: (point[0], -point[1]))
     found = {"target": target, "original_cpu_seconds": cpu, "original_wall_seconds": wall}
     for name, run in zip(("sprint", "fast"), fast, strict=True):
@@ -201,16 +215,58 @@ def ladder() -> list[tuple[str, Recipe]]:
     return found
 
 
+def seconds_a_step(steel: Steel, recipe: Recipe, seed: int) -> float:
+    trial = curve(steel, recipe, 6, 2, seed, last=1)["points"]  # the first half warms up
+    return (trial[1]["cpu_seconds"] - trial[0]["cpu_seconds"]) / 3
+
+
 def ablated(steel: Steel, recipe: Recipe, seconds: float, seed: int) -> dict:
     """A line of the ablation: as many steps as `seconds` of the processor hold, as far as can be told before."""
-    trial = curve(steel, recipe, 6, 2, seed, last=1)["points"]  # the first half warms up
-    a_step = (trial[1]["cpu_seconds"] - trial[0]["cpu_seconds"]) / 3
-    return curve(steel, recipe, max(2, round(seconds / a_step)), 2, seed, last=SCORED)
+    steps = max(2, round(seconds / seconds_a_step(steel, recipe, seed)))
+    return curve(steel, recipe, steps, 2, seed, last=SCORED)
+
+
+def reaching(steel: Steel, recipe: Recipe, target: float, seconds: float, seed: int) -> dict:
+    """A line of the waterfall: seconds of the processor until the target is reached, None where it never is."""
+    a_step = seconds_a_step(steel, recipe, seed)
+    found = {"seed": seed, "target": target, "at_most": seconds, "seconds_a_step": a_step, "tried": []}
+    for share in (1,) if recipe.schedule == "constant" else (1 / 16, 1 / 4, 1):
+        steps = max(2, round(share * seconds / a_step))
+        run = curve(steel, recipe, steps, min(steps, 20 if share == 1 else 8), seed, last=1, until=target)
+        last = run["points"][-1]
+        found["tried"].append({"steps": steps, "best": max(map(best, run["points"]))})
+        if best(last) >= target:
+            return found | {"cpu_seconds": last["cpu_seconds"], "steps": last["step"], "dice": best(last)}
+    return found | {"cpu_seconds": None, "steps": None, "dice": None}
+
+
+def waterfall(sets: dict[str, Steel], seeds: list[int], result: dict, keep, quick: bool) -> None:
+    """Fills result["waterfall"] line by line; the targets are those of result["data"]."""
+    for name in sets:
+        lines = [{"change": change, "recipe": recipe.to_dict(), "runs": []} for change, recipe in ladder()]
+        result["waterfall"][name] = {"lines": lines, "same_seconds": []}
+    for seed in seeds:
+        for name, steel in sets.items():
+            known = {row["seed"]: row for row in result["data"].get(name, {}).get("by_seed", ())}
+            target, seconds = (0.05, 1.0) if quick else (known[seed][key] for key in ("target", "original_cpu_seconds"))
+            into = result["waterfall"][name]
+            base = {"seed": seed, "target": target, "cpu_seconds": seconds, "dice": target}  # by its own definition
+            into["lines"][0]["runs"].append(base)
+            for line, (change, recipe) in list(zip(into["lines"], ladder(), strict=True))[1:]:
+                line["runs"].append(run := reaching(steel, recipe, target, seconds, seed))
+                after = f"{run['cpu_seconds']:5.1f} s" if run["cpu_seconds"] else "never"
+                print(f"{name:16} seed {seed}  {change:32} Dice {target:.2f} after {after} of {seconds:.0f}", flush=True)
+                keep()
+            steps = max(2, round(seconds / seconds_a_step(steel, SMALL["fast"], seed)))
+            into["same_seconds"].append(run := curve(steel, SMALL["fast"], steps, min(steps, 10), seed))
+            print(f"{name:16} seed {seed}  fast for {seconds:.0f} s: Dice {run['final']['dice']:.3f}", flush=True)
+            keep()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ablation", action="store_true", help="the ablation instead of the comparison")
+    parser.add_argument("--waterfall", action="store_true", help="seconds to the original's best, a change a line")
     parser.add_argument("--write", action="store_true", help="all of it, kept in --out; default: a minute's worth")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--seconds", type=float, default=8.0, help="of each line of the ablation (default 8)")
@@ -228,7 +284,8 @@ def main() -> None:
     result = {"question": __doc__.splitlines()[0], "date": date, "machine": runtime.describe().splitlines(),
               "torch": torch.__version__, "threads": 1, "conventions": CONVENTIONS,
               "recipes": {name: recipe.to_dict() for name, recipe in SMALL.items()},
-              "data": before.get("data", {}), "ablation": before.get("ablation", {})}  # fmt: skip
+              "data": before.get("data", {}), "ablation": before.get("ablation", {}),
+              "waterfall": before.get("waterfall", {}), "notes": before.get("notes", [])}  # fmt: skip
 
     def keep() -> None:
         if options.write:
@@ -247,6 +304,8 @@ def main() -> None:
                 sets[name] = Steel(options.shared / name, Path(folder))
             else:
                 print(f"skipped: no {name} in the folder of real data")
+        if options.waterfall:
+            return waterfall(sets, seeds, result, keep, quick)
         if options.ablation:
             seconds = 0.3 if quick else options.seconds
             plan = ladder() + [(change, SMALL["fast"].changed(**fields)) for change, fields in ASIDE]
