@@ -53,3 +53,23 @@ def test_notebook_08_quotes_the_ladder_and_the_labels():
     assert f"{perfect['train']:.3f} against the training rows and {perfect['validation']:.3f} against" in text
     assert labels["row_order"]["images_torn"] == 0
     assert f"{labels['row_shuffled']['leaked_share_of_validation_rows']['mean']:.1%}".replace("%", " %") in text
+
+
+def test_readme_and_notebook_09_quote_the_races():
+    readme = " ".join(README.split())
+    data = results("time_to_quality")["data"]
+    lowest, highest = [], []
+    for name in ("synthetic", "sd_saliency_900"):
+        rows = data[name]["by_seed"]
+        ratios = [row["fast"]["ratio"] for row in rows]
+        assert f"a {min(ratios):.0f}th to a {max(ratios):.0f}th" in readme
+        fast, original = (", ".join(f"{row['final'][run]:.2f}" for row in rows) for run in ("fast", "original"))
+        assert f"{fast} against {original}" in readme
+        lowest.append(min(ratios))
+        highest.append(max(ratios))
+    assert (round(min(lowest)), round(max(highest))) == (6, 38)  # in words at the top of notebook 09
+    text = (ROOT / "notebooks" / "09_hundred_times_faster.py").read_text(encoding="utf-8").replace("\n# ", " ")
+    assert "in a sixth to a thirty-eighth of its time" in text
+    seed_1 = data["sd_saliency_900"]["by_seed"][1]
+    assert f"at its best, {seed_1['target']:.2f}, " in text
+    assert f"fallen back to {seed_1['final']['original']:.2f}" in text
