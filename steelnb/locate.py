@@ -1,7 +1,8 @@
 """Find a data set, and say where it came from.  Taught in 01_data_exploration.
 
-The first that is there: the folder asked for, the folder named by ``STEELNB_DATA``, Severstal in Kaggle's input folder;
-else synthetic steel, made on the spot. What was asked for and does not work is an error, never replaced by synthetic.
+The first that is there: the folder or archive asked for, the one named by ``STEELNB_DATA``, Severstal in Kaggle's
+input folder; else synthetic steel, made on the spot. What was asked for and does not work is an error, never replaced
+by synthetic.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from steelnb import data, drawing, runtime, synthetic
+from steelnb import archives, data, drawing, runtime, synthetic
 from steelnb.data import DataError, SteelData
 
 COMPETITION = "severstal-steel-defect-detection"
@@ -28,12 +29,13 @@ def find(
 ) -> SteelData:
     """The data set at `where`, or the first that is found.  Taught in 01_data_exploration.
 
-    `where`: a folder; "kaggle" downloads Severstal (1.6 GB, needs an account); "synthetic" makes `images` images of
-    synthetic steel from `seed`; None looks around as the module says. ``STEELNB_DATA`` may hold the same words.
-    `skip_missing` as in `data.read`. `describe()` of the result tells where it came from. Raises DataError for a place
-    that does not work.
+    `where`: a folder; an archive of one (.zip, .tar or .tar.gz, on Google Drive say), copied to this machine and
+    unpacked once, see `archives.unpacked`; "kaggle" downloads Severstal (1.6 GB, needs an account); "synthetic" makes
+    `images` images of synthetic steel from `seed`; None looks around as the module says. ``STEELNB_DATA`` may hold all
+    of these. `skip_missing` as in `data.read`. `describe()` of the result tells where it came from. Raises DataError
+    for a place that does not work.
     """
-    source = "found at the folder asked for"
+    source = "found at the place asked for"
     if where is None and (where := os.environ.get("STEELNB_DATA", "").strip() or None):
         source = "found through STEELNB_DATA"
     if where is None and (where := next((folder for folder in KAGGLE_INPUTS if folder.is_dir()), None)):
@@ -43,9 +45,13 @@ def find(
     if where == "kaggle":
         return from_kaggle(progress=progress)
     try:
-        return _from(data.read(where, skip_missing=skip_missing, progress=progress), source)
+        folder = where
+        if Path(where).expanduser().is_file():
+            folder = archives.unpacked(where, progress=progress)
+            source += f", unpacked from {Path(where).name}"
+        return _from(data.read(folder, skip_missing=skip_missing, progress=progress), source)
     except DataError as error:
-        if source == "found through STEELNB_DATA":
+        if source.startswith("found through STEELNB_DATA"):
             raise DataError(f"STEELNB_DATA={where}: {error}") from error
         raise
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from steelnb import __version__
+
 PROFILES = ("smoke", "full")
 DRIVE = Path("/content/drive")
 COLAB_GPU = "Runtime → Change runtime type → Hardware accelerator: T4 GPU → Save"
@@ -116,15 +118,19 @@ def new_run(name: str) -> Path:
 
 
 def describe() -> str:
-    """Machine, device, profile and versions in two lines; on Colab without a GPU also where to switch one on."""
+    """Machine, device, profile and versions in two lines; on Colab without a GPU also where to switch one on, and where
+    there are several how to use them all."""
     on = device()
     chip = torch.cuda.get_device_name() if on.type == "cuda" else f"{torch.get_num_threads()} threads"
     lines = [
         f"{where()} · {on.type} ({chip}) · profile {profile()}",
-        f"Python {platform.python_version()} · torch {torch.__version__}",
+        f"Python {platform.python_version()} · torch {torch.__version__} · steelnb {__version__}",
     ]
     if where() == "colab" and on.type == "cpu":
         lines.append(f"No GPU: the smoke profile goes on. For a GPU: {COLAB_GPU}")
+    if on.type == "cuda" and (cards := torch.cuda.device_count()) > 1:
+        lines.append(f"{cards} GPUs, of which a notebook uses one. A training on all: "
+                     f"!torchrun --nproc-per-node {cards} -m steelnb -- train --run FOLDER (07_hundred_hours)")
     return "\n".join(lines)
 
 

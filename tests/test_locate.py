@@ -23,6 +23,9 @@ def elsewhere(monkeypatch, tmp_path):
     monkeypatch.setattr(locate, "KAGGLE_INPUTS", (tmp_path / "input", tmp_path / "input2"))
 
 
+PLACES = locate.KAGGLE_INPUTS  # before the fixture takes their place
+
+
 def severstal(folder):
     (folder / "train_images").mkdir(parents=True)
     Image.fromarray(np.zeros((4, 6), np.uint8)).save(folder / "train_images" / "a.jpg")
@@ -65,6 +68,12 @@ def test_order(monkeypatch, tmp_path):
     assert found.folder == tmp_path / "asked"
     assert "asked for" in found.describe()
     assert locate.find("synthetic", images=2, progress=False).name == "synthetic steel"  # whatever else there is
+
+
+def test_where_kaggle_attaches_the_competition():
+    """In some notebooks right below /kaggle/input, in others below competitions/ there."""
+    assert [str(place) for place in PLACES] == ["/kaggle/input/severstal-steel-defect-detection",
+                                                "/kaggle/input/competitions/severstal-steel-defect-detection"]
 
 
 def test_what_was_asked_for_is_an_error_when_it_fails(monkeypatch, tmp_path):

@@ -1,6 +1,7 @@
 """Where the code runs: Colab, Kaggle and GPUs simulated by their environment."""
 
 import contextlib
+import shlex
 import sys
 import types
 from pathlib import Path
@@ -9,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from steelnb import runtime
+from steelnb import __version__, runtime
+from steelnb.options import parser
 
 VARIABLES = ("KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG", "STEELNB_PROFILE", "STEELNB_HOME", "STEELNB_DATA",
              "XDG_CACHE_HOME")  # fmt: skip
@@ -118,6 +120,7 @@ def test_describe_on_a_local_machine():
     assert lines[0].startswith("local · cpu (")
     assert lines[0].endswith("profile smoke")
     assert torch.__version__ in lines[1]
+    assert lines[1].endswith(f" · steelnb {__version__}")
 
 
 def test_describe_tells_colab_without_a_gpu_where_to_switch_one_on(monkeypatch):
@@ -134,6 +137,21 @@ def test_describe_names_no_menu_of_colab_s_elsewhere(monkeypatch):
     assert "Runtime →" not in runtime.describe()
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
     assert "Runtime →" not in runtime.describe()
+
+
+def test_two_cards_are_explained(monkeypatch):
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    insert_card(monkeypatch, "Tesla T4", 7, 5)
+    for cards in (1, 2):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda cards=cards: cards)
+        lines = runtime.describe().splitlines()
+        assert lines[0] == "kaggle · cuda (Tesla T4) · profile full"
+        assert len(lines) == 1 + cards
+    assert lines[2].startswith("2 GPUs, of which a notebook uses one")
+    command = shlex.split(lines[2][lines[2].index("!torchrun") :].partition(" (")[0])
+    assert command[1:3] == ["--nproc-per-node", "2"]
+    options = parser().parse_args(command[command.index("--") + 1 :])  # a command that there is
+    assert (options.name, str(options.run)) == ("train", "FOLDER")
 
 
 @pytest.mark.parametrize(("name", "major", "minor", "dtype"), [
