@@ -1,6 +1,11 @@
-"""The sign-trick explorer: its numbers are the loss's own, it is quick, and its static twin is the same picture."""
+"""The widgets: their numbers are the library's own, they are quick, and a static twin draws the same picture."""
 
 import io
+import json
+import signal
+import subprocess
+import sys
+import threading
 import time
 
 import matplotlib.pyplot as plt
@@ -9,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from steelnb import failures, plots, views, widgets
+from steelnb import failures, plots, run_view, tile_view, views, widgets
 
 
 @pytest.fixture(autouse=True)
@@ -122,11 +127,132 @@ def test_a_clean_image_without_a_find_is_right_and_other_shapes_are_refused(one_
         views.draw_threshold(image, probability[:5], mask)
 
 
-def test_a_move_takes_less_than_a_tenth_of_a_second():
-    slider = widgets.explore_sign_trick().children[0]
+def same_picture(picture, figure):
+    """Whether a widget's frame is the figure's, but for single pixels at edges."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100)
+    return (abs(pixels(picture.value) - pixels(file.getvalue())).max(-1) > 40).mean() < 0.002
+
+
+def test_the_tile_explorer_shows_what_its_twin_draws(one_image):
+    image = one_image[0]
+    column, row, side, picture = widgets.explore_overlap_tile(image, left=32).children
+    before = picture.value
+    for slider, value in ((column, 1584), (row, 48), (column, 0), (row, 0), (side, 64), (side, 512)):
+        last, slider.value = picture.value, value
+        assert picture.value != last
+        assert same_picture(picture, tile_view.draw_overlap_tile(image, row.value, column.value, side.value))
+    column.value, row.value, side.value = 32, 0, 176
+    assert picture.value == before
+    assert (column.max, row.max) == (1584, 48)
+    column.value = 45  # typed beside the slider: the tile that it falls into
+    assert picture.value == before
+
+
+def test_a_tile_that_no_slider_could_reach_is_refused(one_image):
+    with pytest.raises(ValueError, match="inside the image of 64 × 1600"):
+        widgets.explore_overlap_tile(one_image[0], top=64)
+
+
+@pytest.mark.parametrize(
+    "explorer", [lambda image: widgets.explore_sign_trick(), lambda image: widgets.explore_overlap_tile(image),
+                 lambda image: widgets.explore_threshold(image, image / 255, image > 200)]
+)  # fmt: skip
+def test_a_move_takes_less_than_a_tenth_of_a_second(explorer):
+    image = np.random.default_rng(0).integers(0, 256, (256, 1600), dtype=np.uint8)
+    slider = explorer(image).children[0]
     times = []
-    for x in np.linspace(-0.19, 0.19, 9):
+    for value in np.linspace(slider.min, slider.max, 11)[1:-1]:
         began = time.perf_counter()
-        slider.value = float(x)
+        slider.value = type(slider.value)(value)
         times.append(time.perf_counter() - began)
     assert sorted(times)[2] < 0.1, times  # the quicker ones: other tests run beside this one
+
+
+COLUMNS = "session,began,process,device,processes,from_step,to_step,hours,hours_in_all,ended"
+
+
+def write(run, epochs, ended=""):
+    """What a training of ten epochs leaves behind after some of them."""
+    rows = [f"{e},{10 * e},1,{1 / e},{1 / e},{e / 20}" for e in range(1, epochs + 1)]
+    head = "epoch,step,seconds,train_loss,validation_loss,validation_dice"
+    (run / "history.csv").write_text("\n".join([head, *rows]) + "\n")
+    (run / "config.json").write_text(json.dumps({"steps": 100}))
+    (run / "sessions.csv").write_text(f"{COLUMNS}\n1,now,1,cpu,1,0,{10 * epochs},0.01,0.01,{ended}\n")
+
+
+def watchers(run):
+    return [thread for thread in threading.enumerate() if thread.name == f"monitor of {run.name}"]
+
+
+def until(true, seconds=20):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def test_the_monitor_follows_a_folder_and_ends_with_its_session(tmp_path):
+    run = tmp_path / "followed"
+    box = widgets.monitor_training(run, seconds=0.02)
+    picture, (text,) = box.children[1], box.children[0].children  # no button for a training of others
+    assert text.value == "nothing has been written yet"
+    run.mkdir()
+    (run / "history.csv").write_text("epoch,st")  # half of it
+    before = picture.value
+    write(run, 3)
+    until(lambda: "step 30 of 100" in text.value and picture.value != before)
+    assert "left" in text.value
+    assert "last written" in text.value
+    assert same_picture(picture, run_view.draw_run(run))
+    before = picture.value
+    write(run, 10, "finished")
+    until(lambda: not watchers(run))
+    assert text.value.startswith("epoch 10 · step 100 of 100")
+    assert text.value.endswith("finished")
+    assert picture.value != before
+    assert same_picture(picture, run_view.draw_run(run))
+
+
+def test_the_monitor_of_a_finished_run_starts_nothing(tmp_path):
+    write(tmp_path, 10, "finished")
+    box = widgets.monitor_training(tmp_path)
+    assert not watchers(tmp_path)
+    assert same_picture(box.children[1], run_view.draw_run(tmp_path))
+
+
+def test_a_closed_monitor_stops_looking(tmp_path):
+    write(tmp_path, 2)
+    box = widgets.monitor_training(tmp_path, seconds=0.02)
+    assert watchers(tmp_path)
+    box.close()
+    until(lambda: not watchers(tmp_path))
+
+
+SLEEPER = """import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+print(flush=True)
+time.sleep(60)"""
+
+
+def test_the_button_asks_the_process_and_the_monitor_ends_with_it(tmp_path):
+    write(tmp_path, 2, "killed")  # of an earlier session: the process has not come so far yet
+    with subprocess.Popen([sys.executable, "-c", SLEEPER], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        button, _ = widgets.monitor_training(tmp_path, process, seconds=0.02).children[0].children
+        assert not button.disabled
+        assert watchers(tmp_path)
+        button.click()
+        assert button.disabled
+        until(lambda: not watchers(tmp_path))
+        assert process.returncode == 0
+        button.click()  # a click that was late
+
+
+def test_a_process_that_dies_is_told(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        button, text = widgets.monitor_training(tmp_path, process, seconds=0.02).children[0].children
+        process.kill()
+        until(lambda: not watchers(tmp_path))
+        assert f"its process has ended ({-signal.SIGKILL})" in text.value
+        assert button.disabled
