@@ -1,0 +1,139 @@
+"""Files about the project agree with the project: workflow, issue form, citation, changelog, module table."""
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import steelnb
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SERIES = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
+FORM = ROOT / ".github" / "ISSUE_TEMPLATE" / "problem.yml"
+
+
+def loaded(path):
+    return yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", sorted(
+    str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.yml"), *ROOT.glob("*.cff"), *ROOT.glob(".github/**/*.yml")]
+))  # fmt: skip
+def test_yaml_is_read_and_no_key_is_there_twice(path):
+    class Strict(yaml.SafeLoader):
+        def construct_mapping(self, node, deep=False):
+            keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+            assert len(keys) == len(set(keys)), keys
+            return super().construct_mapping(node, deep)
+
+    assert isinstance(yaml.load((ROOT / path).read_text(encoding="utf-8"), Strict), dict)
+
+
+def test_the_workflow_runs_what_is_run_here():
+    job = loaded(".github/workflows/ci.yml")["jobs"]["test"]
+    versions = job["strategy"]["matrix"]["python"]
+    assert PROJECT["requires-python"] == f">={versions[0]}"
+    assert versions == [f"3.{minor}" for minor in range(11, 11 + len(versions))]  # text: 3.10 would be read as 3.1
+    runs = {step.get("if"): step["run"] for step in job["steps"] if "run" in step}
+    assert runs == {f"matrix.python == '{versions[0]}'": "bash .ci/run",
+                    f"matrix.python != '{versions[0]}'": "make test PYTHON=python"}  # fmt: skip
+    assert (ROOT / ".ci" / "run").is_file()
+
+
+def test_the_issue_form_asks_what_is_needed():
+    body = {part["id"]: part for part in loaded(FORM)["body"]}
+    for needed in ("platform", "notebook", "cell", "output", "versions"):
+        assert body[needed]["validations"]["required"]
+    for part in body.values():  # what GitHub's schema asks of each
+        assert part["type"] in ("dropdown", "textarea", "input", "checkboxes")
+        assert part["attributes"]["label"]
+        assert (part["type"] == "dropdown") == ("options" in part["attributes"])
+    assert {"name", "description", "body"} <= loaded(FORM).keys() <= {"name", "description", "labels", "body"}
+    listed = body["notebook"]["attributes"]["options"]
+    assert [name for name in listed if name[:2].isdigit()] == SERIES
+    asked = re.search(r"`(from steelnb import .*?)`", body["versions"]["attributes"]["description"])[1]
+    printed = body["versions"]["attributes"]["placeholder"].splitlines()
+    said = []
+    exec(asked, {"print": said.append})
+    for line, shown in zip(said[0].splitlines(), printed, strict=False):  # the same places, whatever stands there
+        assert line.count(" · ") == shown.count(" · ")
+
+
+def test_the_citation_is_of_this_version():
+    citation = loaded("CITATION.cff")
+    assert str(citation["version"]) == PROJECT["version"] == steelnb.__version__
+    assert citation["license"] == PROJECT["license"]
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= citation.keys()
+    for reference in citation["references"]:
+        assert {"type", "title", "authors", "year"} <= reference.keys(), reference["title"]
+        assert all("name" in author or "family-names" in author for author in reference["authors"])
+    assert citation["references"][0]["repository-code"] in README  # the original comes first
+
+
+def test_papers_that_the_losses_name_are_credited():
+    credited = {(author.get("family-names", "").split()[-1], reference["year"])
+                for reference in loaded("CITATION.cff")["references"]
+                for author in reference["authors"][:1] if "family-names" in author}  # fmt: skip
+    text = (ROOT / "steelnb" / "losses.py").read_text(encoding="utf-8")
+    text += (ROOT / "steelnb" / "unet.py").read_text(encoding="utf-8")
+    named = re.findall(r"([A-Z][a-z]+)(?: et al\.| & [A-Z]\w+|(?:, [\w ]+)+) (20\d\d)", text)
+    assert {(name, int(year)) for name, year in named} <= credited
+    assert len(set(named)) >= 12
+
+
+def test_the_changelog_knows_this_version():
+    headings = re.findall(r"^## \[(.+?)\](?: - (\S+))?$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert headings[0] == ("Unreleased", "")
+    assert headings[1][0] == PROJECT["version"]
+    assert all(re.fullmatch(r"20\d\d-\d\d-\d\d", date) for _, date in headings[1:])
+    dates = [date for _, date in headings[1:]]
+    assert dates == sorted(dates, reverse=True)
+
+
+# ---- the module table
+
+
+def table():
+    """The modules in README's order, a list for each line."""
+    text = README[README.index("A module imports only from lines above it") :]
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    return [re.findall(r"`(\w+)`", row) for row in rows]
+
+
+def test_the_module_table_names_every_module_once():
+    named = [name for row in table() for name in row]
+    assert sorted(named) == sorted({path.stem for path in (ROOT / "steelnb").glob("*.py")} - {"__init__"})
+
+
+def test_a_module_imports_only_from_above():
+    order = [name for row in table() for name in row]
+    line = {name: number for number, row in enumerate(table()) for name in row}
+    for name in order:
+        for node in ast.walk(ast.parse((ROOT / "steelnb" / f"{name}.py").read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("steelnb"):
+                continue
+            inside = node.module.partition(".")[2]
+            for other in [inside] if inside else [alias.name for alias in node.names if alias.name in line]:
+                assert line[other] <= line[name], f"{name} imports {other}, which stands below it"
+
+
+# ---- what is not for every machine
+
+
+def test_nothing_below_knows_where_it_lies():
+    for path in ("CITATION.cff", "CHANGELOG.md", "CONTRIBUTING.md", ".github/workflows/ci.yml"):
+        assert not re.search(r"(?<![\w.:/])/(?:home|root|work|tmp)/", (ROOT / path).read_text(encoding="utf-8"))
+
+
+def test_this_python_is_one_that_the_workflow_runs():
+    versions = loaded(".github/workflows/ci.yml")["jobs"]["test"]["strategy"]["matrix"]["python"]
+    if sys.version_info[:2] > (3, int(versions[-1].partition(".")[2])):
+        pytest.skip("newer than the workflow knows")
+    assert f"3.{sys.version_info.minor}" in versions
