@@ -24,7 +24,7 @@ OLD := $(foreach part,_fontconfig_pattern _mathtext,-W ignore::DeprecationWarnin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lab notebooks check picture bench test-colab constraints clean
+.PHONY: help run test lab notebooks check picture address bench test-colab constraints clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ check: $(READY)  ## the rules for committed notebooks, without running them
 
 picture: $(READY)  ## draw README's picture again: assets/steel_to_mask.png
 	$(BIN)/python tools/picture.py
+
+address: $(READY)  ## stamp address and version into badges and setup cells (REPO=owner/name: the repository moved)
+	@$(BIN)/python tools/address.py $${REPO:+"$$REPO"}
 
 bench: .venv/.peers  ## every benchmark, beside its peers (ONLY=rle: those whose names begin so)
 	@failed=0; for file in benchmarks/"$$ONLY"*.py; do \

@@ -255,7 +255,8 @@ def waterfall(sets: dict[str, Steel], seeds: list[int], result: dict, keep, quic
             for line, (change, recipe) in list(zip(into["lines"], ladder(), strict=True))[1:]:
                 line["runs"].append(run := reaching(steel, recipe, target, seconds, seed))
                 after = f"{run['cpu_seconds']:5.1f} s" if run["cpu_seconds"] else "never"
-                print(f"{name:16} seed {seed}  {change:32} Dice {target:.2f} after {after} of {seconds:.0f}", flush=True)
+                print(f"{name:16} seed {seed}  {change:32} Dice {target:.2f} after {after} of {seconds:.0f}",
+                      flush=True)  # fmt: skip
                 keep()
             steps = max(2, round(seconds / seconds_a_step(steel, SMALL["fast"], seed)))
             into["same_seconds"].append(run := curve(steel, SMALL["fast"], steps, min(steps, 10), seed))

@@ -20,6 +20,9 @@
 # an all-black mask: 94 % of the pixels right, Dice 0. Background outvotes defects only on the way there; once there, both pull
 # equally hard against each other. That is a delay, not an end: most networks leave it, with the same loss, given steps.
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/steelnb/steelnb/blob/v0.1.0/notebooks/04_bce_imbalance.ipynb)
+# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/steelnb/steelnb/blob/v0.1.0/notebooks/04_bce_imbalance.ipynb)
+#
 # | what you will learn | what it needs |
 # |---|---|
 # | to tell an all-black network that waits from one that is dead, with one number each | a CPU, a minute and a half |
@@ -28,6 +31,25 @@
 #
 # The original (2020) reported, in our words, that background swamps foreground and that training is unstable, and went
 # over to Dice. Two claims and a cure; each is put to the test here, over five seeds.
+
+# %%
+# Setup: nothing to do where steelnb can be imported. Elsewhere, as on Colab, pip installs it; torch and NumPy stay.
+import importlib.util
+
+if getattr(importlib.util.find_spec("steelnb"), "origin", None) is None:  # a folder of that name is no package
+    import importlib.metadata
+    import os
+    import subprocess
+    import sys
+
+    source = os.environ.get("STEELNB_SPEC") or "https://github.com/steelnb/steelnb/archive/refs/tags/v0.1.0.tar.gz"
+    there = [name for name in ("torch", "numpy") if importlib.util.find_spec(name)]
+    pins = [f"{name}=={importlib.metadata.version(name)}" for name in there]
+    done = subprocess.run([sys.executable, "-m", "pip", "install", "-q", *pins, source], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError("\n".join([f"pip could not install {source}:", *done.stderr.splitlines()[-9:]]))
+    importlib.invalidate_caches()
+    print("installed", source)
 
 # %%
 import matplotlib.pyplot as plt

@@ -22,11 +22,33 @@
 # here is above all clean steel: three of four clean images raise an alarm, and a threshold chosen elsewhere mends that only
 # by missing defects too.
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/steelnb/steelnb/blob/v0.1.0/notebooks/08_results.ipynb)
+# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/steelnb/steelnb/blob/v0.1.0/notebooks/08_results.ipynb)
+#
 # | what you will learn | what it needs |
 # |---|---|
 # | why one network has a dozen Dice scores, and which to compare | a CPU and a minute and a half; your own run, if you have one |
 # | how sure a score is, and how to choose a threshold without fooling yourself | |
 # | where this network fails, in pictures; what the original's 0.84 and 0.63 can and cannot mean | |
+
+# %%
+# Setup: nothing to do where steelnb can be imported. Elsewhere, as on Colab, pip installs it; torch and NumPy stay.
+import importlib.util
+
+if getattr(importlib.util.find_spec("steelnb"), "origin", None) is None:  # a folder of that name is no package
+    import importlib.metadata
+    import os
+    import subprocess
+    import sys
+
+    source = os.environ.get("STEELNB_SPEC") or "https://github.com/steelnb/steelnb/archive/refs/tags/v0.1.0.tar.gz"
+    there = [name for name in ("torch", "numpy") if importlib.util.find_spec(name)]
+    pins = [f"{name}=={importlib.metadata.version(name)}" for name in there]
+    done = subprocess.run([sys.executable, "-m", "pip", "install", "-q", *pins, source], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError("\n".join([f"pip could not install {source}:", *done.stderr.splitlines()[-9:]]))
+    importlib.invalidate_caches()
+    print("installed", source)
 
 # %%
 import os
@@ -452,4 +474,4 @@ print(f"Dice {strict.value:.2f} [{strict.low:.2f}–{strict.high:.2f}] on defect
 #   question.
 # - Chamandy et al. 2012, *Estimating Uncertainty for Massive Data Streams*: the bootstrap that needs no second pass.
 # - Guo et al. 2017, [On Calibration of Modern Neural Networks](https://arxiv.org/abs/1706.04599).
-# - Next: 09_hundred_times_faster (to come)
+# - Next: [09_hundred_times_faster](09_hundred_times_faster.ipynb)

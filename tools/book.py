@@ -18,7 +18,9 @@ begins with this header (its last three lines only where a GPU helps)::
     #     gpuType: T4
     # ---
 
-- The first cell is markdown (``# %% [markdown]``): ``# title``, then the answer in one paragraph, before the badges.
+- The first cell is markdown (``# %% [markdown]``): ``# title``, then the answer in one paragraph, before the badges,
+  the card as a table, and whatever follows. `make notebooks` adds to the card in the .ipynb what it measured: `card`.
+- ``make address`` puts in the badges and, before all other code, the setup cell: nobody writes these by hand.
 - One cell is tagged ``headline`` (``# %% tags=["headline"]``) and prints one line for the table of `make run`.
 - Cells tagged ``nbval-check-output`` print the same on every machine: the tests compare them.
 - A cell that draws is followed by a markdown cell that begins ``*Figure N: what it shows.*``, N counting 1, 2, 3 …
@@ -26,8 +28,11 @@ begins with this header (its last three lines only where a GPU helps)::
 """
 
 import hashlib
+import platform
 import re
+import time
 from base64 import b64decode, b64encode
+from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from urllib.parse import unquote
@@ -47,12 +52,22 @@ NOT_IN_OUTPUT = {
     "a warning": re.compile(r"Warning:|\bWARNING\b"),
     "a memory address": re.compile(r"\bat 0x[0-9a-fA-F]{6,}"),
 }
+CARD = re.compile(
+    r"\n\n> \*Runs in (?P<seconds>\d+) s on one thread of a CPU · on a GPU: (not measured yet|\d+ s \([^()\n]+\)) · "
+    r"verified (?P<day>\d{4}-\d\d-\d\d) with Python [\w.]+, torch [\w.]+, NumPy [\w.]+\*(?=\n|$)"
+)
+GPU = {"accelerator": "GPU", "colab": {"gpuType": "T4"}}  # what Colab is asked for where a GPU helps
 FORBIDDEN_TAGS = {"raises-exception", "nbval-raises-exception", "nbval-skip", "skip-execution"}
 
 
 def fresh(text: Path):
     """The notebook that a text stands for, not executed, with nothing in its metadata that is not allowed there."""
-    book = jupytext.read(text, fmt="py:percent")
+    return from_text(text.read_text(encoding="utf-8"))
+
+
+def from_text(text: str):
+    """`fresh` of percent text."""
+    book = jupytext.reads(text, fmt="py:percent")
     book.nbformat, book.nbformat_minor = 4, 5
     for index, cell in enumerate(book.cells):
         cell.id = hashlib.sha1(f"{index}{cell.source}".encode()).hexdigest()[:8]
@@ -115,6 +130,22 @@ def smaller(png: str) -> str:
     return min(png, b64encode(file.getvalue()).decode() + "\n", key=len)
 
 
+def card(seconds: float, gpu: str = "not measured yet") -> str:
+    """What `make notebooks` adds to a notebook's card: how long it took, when, and with which versions."""
+    torch, numpy = (version(name).partition("+")[0] for name in ("torch", "numpy"))
+    return (
+        f"\n\n> *Runs in {seconds:.0f} s on one thread of a CPU · on a GPU: {gpu} · "
+        f"verified {time.strftime('%Y-%m-%d')} with Python {platform.python_version()}, torch {torch}, NumPy {numpy}*"
+    )
+
+
+def with_card(source: str, line: str) -> str:
+    """The first cell with what was measured under its table."""
+    rows = list(re.finditer(r"^\|.*$", source, re.M))
+    end = rows[-1].end() if rows else len(source)
+    return source[:end] + line + source[end:]
+
+
 def code_cells(book) -> list:
     return [cell for cell in book.cells if cell.cell_type == "code" and cell.source.strip()]
 
@@ -160,6 +191,13 @@ def problems(path: Path) -> list[str]:
         found.append("its cells are not its text's: run `make notebooks`")
     if book.metadata != due.metadata:
         found.append(f"metadata that is not allowed or not the text's: {sorted(book.metadata)}")
+    wants_gpu = {name: due.metadata[name] for name in GPU if name in due.metadata}
+    if wants_gpu not in ({}, GPU):
+        found.append(f"metadata of half a wish for a GPU: {wants_gpu} instead of {GPU}")
+    if not wants_gpu and any(re.search(r"\bruntime\.(device|profile)\(", cell.source) for cell in code_cells(due)):
+        found.append("uses a GPU and does not ask Colab for one: `accelerator` and `gpuType` in its text's header")
+    if [len(CARD.findall(cell.source)) for cell in book.cells[:1]] != [1] or CARD.search(due.cells[0].source):
+        found.append("its card does not say once what was measured: run `make notebooks`")
     if [cell.get("id") for cell in book.cells] != [cell.id for cell in due.cells]:
         found.append("cell ids that `make notebooks` did not give")
     for cell in book.cells:
@@ -171,7 +209,8 @@ def problems(path: Path) -> list[str]:
 
 
 def content(cell) -> tuple:
-    return cell.cell_type, cell.source, cell.metadata.get("tags", [])
+    """What a cell has from its text; what was measured (`card`) comes on top."""
+    return cell.cell_type, CARD.sub("", cell.source), cell.metadata.get("tags", [])
 
 
 def told(book) -> list[str]:

@@ -8,6 +8,7 @@
 import argparse
 import asyncio
 import html
+import json
 import os
 import re
 import signal
@@ -17,8 +18,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import address
 import nbformat
-from book import code_cells, fresh, normalise, printed, problems, tagged, title_and_answer
+from book import card, code_cells, fresh, normalise, printed, problems, tagged, title_and_answer, with_card
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
@@ -87,6 +89,7 @@ def write(texts: list[Path]) -> int:
         if error:
             failed += 1
             print(f"{text.name}: {error.strip()}\n", file=sys.stderr)
+        book.cells[0].source = with_card(book.cells[0].source, card(progress.seconds, gpu_time(text)))
         done[text.with_suffix(".ipynb")] = normalise(book)
     if failed:
         print(f"{failed} of {len(texts)} failed; no notebook was written", file=sys.stderr)
@@ -96,6 +99,13 @@ def write(texts: list[Path]) -> int:
         new.write_text(nbformat.writes(book) + "\n", encoding="utf-8")
         os.replace(new, path)
     return check(list(done))
+
+
+def gpu_time(text: Path) -> str:
+    """A notebook's time on a GPU for its card, from benchmarks/results/notebooks_gpu.json: slug → [seconds, card]."""
+    path = text.parents[1] / "benchmarks" / "results" / "notebooks_gpu.json"
+    measured = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return "{:.0f} s ({})".format(*measured[text.stem]) if text.stem in measured else "not measured yet"
 
 
 @dataclass
@@ -251,7 +261,13 @@ def main() -> int:
     if not texts:
         parser.exit(2, f"no notebook {asked.only}*.py in {books}\n")
     if asked.command == "write":
-        return write(texts)
+        series = (books.parent / "pyproject.toml").exists()
+        if series:  # a new notebook gets its badges and its setup cell
+            address.write(books.parent)
+        failed = write(texts)
+        if series:  # the times in README's table are those of the cards
+            address.write(books.parent)
+        return failed
     if asked.command == "run":
         return run(texts, data, out)
     stems = {path.with_suffix("") for path in books.glob(f"{asked.only}*") if path.suffix in (".py", ".ipynb")}

@@ -5,9 +5,9 @@ import sys
 
 import nbformat
 import pytest
-from book import broken_links, fresh, normalise, problems, title_and_answer
 
 import notebooks
+from book import CARD, broken_links, card, fresh, normalise, problems, title_and_answer, with_card
 
 TEXT = '''# ---
 # jupyter:
@@ -65,6 +65,7 @@ def pair(tmp_path):
         [(book.cells[1], [printing("1600 pixels\n")]), (book.cells[2], [showing(image__png=PNG)])], 1
     ):
         cell.execution_count, cell.outputs = count, outputs
+    book.cells[0].source = with_card(book.cells[0].source, card(13.6))
     path = text.with_suffix(".ipynb")
     nbformat.write(book, path)
     return text, path
@@ -137,6 +138,9 @@ def test_outputs_that_are_fine(pair, text):
         (lambda book: book.cells[1].metadata.update(tags=["nbval-check-output"]), "headline"),
         (lambda book: book.cells[1].metadata.update(tags=["headline"]), "nbval-check-output"),
         (lambda book: book.cells[0].update(source="Steel is wide."), "# title"),
+        (lambda book: book.cells[0].update(source=CARD.sub("", book.cells[0].source)), "card"),
+        (lambda book: book.cells[0].update(source=book.cells[0].source.replace("verified", "seen")), "card"),
+        (lambda book: book.cells[0].update(source=with_card(book.cells[0].source, card(1))), "card"),
         (lambda book: [cell.update(source="# Steel") for cell in (book.cells[0], book.cells[3])], "no answer"),
         (lambda book: book.cells[0].update(source=book.cells[0].source + " [x](gone.md)"), "nowhere: gone.md"),
         (lambda book: book.cells[3].update(source="Figure 1: no italics."), "*Figure 1"),
@@ -148,6 +152,46 @@ def test_outputs_that_are_fine(pair, text):
 )
 def test_notebook(pair, change, said):
     assert said in spoiled(pair[1], change)
+
+
+def test_the_card_is_measured_not_written():
+    for line in (card(13.6), card(13.6, "7 s (NVIDIA T4)")):
+        first = with_card("# A\n\nB.\n\n| c | d |\n|---|---|\n| e | f |\n\nG.", line)
+        assert first.startswith("# A\n\nB.\n\n| c | d |\n|---|---|\n| e | f |\n\n> *Runs in 14 s ")
+        assert first.endswith("*\n\nG.")
+        assert CARD.search(first)["seconds"] == "14"
+        assert "+" not in CARD.search(first)[0]  # versions without the build they come from
+    assert "7 s (NVIDIA T4)" in line
+
+
+def test_a_card_in_the_text_is_refused(pair):
+    text, path = pair
+    line = card(1).replace("\n\n", "\n#\n# ")
+    link = "see [the text](00_steel.py)."
+    text.write_text(TEXT.replace(link, f"{link}{line}"), encoding="utf-8")
+    assert any("card" in problem for problem in problems(path))
+
+
+WISH = "#   accelerator: GPU\n#   colab:\n#     gpuType: T4\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("#   colab:\n#     gpuType: T4\n", "", "half a wish"),
+        ("gpuType: T4", "gpuType: A100", "half a wish"),
+        ("#   accelerator: GPU\n", "", "half a wish"),
+        (WISH, "", ""),
+        ("# ---\n\n", "# ---\n\n# %%\nrun(device=runtime.device())\n\n", ""),
+        (f"{WISH}# ---\n", "# ---\n\n# %%\nruntime.device()\n", "does not ask Colab"),
+    ],
+)
+def test_a_gpu_is_asked_for_wholly_where_one_is_used(pair, old, new, said):
+    text, path = pair
+    text.write_text(TEXT.replace(old, new, 1), encoding="utf-8")
+    found = [problem for problem in problems(path) if "GPU" in problem]
+    assert len(found) == bool(said)
+    assert said in "".join(found)
 
 
 def test_missing_half_or_broken_json(pair):
@@ -195,6 +239,7 @@ def test_write_writes_all_or_nothing(tmp_path, capsys):
     text.write_text(DRAWING, encoding="utf-8")
     assert notebooks.write([text]) == 0, capsys.readouterr()
     before = text.with_suffix(".ipynb").read_bytes()
+    assert 0 < int(CARD.search(nbformat.reads(before.decode(), 4).cells[0].source)["seconds"]) < 120
     text.write_text(DRAWING.replace("print(width", "import sys\n\nprint('hm', file=sys.stderr)\nprint(width"))
     assert notebooks.write([text]) == 1
     assert "cell [1] wrote to stderr" in capsys.readouterr().err
