@@ -51,9 +51,8 @@ if getattr(importlib.util.find_spec("steelnb"), "origin", None) is None:  # a fo
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.patches import Rectangle
 
-from steelnb import geometry, locate, overlap_tile, plots
+from steelnb import geometry, locate, overlap_tile, plots, tile_view, widgets
 from steelnb.unet import UNet, cost
 
 plots.use_style()
@@ -111,7 +110,9 @@ print("pixel", *[f"{i:>3}" for i in places])
 assert np.array_equal(places, np.pad(np.arange(4), 5, mode="symmetric"))
 
 # %% [markdown]
-# Now the paper's Figure 2, on steel: to predict the **yellow** rectangle, the network must see the **blue** one.
+# Now the paper's Figure 2, on steel: to predict the **yellow** rectangle, the network must see the **blue** one. Drag the
+# tile along the strip, into a corner, and make it larger: how much of what the network sees is made up by the mirror?
+
 
 # %%
 def largest_defect(data):
@@ -121,26 +122,22 @@ def largest_defect(data):
 image_id = largest_defect(data)
 image = data.image(image_id)
 height, width = image.shape
-margin, pad = geometry.margin(4), 110
-canvas = overlap_tile.mirror(image, (pad, pad), (pad, pad)).astype(float)
-outside = np.ones(canvas.shape, bool)
-outside[pad:-pad, pad:-pad] = False
-canvas[outside] = canvas[outside] * 0.6 + 90  # paler: made up by the mirror
+widgets.explore_overlap_tile(image)
 
-tile = overlap_tile.Tile(0, 0, min(176, height), min(272, width))
-figure, ax = plt.subplots(figsize=(plots.WIDTH, plots.WIDTH * canvas.shape[0] / canvas.shape[1] + 0.4))
-plots.show(ax, canvas, f"The first tile needs {margin} pixels more on every side; beyond the edge they are mirrored")
-ax.add_patch(Rectangle((pad, pad), width, height, fill=False, ec="white", lw=1, ls="--"))
-for x, y, w, h, colour in (
-    (tile.left - margin, tile.top - margin, tile.width + 2 * margin, tile.height + 2 * margin, "#56B4E9"),
-    (tile.left, tile.top, tile.width, tile.height, "#F0E442"),
-):
-    ax.add_patch(Rectangle((x + pad, y + pad), w, h, fill=False, ec=colour, lw=2))
+# %%
+tile_view.draw_overlap_tile(image)
 plt.show()
+first = tile_view.window(image.shape, 0, 0, 176)
+largest = tile_view.window(image.shape, 0, 0, max(image.shape))
+assert largest.pixels * first.tile.height * first.tile.width <= first.pixels * image.size
+print(f"pixels seen for a pixel predicted: {first.pixels / first.tile.height / first.tile.width:.1f} with this tile, "
+      f"{largest.pixels / image.size:.1f} with one as large as the image")  # fmt: skip
 
 # %% [markdown]
-# *Figure 1: The overlap-tile strategy on steel, after Figure 2 of Ronneberger et al. White dashes: the image. Paler:
-# the mirror. Yellow: the pixels to predict. Blue: the pixels that a depth-4 U-Net must see for them.*
+# *Figure 1: The overlap-tile strategy on steel, after Figure 2 of Ronneberger et al. Black dashes: the image. Bluish:
+# the mirror. Yellow: the pixels to predict. Blue: the pixels that a depth-4 U-Net must see for them, 92 more on every side.*
+#
+# Small tiles are dear: most of what the network computes is margin. So a tile is as large as memory allows.
 #
 # ## 3 · The original's sizes: a hidden shift
 #

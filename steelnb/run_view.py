@@ -20,7 +20,7 @@ from steelnb import plots
 SIZE = (plots.WIDTH, 2.4)  # inches
 CURVES = {  # the axes, left and right: columns of history.csv
     "loss": {"train_loss": ("training", plots.INK), "validation_loss": ("validation", plots.PREDICTION)},
-    "validation Dice, defective images": {"validation_dice": ("validation Dice", plots.HIT)},
+    "Dice, defective images": {"validation_dice": ("validation Dice", plots.HIT)},
 }
 NEEDED = ["epoch", "step", *(column for curves in CURVES.values() for column in curves)]
 
