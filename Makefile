@@ -24,7 +24,7 @@ OLD := $(foreach part,_fontconfig_pattern _mathtext,-W ignore::DeprecationWarnin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lab notebooks check picture address bench test-colab constraints clean
+.PHONY: help run test lab notebooks check picture address book bench test-colab constraints clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ picture: $(READY)  ## draw README's picture again: assets/steel_to_mask.png
 address: $(READY)  ## stamp address and version into badges and setup cells (REPO=owner/name: the repository moved)
 	@$(BIN)/python tools/address.py $${REPO:+"$$REPO"}
 
+book: .venv/.book  ## the committed notebooks and the library's docstrings as a site → build/book/index.html
+	@$(BIN)/python docs/build.py build/book
+
 bench: .venv/.peers  ## every benchmark, beside its peers (ONLY=rle: those whose names begin so)
 	@failed=0; for file in benchmarks/"$$ONLY"*.py; do \
 	  echo "== $$file"; $(BIN)/python "$$file" || failed=1; \
@@ -63,7 +66,7 @@ test-colab: $(COLAB)/.installed  ## the tests again with the versions that Colab
 constraints:  ## refresh constraints.txt: the newest versions together, in a clean venv (TORCH=2.13.0: this one)
 	rm -rf .venv-constraints && $(PYTHON) -m venv .venv-constraints
 	@$(QUIET) torch=$(if $(TORCH),torch==$(TORCH),$$(grep '^torch==' constraints.txt)); \
-	.venv-constraints/bin/pip install "$$torch" -e '.[dev,peers]'
+	.venv-constraints/bin/pip install "$$torch" -e '.[dev,peers,book]'
 	@{ grep '^#' constraints.txt; .venv-constraints/bin/pip freeze --exclude-editable | sed 's/+.*//'; } > constraints.new
 	@mv constraints.new constraints.txt && rm -rf .venv-constraints && wc -l constraints.txt
 
@@ -82,6 +85,10 @@ $(READY): pyproject.toml constraints.txt
 
 .venv/.peers: $(READY)
 	@$(QUIET) $(BIN)/pip install -c constraints.txt -e '.[dev,peers]'
+	@touch $@
+
+.venv/.book: $(READY)
+	@$(QUIET) $(BIN)/pip install -c constraints.txt -e '.[dev,book]'
 	@touch $@
 
 $(COLAB)/.installed: pyproject.toml constraints.txt constraints-colab.txt

@@ -1,0 +1,90 @@
+"""The executed series as a site: README as its first page, the notebooks, and a page for each module of the library.
+
+    python docs/build.py build/book
+
+Lays the pages out in a folder beside the site (`book.pages`), as Sphinx wants them, and calls Sphinx; any warning fails.
+Nothing is executed: a notebook is shown with the outputs that it was committed with.
+"""
+
+import posixpath
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parents[1]
+LINK = re.compile(r"(\]\(\s*<?)(?![a-zA-Z][\w+.-]*:|#|//)([^)#?\s>]+)")
+MODULE = "```{toctree}\n:hidden:\n\n%s\n```\n"
+AUTO = "%s\n%s\n\n.. automodule:: steelnb.%s\n"
+
+
+def lay_out(pages: Path) -> None:
+    """Write everything that Sphinx reads into the new folder `pages`."""
+    shutil.rmtree(pages, ignore_errors=True)
+    shutil.copytree(ROOT / "assets", pages / "assets")
+    for folder in ("notebooks", "api"):
+        (pages / folder).mkdir()
+    books = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    there = {"assets", *(f"notebooks/{path.name}" for path in books)}
+    for path in books:
+        book = nbformat.read(path, as_version=4)
+        for cell in book.cells:
+            if cell.cell_type == "markdown":
+                cell.source = relinked(cell.source, "notebooks", there)
+        nbformat.write(book, pages / "notebooks" / path.name)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    contents = [
+        "```{toctree}\n:hidden:\n:caption: Notebooks\n",
+        *(f"notebooks/{path.stem}" for path in books),
+        "```\n\n```{toctree}\n:hidden:\n:caption: Library\n\napi/index\n```\n",
+    ]
+    (pages / "index.md").write_text(relinked(readme, "", there) + "\n" + "\n".join(contents), encoding="utf-8")
+    library(readme, pages / "api")
+
+
+def library(readme: str, folder: Path) -> None:
+    """A page for each module, under the table of modules that README has, in its order."""
+    table = re.search(r"^\| module \| role \|\n(?:\|.*\n)+", readme, re.M)[0]
+    modules = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`[^|]*)\|", table, re.M)))
+    for name in modules:
+        title = name.replace("_", r"\_")
+        (folder / f"{name}.rst").write_text(AUTO % (title, "=" * len(title), name), encoding="utf-8")
+    linked = re.sub(r"^\| (`[^|]*)\|", lambda row: re.sub(r"`(\w+)`", r"[`\1`](\1.rst)", row[0]), table, flags=re.M)
+    text = "# The library, module by module\n\nA module imports only from lines above it.\n\n"
+    (folder / "index.md").write_text(text + linked + "\n" + MODULE % "\n".join(modules), encoding="utf-8")
+
+
+def relinked(markdown: str, folder: str, there: set[str]) -> str:
+    """Links to files of the repository that have no page lead to the repository, at this version."""
+    about = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    repository = f"{about['urls']['Repository']}/blob/v{about['version']}/"
+
+    def moved(link: re.Match) -> str:
+        path = posixpath.normpath(posixpath.join(folder, link[2]))
+        if path in there or path.split("/")[0] in there or not (ROOT / path).exists():
+            return link[0]
+        return link[1] + repository + path
+
+    # code is left alone: `x[0](y)` is no link
+    parts = re.split(r"(^```.*?^```|`[^`\n]*`)", markdown, flags=re.M | re.S)
+    return "".join(part if part.startswith("`") else LINK.sub(moved, part) for part in parts)
+
+
+def main(site: Path) -> int:
+    pages = site.with_name(f"{site.name}.pages")
+    lay_out(pages)
+    shutil.rmtree(site, ignore_errors=True)
+    sphinx = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going", "--fresh-env"]
+    doctrees = str(pages / ".doctrees")
+    failed = subprocess.run([*sphinx, "-c", str(ROOT / "docs"), "-d", doctrees, str(pages), str(site)]).returncode
+    if not failed:
+        print(f"open {site / 'index.html'}")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
