@@ -1,6 +1,6 @@
-"""Everything a run needs to go on as if nothing had happened, kept so that nothing can spoil it.
+"""Everything a run needs to go on, kept so that nothing can spoil it.  Taught in 07_hundred_hours.
 
-Taught in 07_hundred_hours. A folder of checkpoints holds one file a checkpoint, `step-000001200.3f2a….pt`, and
+A folder of checkpoints holds one file a checkpoint, `step-000001200.3f2a….pt`, and
 `manifest.json`, written last, which says which of them count. A file is a dict as torch.save writes it, with the first
 16 digits of its SHA-256 in its name (after `-best`, where it was the best so far): so each can be judged by itself,
 even where the manifest is lost.

@@ -1,6 +1,6 @@
-"""What a recipe trains on and is scored on: the split, its samples, and batches from any place within an epoch.
+"""What a recipe trains on and is scored on: split, samples, batches.  Taught in 00_start_here.
 
-Taught in 00_start_here.
+Batches begin at any place within an epoch.
 """
 
 import math

@@ -1,7 +1,4 @@
-"""The training loop of one session: steps, scores, checkpoints, and stops that can be gone on from.
-
-Taught in 07_hundred_hours.
-"""
+"""The loop of one session: steps, scores, checkpoints, stops.  Taught in 07_hundred_hours."""
 
 import contextlib
 import json

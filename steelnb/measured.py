@@ -1,7 +1,7 @@
-"""Results of long runs that took place, with their date and machine: what a notebook cannot measure in a minute.
+"""Results of long runs that took place, with date and machine.  Taught in 09_hundred_times_faster.
 
-Taught in 09_hundred_times_faster. The files are ``benchmarks/results/QUESTION-DATE.json`` of the repository; an
-installed steelnb carries them as ``steelnb/results``.
+The files are ``benchmarks/results/QUESTION-DATE.json`` of the repository; an installed steelnb carries them as
+``steelnb/results``.
 """
 
 import json

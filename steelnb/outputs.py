@@ -1,7 +1,4 @@
-"""The files that are left of one image or strip: which they are, making them, reading the masks back.
-
-Taught in 00_start_here.
-"""
+"""The files that are left of one image or strip: made, and read back.  Taught in 00_start_here."""
 
 import hashlib
 import io

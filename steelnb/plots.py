@@ -79,9 +79,9 @@ def stack(pictures: Mapping[str, np.ndarray], width: float = WIDTH) -> Figure:
 
 
 def panel(rows: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], width: float = WIDTH) -> Figure:
-    """Image, mask, prediction and error (`errors`), two beside two, for each title of `rows`.
+    """Image, mask, prediction and errors, two beside two, for each of `rows`.  Taught in 08_results.
 
-    rows: image, uint8 [H, W], prediction and mask, bool [H, W]; images wider than high. Taught in 08_results.
+    rows: image, uint8 [H, W], prediction and mask, bool [H, W]; images wider than high.
     """
     heights = [0.25 + width / 2 * image.shape[0] / image.shape[1] for image, _, _ in rows.values() for _ in range(2)]
     figure, axes = plt.subplots(

@@ -1,7 +1,4 @@
-"""What a trained network says about labelled images: which images, and its probabilities beside their masks.
-
-Taught in 08_results.
-"""
+"""What a trained network says of labelled images, beside their masks.  Taught in 08_results."""
 
 import hashlib
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,4 @@
-"""How good a trained network is, so that a colleague can trust it: what was scored, how, and how sure.
-
-Taught in 08_results.
-"""
+"""How good a trained network is: what was scored, how, and how sure.  Taught in 08_results."""
 
 import json
 from dataclasses import dataclass, field

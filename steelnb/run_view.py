@@ -1,7 +1,6 @@
-"""What a run folder tells while it is trained: its curves, how far it is, how long it will take.
+"""What a run folder tells while it is trained: curves, progress, time left.  Taught in 07_hundred_hours.
 
 Everything is read from the files that `training` leaves, whoever trains; none of them has to be there, or whole.
-Taught in 07_hundred_hours.
 """
 
 import csv
@@ -77,9 +76,10 @@ def progress(run: str | Path) -> Progress:
 
 
 def draw_run(run: str | Path, figure: Figure | None = None) -> Figure:
-    """The curves of a run folder so far: losses, and Dice on the validation images with a defect.
+    """The curves of a run folder so far.  Taught in 07_hundred_hours.
 
-    The static twin of `widgets.monitor_training`; by default a new pyplot figure. Taught in 07_hundred_hours.
+    Losses, and Dice on the validation images with a defect. The static twin of `widgets.monitor_training`; by default a
+    new pyplot figure.
     """
     figure = figure or plt.figure(figsize=SIZE)
     figure.clear()

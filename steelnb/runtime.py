@@ -1,6 +1,6 @@
-"""Where the code runs: Colab, Kaggle or a local machine; which device and precision; which profile; which folders.
+"""Where the code runs: platform, device, precision, profile, folders.  Taught in 00_start_here.
 
-Taught in 00_start_here. Environment variables: ``STEELNB_PROFILE`` (smoke or full), ``STEELNB_DATA`` (a data set),
+Environment variables: ``STEELNB_PROFILE`` (smoke or full), ``STEELNB_DATA`` (a data set),
 ``STEELNB_HOME`` (where caches and runs are kept).
 """
 

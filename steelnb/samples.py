@@ -1,6 +1,6 @@
-"""From a data set to training batches: a uint8 cache on disk, and samples with their mirrored surroundings.
+"""Training samples with mirrored surroundings, from a uint8 cache on disk.  Taught in 02_overlap_tile.
 
-Taught in 02_overlap_tile. A sample is what a valid U-Net needs to predict one rectangle of an image: an input window
+A sample is what a valid U-Net needs to predict one rectangle of an image: an input window
 (mirrored where it leaves the image) and the mask of the rectangle. Which rectangle and which flip follow from
 (seed, epoch, index) alone, so any sample of any epoch can be drawn again by itself.
 """

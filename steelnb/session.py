@@ -1,7 +1,4 @@
-"""One sitting of a run that outlives it: its lock, its line in the ledger, its time, and what may end it.
-
-Taught in 07_hundred_hours.
-"""
+"""One sitting of a run: its lock, its line in the ledger, its time.  Taught in 07_hundred_hours."""
 
 import csv
 import io

@@ -1,7 +1,4 @@
-"""Split a data set into training and validation: by image, by group of near-duplicates, or by row as the original did.
-
-Taught in 01_data_exploration.
-"""
+"""Training and validation: by image, by group, or by row as the original did.  Taught in 01_data_exploration."""
 
 import hashlib
 from collections.abc import Hashable, Mapping
@@ -65,10 +62,10 @@ def by_group(data: SteelData, groups: Mapping[str, Hashable], validation: float 
 
 
 def by_row(data: SteelData, validation: float = 0.2) -> RowSplit:
-    """The original's split: the first int(rows · (1 - validation)) rows train, the rest validate; no shuffling.
+    """The original's split: the first int(rows · (1 - validation)) rows train.  Taught in 01_data_exploration.
 
-    An image with two classes has two rows, so it can be on both sides: see `leaks`. Clean images have no row and are in
-    neither. Raises ValueError unless 0 < validation < 1.  Taught in 01_data_exploration.
+    The rest validate; nothing is shuffled. An image with two classes has two rows, so it can be on both sides: see
+    `leaks`. Clean images have no row and are in neither. Raises ValueError unless 0 < validation < 1.
     """
     _check(validation)
     first = int(len(data.rows) * (1 - validation))

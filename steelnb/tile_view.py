@@ -1,7 +1,4 @@
-"""The overlap-tile strategy as a picture: a tile, the window that its network sees, and the mirror beyond the border.
-
-Taught in 02_overlap_tile.
-"""
+"""The overlap-tile strategy as a picture: tile, window, mirror.  Taught in 02_overlap_tile."""
 
 from typing import NamedTuple
 
@@ -54,9 +51,10 @@ def window(shape: tuple[int, int], top: int, left: int, side: int, depth: int = 
 def draw_overlap_tile(
     image: np.ndarray, top: int = 0, left: int = 0, side: int = 176, depth: int = 4, figure: Figure | None = None
 ) -> Figure:
-    """One tile of an image, uint8 [H, W], with the window seen for it; mirrored pixels are blue. See `window`.
+    """One tile of an image with the window seen for it.  Taught in 02_overlap_tile.
 
-    The static twin of `widgets.explore_overlap_tile`; by default a new pyplot figure. Taught in 02_overlap_tile.
+    image: uint8 [H, W]; mirrored pixels are blue. See `window`.
+    The static twin of `widgets.explore_overlap_tile`; by default a new pyplot figure.
     """
     view = OverlapTileView(image, depth, figure or plt.figure(figsize=figure_size(image.shape, depth)))
     view.move(top, left, side)

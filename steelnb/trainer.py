@@ -1,7 +1,4 @@
-"""What changes while a network is trained: weights, optimizer, position. One step forward, out to a dict, and back.
-
-Taught in 07_hundred_hours.
-"""
+"""What changes while a network is trained: one step forward, out, and back.  Taught in 07_hundred_hours."""
 
 import copy
 import math

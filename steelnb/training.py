@@ -1,6 +1,6 @@
-"""The training of one recipe on one data set, in one run folder, over any number of sessions.
+"""One recipe trained on one data set, over any number of sessions.  Taught in 07_hundred_hours.
 
-Taught in 07_hundred_hours. A run folder holds
+A run folder holds
 
     config.json          recipe, seed, data, versions: what makes this run this run
     history.csv          a row an epoch: losses and scores

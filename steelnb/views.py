@@ -1,5 +1,6 @@
-"""Pictures with a few parts that move: each is drawn at one value here, and under a slider in `widgets`.
+"""Pictures with a few parts that move.  Taught in 05_negative_dice and 08_results.
 
+Each is drawn at one value here, and under a slider in `widgets`.
 GitHub, a printed page and a committed notebook show these; a live front end shows the widget as well.
 """
 
@@ -35,9 +36,9 @@ def sign_trick(x: float, share: float) -> SignTrick:
 
 
 def draw_sign_trick(x: float, share: float = 0.06, figure: Figure | None = None) -> Figure:
-    """The loss over one constant output, with the point at `x`, the signs there and where descent goes.
+    """The loss over one constant output, the point at `x`, and its signs.  Taught in 05_negative_dice.
 
-    The static twin of `widgets.explore_sign_trick`; by default a new pyplot figure. Taught in 05_negative_dice.
+    The static twin of `widgets.explore_sign_trick`; by default a new pyplot figure.
     """
     view = SignTrickView(share, figure or plt.figure(figsize=(plots.WIDTH, HEIGHT)))
     view.move(x)
@@ -115,10 +116,10 @@ class SignTrickView:
 def draw_threshold(
     image: np.ndarray, probability: np.ndarray, mask: np.ndarray, threshold: float = 0.5, figure: Figure | None = None
 ) -> Figure:
-    """What becomes of one image at a threshold: hits, misses and false alarms, over its Dice at every threshold.
+    """What becomes of one image at a threshold, over its Dice at every one.  Taught in 08_results.
 
-    image: uint8 [H, W]; probability: float [H, W] in 0…1; mask: bool [H, W]. The static twin of
-    `widgets.explore_threshold`; by default a new pyplot figure. Taught in 08_results.
+    Hits, misses and false alarms. image: uint8 [H, W]; probability: float [H, W] in 0…1; mask: bool [H, W]. The static
+    twin of `widgets.explore_threshold`; by default a new pyplot figure.
     """
     view = ThresholdView(image, probability, mask, figure or plt.figure(figsize=(plots.WIDTH, HEIGHT)))
     view.move(threshold)

@@ -1,7 +1,7 @@
-"""Sliders over pictures, and a monitor of a training, each followed in a notebook by its static twin.
+"""Sliders over pictures, and a monitor of a training.  Taught in 02_overlap_tile, 05_negative_dice and others.
 
-Only what ipywidgets 7.7 and 8 both have is used. Moving a slider draws the few parts that move over a picture of the
-rest and encodes it, some tens of milliseconds; nothing is trained.
+In a notebook each is followed by its static twin. Only what ipywidgets 7.7 and 8 both have is used. Moving a slider
+draws the few parts that move over a picture of the rest and encodes it, some tens of milliseconds; nothing is trained.
 """
 
 import io
@@ -54,13 +54,12 @@ def explore_overlap_tile(
 def monitor_training(
     run: str | Path, process: subprocess.Popen | None = None, seconds: float = 1.0
 ) -> ipywidgets.VBox:
-    """`run_view.draw_run` of a run folder, looked at again every few `seconds` while it is trained.
+    """`run_view.draw_run` again every few `seconds`.  Taught in 07_hundred_hours.
 
     process: the process that trains there, if this notebook started one: gives a button that sends it SIGTERM, at which
         `python -m steelnb train` leaves a checkpoint at its next step and ends. Who trains elsewhere is only watched.
     The kernel must be free for a click to arrive; the picture changes meanwhile, too. The looking ends with the process
-    or, where there is none, with the session that is being watched; and when the widget is closed. Taught in
-    07_hundred_hours.
+    or, where there is none, with the session that is being watched; and when the widget is closed.
     """
     return _Monitor(Path(run), process, seconds).box
 
@@ -92,7 +91,7 @@ class _Monitor:
         alive = not now.ended if self.process is None else not ended
         parts = [now.line()]
         if alive:
-            parts += ["it stops at its next step"] if self.asked else [now.age()]
+            parts += ["it is stopping"] if self.asked else [now.age()]
         elif not now.ended and self.process.returncode:
             parts.append(f"its process has ended ({self.process.returncode})")
         self.text.value = " · ".join(filter(None, parts))

@@ -124,6 +124,41 @@ def test_a_module_imports_only_from_above():
                 assert line[other] <= line[name], f"{name} imports {other}, which stands below it"
 
 
+# ---- what the notebooks teach
+
+
+def docstrings():
+    """Every docstring of the library, with its place."""
+    for path in sorted((ROOT / "steelnb").glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+        for node in (node for node in ast.walk(tree) if isinstance(node, kinds)):
+            yield f"{path.stem}.{getattr(node, 'name', '')}".rstrip("."), ast.get_docstring(node) or ""
+
+
+def test_what_is_taught_names_its_notebook_in_the_first_line():
+    for place, text in docstrings():
+        first, _, rest = text.partition("\n")
+        assert "Taught in" not in rest, place
+        if "Taught in" in first:
+            named = re.findall(r"\b\d\d_\w+", first.partition("Taught in")[2])
+            assert named, place
+            assert set(named) <= set(SERIES), place
+
+
+def test_what_a_notebook_imports_is_taught():
+    first = {place: text.partition("\n")[0] for place, text in docstrings()}
+    imported = set()
+    for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module == "steelnb":
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module.startswith("steelnb."):
+                imported.add(node.module.partition(".")[2])
+    assert len(imported) > 20
+    assert [name for name in sorted(imported) if "Taught in" not in first[name]] == []
+
+
 # ---- what is not for every machine
 
 
