@@ -24,7 +24,7 @@ OLD := $(foreach part,_fontconfig_pattern _mathtext,-W ignore::DeprecationWarnin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lab notebooks check picture address book bench test-colab constraints clean
+.PHONY: help run test lab notebooks check picture address book bench test-colab test-browser constraints clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,10 +63,13 @@ bench: .venv/.peers  ## every benchmark, beside its peers (ONLY=rle: those whose
 test-colab: $(COLAB)/.installed  ## the tests again with the versions that Colab has, in a venv of its own
 	@$(TEST_ENV) $(COLAB)/bin/python $(PYTEST) $(OLD) $(ARGS)
 
+test-browser: .venv/.browser book  ## the widgets in JupyterLab and the site in headless Chromium; pictures in build/browser/
+	@$(TEST_ENV) $(BIN)/python -m pytest tests/browser -q $(ARGS)
+
 constraints:  ## refresh constraints.txt: the newest versions together, in a clean venv (TORCH=2.13.0: this one)
 	rm -rf .venv-constraints && $(PYTHON) -m venv .venv-constraints
 	@$(QUIET) torch=$(if $(TORCH),torch==$(TORCH),$$(grep '^torch==' constraints.txt)); \
-	.venv-constraints/bin/pip install "$$torch" -e '.[dev,peers,book]'
+	.venv-constraints/bin/pip install "$$torch" -e '.[dev,peers,book,browser]'
 	@{ grep '^#' constraints.txt; .venv-constraints/bin/pip freeze --exclude-editable | sed 's/+.*//'; } > constraints.new
 	@mv constraints.new constraints.txt && rm -rf .venv-constraints && wc -l constraints.txt
 
@@ -89,6 +92,10 @@ $(READY): pyproject.toml constraints.txt
 
 .venv/.book: $(READY)
 	@$(QUIET) $(BIN)/pip install -c constraints.txt -e '.[dev,book]'
+	@touch $@
+
+.venv/.browser: $(READY)
+	@$(QUIET) $(BIN)/pip install -c constraints.txt -e '.[dev,browser]'
 	@touch $@
 
 $(COLAB)/.installed: pyproject.toml constraints.txt constraints-colab.txt

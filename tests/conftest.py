@@ -5,6 +5,8 @@ import pytest
 from steelnb import data, synthetic
 from steelnb.recipes import SMOKE
 
+collect_ignore = ["browser"]  # `make test-browser`: not every run of the tests has a Chromium, and minutes, to spare
+
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
