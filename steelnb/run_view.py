@@ -69,7 +69,7 @@ def progress(run: str | Path) -> Progress:
     # The ledger's step and hours were written together.
     spent, steps = (hours, saved - began) if saved > began and hours else (in_all, step)
     pace = 3600 * spent / steps if steps else 0
-    if total and pace:
+    if total and (pace or step >= total):  # a run of a blink has no hours in its ledger
         left = pace * max(total - step, 0)
     times = [_written(run / name) for name in ("history.csv", "sessions.csv", "config.json")]
     return Progress(history, step, total, left, in_all, session.get("ended"), max(filter(None, times), default=None))
@@ -85,8 +85,8 @@ def draw_run(run: str | Path, figure: Figure | None = None) -> Figure:
     figure.clear()
     figure.set_layout_engine("none")  # the places below are fixed: nothing jumps from epoch to epoch
     history = progress(run).history
-    for (label, curves), left in zip(CURVES.items(), (0.07, 0.57), strict=True):
-        ax = figure.add_axes((left, 0.19, 0.41, 0.69))
+    for (label, curves), left in zip(CURVES.items(), (0.09, 0.58), strict=True):
+        ax = figure.add_axes((left, 0.19, 0.4, 0.69))
         for column, (name, colour) in curves.items():
             ax.plot(history["epoch"], history[column], "o-", ms=3, lw=1.5, color=colour, label=name)
         ax.set(xlabel="epoch", ylabel=label, xlim=(0.5, max(history["epoch"].max(), 2) + 0.5 if len(history) else 2.5))

@@ -98,6 +98,7 @@ class SignTrickView:
         for bar, text, value in zip(self.bars, self.values, here[:2], strict=True):
             bar.set_width(value)
             text.set_text(f"{value:+.3f}".replace("-", "−"))
+            text.set(x=0.02 * (1 if value >= 0 else -1), ha="left" if value >= 0 else "right")  # beside the line at 0
             bar.set_color(plots.PREDICTION if value < 0 else plots.DEFECT)
         self.titles[0].set_text(self._story(x, here))
         ratio = "no value" if here.denominator == 0 else f"{here.numerator / here.denominator:.2f}".replace("-", "−")
@@ -150,8 +151,9 @@ class ThresholdView:
                                           ("recall", plots.HIT, found, self.true)):  # fmt: skip
             share = np.where(bottom, top / np.maximum(bottom, 1), np.nan)  # no precision where nothing is predicted
             self.curve.plot(thresholds, share, color=colour, lw=1.5, label=name)
-        self.curve.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="threshold: defect where p is above it", ylabel="this image")
-        self.curve.legend(loc="upper right", ncols=3, fontsize=8)
+        self.curve.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="this image")
+        self.curve.set_xlabel("threshold: defect where p is above it", loc="left")
+        self.curve.legend(loc="lower right", bbox_to_anchor=(1, -0.58), ncols=3, fontsize=8)  # off the curves
         self.line = self.curve.axvline(0.5, color=plots.DEFECT, lw=2)
         self.title = self.picture_axes.set_title("", loc="left")
         self.moving = [self.picture, self.title, self.line]

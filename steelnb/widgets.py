@@ -71,7 +71,7 @@ class _Monitor:
         self.run, self.process, self.seconds = run, process, seconds
         self.figure, self.drawn = _figure(run_view.SIZE), None
         FigureCanvasAgg(self.figure)
-        self.text, self.picture = ipywidgets.Label(), ipywidgets.Image(format="png")
+        self.text, self.picture = ipywidgets.Label(), _picture()
         self.stop = ipywidgets.Button(description="Stop", icon="stop", tooltip="a checkpoint, then end")
         self.stop.on_click(self._ask_to_stop)
         head = [self.stop, self.text] if process is not None else [self.text]
@@ -113,7 +113,13 @@ def _figure(size: tuple[float, float] = (plots.WIDTH, HEIGHT)) -> Figure:
 
 
 def _bar(kind: type, value: float, **options):
-    return kind(value=value, layout=ipywidgets.Layout(width="60%"), **options)
+    """A slider as wide as the picture, or as the page where that is narrower."""
+    return kind(value=value, layout=ipywidgets.Layout(width="100%", max_width=f"{100 * plots.WIDTH:.0f}px"), **options)
+
+
+def _picture(png: bytes = b"") -> ipywidgets.Image:
+    """A picture of its own size: a box would stretch it to the page's width, and blur it."""
+    return ipywidgets.Image(value=png, format="png", layout=ipywidgets.Layout(align_self="flex-start"))
 
 
 def _slider(view, value: float, **options) -> ipywidgets.VBox:
@@ -125,7 +131,7 @@ def _moved(move: Callable, view, sliders: list) -> ipywidgets.VBox:
     """Sliders whose values `move` the view, above the view's picture."""
     move(*(slider.value for slider in sliders))
     frame = _Frame(view.figure, view.moving)
-    picture = ipywidgets.Image(value=frame.png(), format="png")
+    picture = _picture(frame.png())
 
     def moved(_) -> None:
         move(*(slider.value for slider in sliders))
