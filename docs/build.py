@@ -2,8 +2,8 @@
 
     python docs/build.py build/book
 
-Lays the pages out in a folder beside the site (`book.pages`), as Sphinx wants them, and calls Sphinx; any warning fails.
-Nothing is executed: a notebook is shown with the outputs that it was committed with.
+Lays the pages out in a folder beside the site (`book.pages`), as Sphinx wants them, and calls Sphinx; any warning
+fails. Nothing is executed: a notebook is shown with the outputs that it was committed with.
 """
 
 import posixpath
@@ -18,7 +18,6 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(\]\(\s*<?)(?![a-zA-Z][\w+.-]*:|#|//)([^)#?\s>]+)")
-MODULE = "```{toctree}\n:hidden:\n\n%s\n```\n"
 AUTO = "%s\n%s\n\n.. automodule:: steelnb.%s\n"
 
 
@@ -29,6 +28,7 @@ def lay_out(pages: Path) -> None:
     for folder in ("notebooks", "api"):
         (pages / folder).mkdir()
     books = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    contents = []
     there = {"assets", *(f"notebooks/{path.name}" for path in books)}
     for path in books:
         book = nbformat.read(path, as_version=4)
@@ -36,13 +36,11 @@ def lay_out(pages: Path) -> None:
             if cell.cell_type == "markdown":
                 cell.source = relinked(cell.source, "notebooks", there)
         nbformat.write(book, pages / "notebooks" / path.name)
+        title = book.cells[0].source.splitlines()[0].removeprefix("# ")
+        contents.append(f"{path.stem[:2]} · {title} <notebooks/{path.stem}>")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    contents = [
-        "```{toctree}\n:hidden:\n:caption: Notebooks\n",
-        *(f"notebooks/{path.stem}" for path in books),
-        "```\n\n```{toctree}\n:hidden:\n:caption: Library\n\napi/index\n```\n",
-    ]
-    (pages / "index.md").write_text(relinked(readme, "", there) + "\n" + "\n".join(contents), encoding="utf-8")
+    index = [relinked(readme, "", there), toctree("Notebooks", contents), toctree("Library", ["api/index"])]
+    (pages / "index.md").write_text("\n".join(index), encoding="utf-8")
     library(readme, pages / "api")
 
 
@@ -54,8 +52,13 @@ def library(readme: str, folder: Path) -> None:
         title = name.replace("_", r"\_")
         (folder / f"{name}.rst").write_text(AUTO % (title, "=" * len(title), name), encoding="utf-8")
     linked = re.sub(r"^\| (`[^|]*)\|", lambda row: re.sub(r"`(\w+)`", r"[`\1`](\1.rst)", row[0]), table, flags=re.M)
-    text = "# The library, module by module\n\nA module imports only from lines above it.\n\n"
-    (folder / "index.md").write_text(text + linked + "\n" + MODULE % "\n".join(modules), encoding="utf-8")
+    text = f"# Modules\n\nA module imports only from lines above it.\n\n{linked}\n{toctree('', modules)}"
+    (folder / "index.md").write_text(text, encoding="utf-8")
+
+
+def toctree(caption: str, entries: list[str]) -> str:
+    """A part of the contents at the side."""
+    return "\n".join(["```{toctree}", ":hidden:", *[f":caption: {caption}"] * bool(caption), "", *entries, "```\n"])
 
 
 def relinked(markdown: str, folder: str, there: set[str]) -> str:

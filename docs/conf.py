@@ -23,11 +23,15 @@ html_theme_options = {
     "use_repository_button": True,
     "use_download_button": False,
     "show_toc_level": 2,
+    "navbar_persistent": [],  # the search field is at the side already
+    "footer_content_items": [],  # no author's name, no copyright line
 }
+html_context = {"default_mode": "auto"}
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_js_files = ["search.js"]
 html_copy_source = False
-html_show_copyright = False
+smartquotes = False  # "mean" in a docstring is a word of Python
 html_math_renderer = "mathml"
 
 nb_execution_mode = "off"  # the committed outputs are what is shown
@@ -55,7 +59,7 @@ def restructured(lines: list[str]) -> list[str]:
         if rows[0].startswith("    "):
             out += ["::", "", *rows, ""]
         elif rows[0].startswith("- "):
-            out += [*map(inline, rows), ""]
+            out += [f"- {named(row[2:])}" if row.startswith("- ") else inline(row) for row in rows] + [""]
         else:
             out += paragraphs(rows)
     return out
@@ -73,12 +77,14 @@ def paragraphs(rows: list[str]) -> list[str]:
             parts.append(row.strip())
         else:
             parts[-1] += " " + row.strip()
-    out = []
-    for part in parts:
-        item = ITEM.match(part)
-        names = re.sub(r"\w+", r"``\g<0>``", item[0].replace("`", "")) if item else ""
-        out += [f"- {names}{inline(part[item.end():])}" if item else inline(part), ""]
-    return out
+    return [line for part in parts for line in ("- " * bool(ITEM.match(part)) + named(part), "")]
+
+
+def named(text: str) -> str:
+    """Text with the names of an item before it as code."""
+    item = ITEM.match(text)
+    names = re.sub(r"\w+", r"``\g<0>``", item[0].replace("`", "")) if item else ""
+    return names + inline(text[item.end() if item else 0 :])
 
 
 def inline(text: str) -> str:
@@ -98,7 +104,12 @@ def notebook(name: re.Match) -> str:
 
 
 def docstring(app, what, name, obj, options, lines) -> None:
-    lines[:] = [] if "".join(lines).startswith("Alias for field number") else restructured(lines)
+    lines[:] = restructured(lines)
+
+
+def field(app, what, name, obj, skip, options):
+    """The fields of a class stand in its signature and its docstring; a list of bare names after them says nothing."""
+    return True if what == "class" and not callable(obj) and not isinstance(obj, property) else None
 
 
 def elsewhere(app, env, node, content):
@@ -121,4 +132,5 @@ def formula(self, node) -> None:
 def setup(app) -> None:
     app.add_html_math_renderer("mathml", (formula, None), (formula, None))
     app.connect("autodoc-process-docstring", docstring)
+    app.connect("autodoc-skip-member", field)
     app.connect("missing-reference", elsewhere)
