@@ -88,19 +88,19 @@ def named(text: str) -> str:
 
 
 def inline(text: str) -> str:
-    """Outside of code, nothing but stars means something; the name of a notebook leads to its page."""
+    """Outside of code only stars mean something; the name of a notebook leads to its page."""
     parts = CODE.split(text)
     for index, part in enumerate(parts):
-        if index % 2:
-            parts[index] = part.replace("\\", "\\\\") if not part.startswith("``") else part
-        else:
-            part = re.sub(r"\\|\||\w_\b|\*(?=\w*[.,)\s])(?<=\s\*)", lambda found: "\\" + found[0], part)
-            parts[index] = re.sub(r"\b\d\d_\w+", notebook, part)
+        if index % 2 == 0:
+            parts[index] = re.sub(r"\b\d\d_\w+|[\\|_]", notebook_or_mark, part)
+        elif not part.startswith("``"):
+            parts[index] = part.replace("\\", r"\\")
     return "".join(parts)
 
 
-def notebook(name: re.Match) -> str:
-    return f":doc:`{name[0]} </notebooks/{name[0]}>`" if name[0] in NOTEBOOKS else name[0]
+def notebook_or_mark(found: re.Match) -> str:
+    name = found[0]
+    return f":doc:`{name} </notebooks/{name}>`" if name in NOTEBOOKS else re.sub(r"[\\|_]", r"\\\g<0>", name)
 
 
 def docstring(app, what, name, obj, options, lines) -> None:
@@ -113,8 +113,8 @@ def field(app, what, name, obj, skip, options):
 
 
 def elsewhere(app, env, node, content):
-    """`geometry.skew`, as docstrings name what is in another module."""
-    if node.get("reftype") != "obj" or node["reftarget"].startswith("steelnb."):
+    """`geometry.skew`, as docstrings name what is in another module; `data` may be an argument, so it needs the dot."""
+    if node.get("reftype") != "obj" or "." not in node["reftarget"] or node["reftarget"].startswith("steelnb."):
         return None
     target = f"steelnb.{node['reftarget']}"
     return env.get_domain("py").resolve_xref(env, node["refdoc"], app.builder, "obj", target, node, content)
