@@ -4,15 +4,17 @@ Batches begin at any place within an epoch.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from steelnb import splits
 from steelnb.data import SteelData
 from steelnb.recipes import Recipe
+from steelnb.resident import ResidentSamples
 from steelnb.samples import ImageCache, Item, Samples
 
 
@@ -69,11 +71,20 @@ def batches(
     order = np.random.default_rng([samples.seed, epoch]).permutation(len(samples))[: epoch_length(samples, recipe)]
     whole = [order[i : i + recipe.batch].tolist() for i in range(start, len(order), recipe.batch)]
     mine = [share(batch) for batch in whole]
-    cuda = device is not None and device.type == "cuda"
-    workers = 4 if cuda else 0  # a CPU has no core to spare beside the network
-    loader = DataLoader(
-        samples, batch_sampler=[batch for batch, _ in mine], num_workers=workers, pin_memory=cuda,
+    drawn = pixels(samples, [indices for indices, _ in mine], device or torch.device("cpu"))
+    for (windows, masks), (_, factor), batch in zip(drawn, mine, whole, strict=True):
+        yield windows, masks, factor, len(batch)
+
+
+def pixels(samples: Samples, batches: list[list[int]], device: torch.device) -> Iterable[tuple[Tensor, Tensor]]:
+    """Windows and masks of batches of indices: cut on a CUDA device where the data set fits on it, else on the CPU."""
+    if samples.resident is None:
+        samples.resident = ResidentSamples.where_it_fits(samples, device)
+    if samples.resident is not None:
+        return map(samples.resident.batch, batches)
+    cuda = device.type == "cuda"
+    return DataLoader(
+        samples, batch_sampler=batches, pin_memory=cuda,
+        num_workers=4 if cuda else 0,  # a CPU has no core to spare beside the network
         generator=torch.Generator(),  # else it draws from the global one, once more for each session
     )  # fmt: skip
-    for (windows, masks), (_, factor), batch in zip(loader, mine, whole, strict=True):
-        yield windows, masks, factor, len(batch)

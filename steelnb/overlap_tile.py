@@ -75,16 +75,19 @@ def mirror(image: np.ndarray, rows: tuple[int, int], columns: tuple[int, int]) -
     return window(image, -rows[0], -columns[0], height + sum(rows), width + sum(columns))
 
 
-def input_window(image: np.ndarray, output: Tile, depth: int = 4) -> np.ndarray:
-    """The exact input, […, h, w], from which a valid U-Net of `depth` predicts the pixels of `output` (and a few more).
+def input_place(output: Tile, depth: int = 4) -> Tile:
+    """Where the exact input lies from which a valid U-Net of `depth` predicts the pixels of `output` (and a few more).
 
     The first output pixel is the tile's first; surplus falls at its bottom and right.
     """
     margin = geometry.margin(depth)
-    return window(
-        image, output.top - margin, output.left - margin,
-        geometry.input_size(output.height, depth), geometry.input_size(output.width, depth),
-    )  # fmt: skip
+    sides = (geometry.input_size(side, depth) for side in (output.height, output.width))
+    return Tile(output.top - margin, output.left - margin, *sides)
+
+
+def input_window(image: np.ndarray, output: Tile, depth: int = 4) -> np.ndarray:
+    """The pixels at `input_place`, […, h, w], mirrored where they lie beyond the image."""
+    return window(image, *input_place(output, depth))
 
 
 def tiles(height: int, width: int, tile: int | tuple[int, int] | None = None, depth: int = 4) -> list[Tile]:

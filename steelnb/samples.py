@@ -7,7 +7,7 @@ A sample is what a valid U-Net needs to predict one rectangle of an image: an in
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,10 +16,10 @@ import torch
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from steelnb import rle, runtime
+from steelnb import overlap_tile, rle, runtime
 from steelnb.data import SteelData
 from steelnb.geometry import crop_start, output_size
-from steelnb.overlap_tile import Tile, input_window, mirror
+from steelnb.overlap_tile import Tile
 
 ORIGINAL_MARGINS = ((87, 87), (90, 90))  # rows, columns: 256×1600 → 430×1780
 
@@ -41,7 +41,7 @@ class ImageCache:
 
     def __init__(self, data: SteelData, folder: Path | None = None, progress: bool = False) -> None:
         sizes = data.images["height"].to_numpy() * data.images["width"].to_numpy()
-        self._starts = dict(zip(data.images["ImageId"], np.cumsum(sizes) - sizes, strict=True))
+        self._starts = dict(zip(data.images["ImageId"], (np.cumsum(sizes) - sizes).tolist(), strict=True))
         self._shapes = {row.ImageId: (row.height, row.width) for row in data.images.itertuples()}
         # The fingerprint knows ids, sizes and labels; place, length and time of the files stand for their pixels.
         stamps = [(str(path), (s := path.stat()).st_size, s.st_mtime_ns) for path in data.images["path"]]
@@ -49,13 +49,21 @@ class ImageCache:
         self.path = (folder or runtime.cache_folder()) / f"{name}.uint8"
         if not self.path.exists() or self.path.stat().st_size != sizes.sum():
             self._write(data, progress)
-        self._pixels = np.memmap(self.path, np.uint8, mode="r")
+        self.pixels = np.memmap(self.path, np.uint8, mode="r")  # of all images, one after the other
 
     def __getitem__(self, image_id: str) -> np.ndarray:
         """uint8 [H, W], read from disk as far as it is used."""
-        height, width = self._shapes[image_id]
-        start = self._starts[image_id]
-        return self._pixels[start : start + height * width].reshape(height, width)
+        height, width = self.shape(image_id)
+        start = self.start(image_id)
+        return self.pixels[start : start + height * width].reshape(height, width)
+
+    def shape(self, image_id: str) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self._shapes[image_id]
+
+    def start(self, image_id: str) -> int:
+        """Where its first pixel is in `pixels`."""
+        return self._starts[image_id]
 
     def _write(self, data: SteelData, progress: bool) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,6 +100,7 @@ class Samples(Dataset):
         self.data, self.cache, self.items, self.depth = data, cache, list(items), depth
         self.geometry, self.on_defect, self.flips = geometry, on_defect, flips
         self.per_class, self.seed, self.epoch = per_class, seed, 0
+        self.resident = None  # these samples on a device, if they are there: see `loading.pixels`
         self.crop = crop and (
             min(crop[0], int(data.images["height"].min())),
             min(crop[1], int(data.images["width"].min())),
@@ -108,20 +117,43 @@ class Samples(Dataset):
     def __len__(self) -> int:
         return len(self.items)
 
+    @property
+    def planes(self) -> int:
+        """Masks of a sample: K."""
+        return len(self.data.classes) if self.per_class else 1
+
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        item, rng = self.items[index], np.random.default_rng([self.seed, self.epoch, index])
+        item = self.items[index]
         image = self.cache[item.image_id]
         mask = self.mask(item, image.shape)
-        if self.flips:
-            down, across = (slice(None, None, -1 if flip else 1) for flip in rng.random(2) < 0.5)
-            image, mask = image[down, across], mask[:, down, across]
+        drawn = self.draw(index, image.shape, lambda *flip: np.flatnonzero(flipped(mask.any(0), *flip)))
+        flip = drawn.down, drawn.across
+        window = overlap_tile.window(flipped(image, *flip), *drawn.window)
+        mask = np.ascontiguousarray(flipped(mask, *flip)[:, *drawn.output.region])
+        return torch.tensor(np.ascontiguousarray(window[None])), torch.from_numpy(mask.view(np.uint8))
+
+    def draw(self, index: int, shape: tuple[int, int], defects: Callable[[bool, bool], Sequence[int]]) -> "Drawn":
+        """What chance takes from the image of `shape` (H, W) behind an index, in this epoch.
+
+        defects: (down, across) → the defect's pixels, counted row by row in the image so flipped; called where one is
+            to be hit.
+        """
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        down, across = (rng.random(2) < 0.5).tolist() if self.flips else (False, False)
         if self.geometry == "original":
-            window, mask = mirror(image, *ORIGINAL_MARGINS), original_crop(mask, self.depth)
-        else:
-            place = self._draw_crop(mask, rng) if self.crop else Tile(0, 0, *image.shape)
-            window, mask = input_window(image, place, self.depth), mask[:, *place.region]
-        window, mask = np.ascontiguousarray(window[None]), np.ascontiguousarray(mask)
-        return torch.tensor(window), torch.from_numpy(mask.view(np.uint8))
+            (above, below), (before, behind) = ORIGINAL_MARGINS
+            window = Tile(-above, -before, shape[0] + above + below, shape[1] + before + behind)
+            return Drawn(window, original_output(shape, self.depth), down, across)
+        height, width = self.crop or shape
+        top = left = 0
+        if self.crop:
+            room = shape[0] - height, shape[1] - width
+            top, left = (int(rng.integers(0, r + 1)) for r in room)
+            if rng.random() < self.on_defect and (count := len(pixels := defects(down, across))):
+                row, column = divmod(int(pixels[rng.integers(count)]), shape[1])
+                top, left = min(max(row - height // 2, 0), room[0]), min(max(column - width // 2, 0), room[1])
+        output = Tile(top, left, height, width)
+        return Drawn(overlap_tile.input_place(output, self.depth), output, down, across)
 
     def mask(self, item: Item, shape: tuple[int, int]) -> np.ndarray:
         """Bool [K, H, W]: a mask a class, or one union of all that the item's rows label."""
@@ -132,21 +164,27 @@ class Samples(Dataset):
             mask[classes.index(class_id) if self.per_class else 0] |= rle.decode(text, shape, item.image_id)
         return mask
 
-    def _draw_crop(self, mask: np.ndarray, rng: np.random.Generator) -> Tile:
-        height, width = self.crop
-        room = mask.shape[1] - height, mask.shape[2] - width
-        top, left = (int(rng.integers(0, r + 1)) for r in room)
-        if rng.random() < self.on_defect and len(defect := np.flatnonzero(mask.any(0))):
-            row, column = divmod(int(rng.choice(defect)), mask.shape[2])
-            top, left = min(max(row - height // 2, 0), room[0]), min(max(column - width // 2, 0), room[1])
-        return Tile(top, left, height, width)
+
+class Drawn(NamedTuple):
+    """A sample's places in its image, flipped first: what the network sees, beyond the border too; what it predicts."""
+
+    window: Tile
+    output: Tile
+    down: bool
+    across: bool
+
+
+def flipped(array: np.ndarray, down: bool, across: bool) -> np.ndarray:
+    """A view of an array [..., H, W], mirrored top-bottom, left-right or both."""
+    return array[..., :: -1 if down else 1, :: -1 if across else 1]
+
+
+def original_output(shape: tuple[int, int], depth: int = 4) -> Tile:
+    """What the original's geometry predicts of an image: 256×1600 → the 244×1588 at its centre, 6 pixels a side."""
+    out = [output_size(n + sum(margins), depth) for n, margins in zip(shape, ORIGINAL_MARGINS, strict=True)]
+    return Tile(*(crop_start(n, m) for n, m in zip(shape, out, strict=True)), *out)
 
 
 def original_crop(mask: np.ndarray, depth: int = 4) -> np.ndarray:
-    """The centre of a mask, [K, H, W], that the original's geometry predicts: 256×1600 → 244×1588, 6 pixels a side."""
-    regions = []
-    for n, margins in zip(mask.shape[-2:], ORIGINAL_MARGINS, strict=True):
-        out = output_size(n + sum(margins), depth)
-        start = crop_start(n, out)
-        regions.append(slice(start, start + out))
-    return mask[..., *regions]
+    """The part of a mask, [..., H, W], that the original's geometry predicts."""
+    return mask[..., *original_output(mask.shape[-2:], depth).region]

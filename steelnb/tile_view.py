@@ -40,10 +40,10 @@ def window(shape: tuple[int, int], top: int, left: int, side: int, depth: int = 
         raise ValueError(f"a tile begins inside the image of {height} × {width} pixels, not at ({top}, {left})")
     if side < 1:
         raise ValueError(f"a tile has at least 1 pixel a side, got {side}")
-    grid, margin = 2**depth, geometry.margin(depth)
+    grid = 2**depth
     top, left, side = top // grid * grid, left // grid * grid, -(-side // grid) * grid
     tile = Tile(top, left, min(side, height - top), min(side, width - left))
-    seen = Tile(top - margin, left - margin, *(geometry.input_size(n, depth) for n in (tile.height, tile.width)))
+    seen = overlap_tile.input_place(tile, depth)
     inside = [min(start + n, size) - max(start, 0) for start, n, size in zip(seen[:2], seen[2:], shape, strict=True)]
     return Window(tile, seen, seen.height * seen.width - inside[0] * inside[1])
 
