@@ -27,7 +27,7 @@ from steelnb.files import DataError
 
 KINDS = ".zip, .tar or .tar.gz"
 BLOCK = 1 << 20
-DAMAGED = (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile, tarfile.TarError)
+DAMAGED = (EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile, tarfile.TarError)
 
 
 def unpacked(archive: str | Path, *, progress: bool = False) -> Path:
