@@ -2,18 +2,18 @@
 
     python benchmarks/throughput.py [--turns 5] [--steps 20] [--write] [--commit HASH]
 
-The network is the original's: valid, width 64, depth 4. Its way is written out here: float32, eager, batch 2, images
-mirrored on the CPU by NumPy as floats, its Dice loss after the repair, `loss.item()` at each step, under today's
-PyTorch. Then one change a line, each on top of those before: exact geometry; bytes to the device, divided there; TF32;
-mixed precision (bfloat16, or float16 where the card has none); channels-last; a fused optimizer; `trainer.Trainer`,
-which waits for nothing; a fixed batch on the device, so no work on data; torch.compile; larger batches. At the batch
-with most images a second follow the same again (its distance from the line above is the noise), the same with all work
-on data (`loading.batches`), and same-padding U-Nets of equal width on 256×1600 pixels, fixed batch, with all of ours
-(mixed precision, channels-last, fused, compiled): one built as milesial's, and MONAI's where it is installed.
+The network is the original's: valid, width 64, depth 4. Its way is written out here, under today's PyTorch: float32 (no
+TF32, which its P100 had not), eager, batch 2, images mirrored on the CPU by NumPy as floats, its Dice loss after the
+repair, `loss.item()` at each step. Then one change a line, each on top of those before: exact geometry; bytes to the
+device, divided there; TF32; mixed precision (bfloat16, or float16 where the card has none); channels-last; a fused
+optimizer; `trainer.Trainer`, which waits for nothing; a fixed batch on the device, so no work on data; torch.compile;
+larger batches. At the batch with most images a second follow the same again (its distance from the line above is the
+noise), the same with all work on data (`loading.batches`), and same-padding U-Nets of equal width on 256×1600 pixels,
+on a fixed batch and with all of ours but its geometry: one built as milesial's, and MONAI's where it is installed.
 
-- A window is --steps steps between two synchronisations by the clock, after untimed ones that also empty what a loader
-  has ahead; a line's time is the median over --turns. The lines take turns in a random order where the card has
-  40 GiB to hold all of them, else they run one after another. Images are decoded before, in every line.
+- A window is --steps steps between two synchronisations by the clock, after untimed ones, with a loader as many as use
+  up what it has ahead; a line's time is the median over --turns. The lines take turns in a random order where the card
+  has 40 GiB to hold all of them, else they run one after another. Images are decoded before, in every line.
 - GMAC are the multiply-adds of one image's forward; a training step counts three times as many, each two operations.
 - Share: those operations a second over the card's best rate of square matrix products in mixed precision's type, on
   random numbers, of the same run.
@@ -66,7 +66,7 @@ class Plan(NamedTuple):
     width: int
     shape: tuple[int, int]  # of an image
     images: int
-    warm: int  # untimed steps before each window: more than the 8 batches that 4 workers have ahead
+    warm: int  # untimed steps at first
     matrices: tuple[int, ...]
     steps: int
     turns: int
@@ -80,6 +80,7 @@ class Line(NamedTuple):
     macs: int
     start: Callable[[], Callable[[], object]]
     tf32: bool = True
+    ahead: int = 3  # untimed steps before each window, `plan.warm` at most
 
 
 class Written:
@@ -95,7 +96,7 @@ class Written:
         float16 = self.half and runtime.precision(device) is torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=float16)
 
-    def take(self, windows: Tensor, masks: Tensor) -> None:
+    def take(self, windows: Tensor, masks: Tensor, *_: float) -> None:
         windows, masks = windows.to(self.device), masks.to(self.device)
         if windows.dtype == torch.uint8:
             windows = windows.float().div_(255)
@@ -110,8 +111,8 @@ class Written:
             loss.item()
 
 
-def mirrored(pool: Pool, batch: int, exact: bool = True, floats: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of windows, mirrored on the CPU at each step, and masks, both floats in 0…1 or both bytes."""
+def mirrored(pool: Pool, batch: int, exact: bool = True, floats: bool = False) -> Iterator[tuple]:
+    """Endless batches as `loading.batches`, windows mirrored on the CPU at each step; floats in 0…1, or bytes."""
     margin = geometry.margin()
     ours = [(margin, geometry.input_size(n) - n - margin) for n in pool[0][0].shape]
     margins = ours if exact else ORIGINAL_MARGINS
@@ -120,7 +121,7 @@ def mirrored(pool: Pool, batch: int, exact: bool = True, floats: bool = False) -
         for image, mask in (pool[(first + i) % len(pool)] for i in range(batch)):
             windows.append(np.pad(image.astype(np.float32) / 255 if floats else image, margins, mode="symmetric")[None])
             masks.append((mask if exact else original_crop(mask)).astype(np.float32 if floats else np.uint8))
-        yield torch.from_numpy(np.stack(windows)), torch.from_numpy(np.stack(masks))
+        yield torch.from_numpy(np.stack(windows)), torch.from_numpy(np.stack(masks)), 1.0, batch
 
 
 def loaded(samples, recipe: Recipe, device: torch.device) -> Iterator[tuple]:
@@ -140,60 +141,49 @@ def trained(recipe: Recipe, device: torch.device, feed: Iterator) -> Callable:
     return lambda: trainer.take(*next(feed))
 
 
-def fixed(pool: Pool, batch: int, device: torch.device) -> Iterator[tuple]:
-    windows, masks = next(mirrored(pool, batch))
-    return itertools.repeat((windows.to(device), masks.to(device), 1.0, batch))
-
-
-def as_taken(feed: Iterator) -> Iterator[tuple]:
-    """With factor and count, as `Trainer.take` has them."""
-    return ((windows, masks, 1.0, len(windows)) for windows, masks in feed)
-
-
-def window_of(shape: tuple[int, int], exact: bool = True) -> list[int]:
-    if exact:
-        return [geometry.input_size(n) for n in shape]
-    return [n + sum(margins) for n, margins in zip(shape, ORIGINAL_MARGINS, strict=True)]
+def fixed(batch: tuple, device: torch.device) -> Iterator[tuple]:
+    """The same batch for ever, on the device."""
+    return itertools.repeat((batch[0].to(device), batch[1].to(device), *batch[2:]))
 
 
 def way_lines(plan: Plan, pool: Pool, recipe: Recipe) -> list[Line]:
     """From the original's way to ours, a change a line, at batch 2; then larger batches."""
     device, lines = plan.device, []
-    network = UNet(**recipe.model)
-    macs = {exact: sum(layer.macs for layer in cost(network, *window_of(plan.shape, exact))) for exact in (False, True)}
+    its = [n + sum(margins) for n, margins in zip(plan.shape, ORIGINAL_MARGINS, strict=True)]
+    exact = [geometry.input_size(n) for n in plan.shape]
+    its_macs, macs = (sum(layer.macs for layer in cost(UNet(**recipe.model), *size)) for size in (its, exact))
     for count in range(len(CHANGES) + 1):
         on = frozenset(CHANGES[:count])
 
-        def start(on=on, exact=count > 0, floats=count < 2) -> Callable:
-            return written(lambda: UNet(**recipe.model), on, device, mirrored(pool, recipe.batch, exact, floats))
+        def start(on=on) -> Callable:
+            feed = mirrored(pool, recipe.batch, CHANGES[0] in on, CHANGES[1] not in on)
+            return written(lambda: UNet(**recipe.model), on, device, feed)
 
         name = f"+ {CHANGES[count - 1]}" if count else ITS_WAY
-        lines.append(Line(name, recipe.batch, macs[count > 0], start, "TF32" in on))
-    ours = recipe.changed(geometry="exact", channels_last=True)
-    lines.append(Line("+ no host sync: Trainer", ours.batch, macs[True],
-                      lambda: trained(ours, device, as_taken(mirrored(pool, ours.batch)))))  # fmt: skip
-    lines.append(Line("+ a fixed batch", ours.batch, macs[True],
-                      lambda: trained(ours, device, fixed(pool, ours.batch, device))))  # fmt: skip
-    for batch in (ours.batch, *BATCHES):
-        name = f"+ batch {batch}" if batch > ours.batch else "+ compile"
-        lines.append(Line(name, batch, macs[True], lambda batch=batch: trained(
-            ours.changed(batch=batch, compile=True), device, fixed(pool, batch, device))))  # fmt: skip
-    return lines
+        lines.append(Line(name, recipe.batch, macs if on else its_macs, start, CHANGES[2] in on))
+
+    def ours(name: str, batch: int, compiled: bool, feed: Callable) -> Line:
+        changed = recipe.changed(geometry="exact", channels_last=True, compile=compiled, batch=batch)
+        return Line(name, batch, macs, lambda: trained(changed, device, feed(batch)))
+
+    def still(batch: int) -> Iterator:
+        return fixed(next(mirrored(pool, batch)), device)
+
+    lines.append(ours("+ no host sync: Trainer", recipe.batch, False, lambda batch: mirrored(pool, batch)))
+    lines.append(ours("+ a fixed batch", recipe.batch, False, still))
+    lines.append(ours("+ compile", recipe.batch, True, still))
+    return lines + [ours(f"+ batch {batch}", batch, True, still) for batch in BATCHES]
 
 
-def our_lines(plan: Plan, pool: Pool, steel: data.SteelData, recipe: Recipe, macs: int) -> list[Line]:
-    """The same again, and with all work on data."""
-    device = plan.device
+def our_line(plan: Plan, steel: data.SteelData, recipe: Recipe, macs: int) -> Line:
+    """Ours with all work on data, as a training has it. 4 workers have 8 batches ahead."""
     drawn = recipe.changed(epoch_samples=recipe.batch * (plan.turns + 1) * (plan.warm + plan.steps))  # all in one epoch
 
     def start() -> Callable:
         samples, _ = loading.parts(steel, drawn, seed=0)
-        return trained(drawn, device, loaded(samples, drawn, device))
+        return trained(drawn, plan.device, loaded(samples, drawn, plan.device))
 
-    def again() -> Callable:
-        return trained(recipe, device, fixed(pool, recipe.batch, device))
-
-    return [Line("the same again", recipe.batch, macs, again), Line(WITH_DATA, recipe.batch, macs, start)]
+    return Line(WITH_DATA, recipe.batch, macs, start, ahead=10)
 
 
 def peer_networks(width: int) -> dict[str, Callable[[], nn.Module]]:
@@ -226,28 +216,27 @@ def counted(network: Callable[[], nn.Module], shape: tuple[int, int]) -> int:
 
 
 def peer_lines(plan: Plan, pool: Pool, batch: int) -> list[Line]:
-    def feed() -> Iterator:
-        pairs = [pool[i % len(pool)] for i in range(batch)]
-        images, masks = (torch.from_numpy(np.stack(each)).to(plan.device) for each in zip(*pairs, strict=True))
-        return itertools.repeat((images[:, None], masks.to(torch.uint8)))
+    images, masks = (np.stack([pool[i % len(pool)][part] for i in range(batch)]) for part in (0, 1))
+    whole = torch.from_numpy(images[:, None]), torch.from_numpy(masks.astype(np.uint8))
 
-    return [Line(name, batch, counted(network, plan.shape), lambda n=network: written(n, PEER, plan.device, feed()))
-            for name, network in peer_networks(plan.width).items()]  # fmt: skip
+    def line(name: str, network: Callable[[], nn.Module]) -> Line:
+        def start() -> Callable:
+            return written(network, PEER, plan.device, fixed(whole, plan.device))
+
+        return Line(name, batch, counted(network, plan.shape), start)
+
+    return [line(name, network) for name, network in peer_networks(plan.width).items()]
 
 
 def seconds(step: Callable[[], object], steps: int, device: torch.device) -> float:
     """Of one step, from one synchronisation to the next."""
-    wait(device)
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
     started = time.perf_counter()
     for _ in range(steps):
         step()
-    wait(device)
+    wait()
     return (time.perf_counter() - started) / steps
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def cleared(device: torch.device) -> int:
@@ -267,7 +256,7 @@ def attempt(what: Callable, failed: dict[str, str], name: str):
     except torch.OutOfMemoryError:
         failed[name] = OUT_OF_MEMORY
     except Exception as error:
-        failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        failed[name] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
     return None
 
 
@@ -284,42 +273,44 @@ def begun(line: Line, steps: int, device: torch.device) -> tuple[Callable, int]:
     return step, (torch.cuda.max_memory_allocated(device) - before if device.type == "cuda" else 0)
 
 
-def race(lines: list[Line], plan: Plan) -> dict[str, dict]:
-    """{name: what was measured, or why it failed}; in turns of a random order where all fit on the card."""
-    together = plan.device.type != "cuda" or torch.cuda.mem_get_info()[0] >= ROOM
-    took, peaks, failed, rng = {line.name: [] for line in lines}, {}, {}, np.random.default_rng(0)
-    for group in [lines] if together else [[line] for line in lines]:
-        running = {}
-        for line in group:
-            started = attempt(lambda line=line: begun(line, plan.warm, plan.device), failed, line.name)
-            if started:
-                running[line.name], peaks[line.name] = started
-        for _ in range(plan.turns):
-            for line in (group[i] for i in rng.permutation(len(group))):
-                if line.name not in running:
-                    continue
+def measured(lines: list[Line], plan: Plan, rng: np.random.Generator) -> dict[str, dict]:
+    """{name: what was measured, or why it failed}, in turns of a random order. All lines are held at once."""
+    running, peaks, failed, took = {}, {}, {}, {line.name: [] for line in lines}
+    for line in lines:
+        if started := attempt(lambda line=line: begun(line, plan.warm, plan.device), failed, line.name):
+            running[line.name], peaks[line.name] = started
+    for line in (lines[i] for _ in range(plan.turns) for i in rng.permutation(len(lines))):
+        if line.name in failed:
+            continue
 
-                def turn(line=line, step=running[line.name]) -> float:
-                    cleared(plan.device)
-                    tf32(line.tf32)
-                    seconds(step, plan.warm, plan.device)
-                    return seconds(step, plan.steps, plan.device)
+        def window(line=line) -> float:
+            cleared(plan.device)
+            tf32(line.tf32)
+            seconds(running[line.name], min(line.ahead, plan.warm), plan.device)
+            return seconds(running[line.name], plan.steps, plan.device)
 
-                if one := attempt(turn, failed, line.name):
-                    took[line.name].append(one)
-                else:
-                    del running[line.name]
+        took[line.name].append(attempt(window, failed, line.name))
+        if line.name in failed:
+            del running[line.name]
     rows = {}
     for line in lines:
-        rows[line.name] = row = {"batch": line.batch, "gmac_an_image": line.macs / 1e9}
+        row = rows[line.name] = {"batch": line.batch, "gmac_an_image": line.macs / 1e9}
         if line.name in failed:
-            rows[line.name] = row | {"failed": failed[line.name]}
+            row["failed"] = failed[line.name]
             continue
         step = float(np.median(took[line.name]))
-        rows[line.name] = row | {"ms_a_step": 1e3 * step, "images_per_s": line.batch / step,
-                                 "tflops": 6 * line.macs * line.batch / step / 1e12,
-                                 "peak_gib": peaks[line.name] / 2**30 or None,
-                                 "ms_of_the_windows": [1e3 * s for s in took[line.name]]}  # fmt: skip
+        row |= {"ms_a_step": 1e3 * step, "images_per_s": line.batch / step,
+                "tflops": 6 * line.macs * line.batch / step / 1e12, "peak_gib": peaks[line.name] / 2**30 or None,
+                "ms_of_the_windows": [1e3 * each for each in took[line.name]]}  # fmt: skip
+    return rows
+
+
+def race(lines: list[Line], plan: Plan) -> dict[str, dict]:
+    """`measured` of all lines at once where the card has room for them, else of one after another."""
+    together = plan.device.type != "cuda" or torch.cuda.mem_get_info()[0] >= ROOM
+    rows, rng = {}, np.random.default_rng(0)
+    for group in [lines] if together else [[line] for line in lines]:
+        rows |= measured(group, plan, rng)
     return rows
 
 
@@ -344,7 +335,7 @@ def memory(plan: Plan, pool: Pool, recipe: Recipe) -> dict[str, dict[int, float 
             lambda: UNet(**recipe.model), frozenset(), plan.device, mirrored(pool, batch, False, True)),
         "ours, mixed precision": lambda batch: trained(
             recipe.changed(geometry="exact", channels_last=True, batch=batch), plan.device,
-            fixed(pool, batch, plan.device)),
+            fixed(next(mirrored(pool, batch)), plan.device)),
     }  # fmt: skip
     table = {}
     for name, way in ways.items():
@@ -370,6 +361,7 @@ def show(title: str, rows: dict[str, dict], first: dict, rate: float) -> None:
         times = f"{row['speed_up']:.2f}" if row["speed_up"] else "–"
         peak = f"{row['peak_gib']:.2f}" if row["peak_gib"] else "–"
         print(f"{head} {row['images_per_s']:>9.1f} {row['ms_a_step']:>10.2f} {times:>9} {row['share']:>6.1%} {peak:>6}")
+    sys.stdout.flush()
 
 
 def judge(row: dict, gpu: bool) -> None:
@@ -447,11 +439,11 @@ def main(arguments: list[str] | None = None) -> int:
         first = rows[ITS_WAY]
         show("a change a line", rows, first, rates["mixed"])
         ran = [line for line in lines[-1 - len(BATCHES) :] if "failed" not in rows[line.name]]
-        batch = max(ran, key=lambda line: rows[line.name]["images_per_s"]).batch if ran else recipe.batch
-        ours = recipe.changed(geometry="exact", channels_last=True, compile=True, batch=batch)
-        rows = result["ours_and_peers"] = race(
-            our_lines(plan, pool, steel, ours, lines[-1].macs) + peer_lines(plan, pool, batch), plan)  # fmt: skip
-        show(f"at batch {batch}", rows, first, rates["mixed"])
+        best = max(ran, key=lambda line: rows[line.name]["images_per_s"], default=lines[-1 - len(BATCHES)])
+        ours = recipe.changed(geometry="exact", channels_last=True, compile=True, batch=best.batch)
+        last = [best._replace(name="the same again"), our_line(plan, steel, ours, best.macs)]
+        rows = result["ours_and_peers"] = race(last + peer_lines(plan, pool, best.batch), plan)
+        show(f"at batch {best.batch}", rows, first, rates["mixed"])
         result["peak_gib"] = memory(plan, pool, recipe)
     print("\npeak GiB at batch " + ", ".join(map(str, MEMORY_BATCHES)))
     for name, peaks in result["peak_gib"].items():

@@ -66,17 +66,18 @@ def test_a_line_without_memory_or_with_a_fault_is_told_and_the_others_go_on(thro
     lines = [throughput.Line(name, 2, 10, start) for name, start in starts.items()]
     plan = throughput.Plan(torch.device("cpu"), 2, (32, 48), 8, 1, (), 1, 2)
     rows = throughput.race(lines, plan)
-    assert [rows[name].get("failed") for name in starts] == ["out of memory", "RuntimeError: first", "out of memory", None]
+    told = [rows[name].get("failed") for name in starts]
+    assert told == ["out of memory", "RuntimeError: first", "out of memory", None]
     assert len(rows["sound"]["ms_of_the_windows"]) == 2
 
 
 def test_windows_are_the_librarys(throughput):
     image = np.random.default_rng(0).integers(0, 256, (32, 48), np.uint8)
     mask = np.zeros((1, 32, 48), bool)
-    windows, masks = next(throughput.mirrored([(image, mask)], 2))
+    windows, masks, *_ = next(throughput.mirrored([(image, mask)], 2))
     assert np.array_equal(windows[1, 0], input_window(image, Tile(0, 0, 32, 48)))
     assert masks.shape == (2, 1, 32, 48)
-    windows, masks = next(throughput.mirrored([(image, mask)], 2, exact=False, floats=True))
+    windows, masks, *_ = next(throughput.mirrored([(image, mask)], 2, exact=False, floats=True))
     theirs = mirror(image, *ORIGINAL_MARGINS).astype(np.float32) / 255
     assert np.array_equal(windows[0, 0], theirs)
     assert masks.shape == (2, 1, *(geometry.output_size(n) for n in theirs.shape))
