@@ -46,7 +46,8 @@ def page(browser):
 def foreign(route):
     """Nothing is fetched from elsewhere: a badge is an empty picture, all else fails and is seen in the console."""
     if route.request.url.endswith(".svg"):
-        route.fulfill(content_type="image/svg+xml", body='<svg xmlns="http://www.w3.org/2000/svg"/>')
+        empty = '<svg xmlns="http://www.w3.org/2000/svg" width="117" height="20"/>'
+        route.fulfill(content_type="image/svg+xml", body=empty)
     else:
         route.abort()
 
