@@ -63,8 +63,8 @@ bench: .venv/.peers  ## every benchmark, beside its peers (ONLY=rle: those whose
 test-colab: $(COLAB)/.installed  ## the tests again with the versions that Colab has, in a venv of its own
 	@$(TEST_ENV) $(COLAB)/bin/python $(PYTEST) $(OLD) $(ARGS)
 
-test-browser: .venv/.browser book  ## the widgets in JupyterLab and the site in headless Chromium; pictures in build/browser/
-	@$(TEST_ENV) $(BIN)/python -m pytest tests/browser -q $(ARGS)
+test-browser: .venv/.browser book  ## the site, and the widgets in JupyterLab, in headless Chromium; pictures in build/browser/
+	@$(TEST_ENV) $(BIN)/python -m pytest tests/browser tests/test_site.py -q $(ARGS)
 
 constraints:  ## refresh constraints.txt: the newest versions together, in a clean venv (TORCH=2.13.0: this one)
 	rm -rf .venv-constraints && $(PYTHON) -m venv .venv-constraints
