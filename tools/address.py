@@ -14,6 +14,7 @@ import tomllib
 from pathlib import Path
 
 import nbformat
+
 from book import CARD, content, from_text, with_card
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,13 +18,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import address
 import nbformat
-from book import card, code_cells, fresh, normalise, printed, problems, tagged, title_and_answer, with_card
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from tqdm import tqdm
+
+import address
+from book import card, code_cells, fresh, normalise, printed, problems, tagged, title_and_answer, with_card
 
 ROOT = Path(__file__).resolve().parents[1]
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

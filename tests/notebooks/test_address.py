@@ -8,12 +8,12 @@ import sys
 import tomllib
 from pathlib import Path
 
-import address
 import nbformat
 import pytest
-from book import CARD, card, problems, with_card
 
+import address
 import steelnb
+from book import CARD, card, problems, with_card
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = sorted((ROOT / "notebooks").glob("[0-9]*.py"))

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from book import broken_links, problems
 
 ROOT = Path(__file__).resolve().parents[2]
