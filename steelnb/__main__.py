@@ -22,11 +22,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if options.debug:
             raise
-        print(f"steelnb {options.name}: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        print(f"steelnb {options.name}: {told(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"steelnb {options.name}: stopped", file=sys.stderr)
         return 130
+
+
+def told(error: Exception) -> str:
+    """One line for an error; the system's own, which name a number and no cause, in words."""
+    if isinstance(error, FileExistsError | NotADirectoryError) and error.filename:
+        return f"{error.filename}: a file is where a folder is needed; name another folder"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def sample(options: argparse.Namespace) -> int:

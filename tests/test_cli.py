@@ -294,3 +294,14 @@ def test_it_runs_as_a_module_and_importing_it_is_quick():
     assert told.stdout.strip()
     code = "import sys, steelnb; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [("train", "--data", "steel", "--run", "file"), ("sample", "file"),
+                                       ("audit", "--data", "steel", "--out", "file")])  # fmt: skip
+def test_a_file_where_a_folder_is_needed(tmp_path, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(tmp_path)
+    assert call("sample", "steel", "--images", 4, "--size", "64x200", "--quiet") == 0
+    (tmp_path / "file").write_text("mine")
+    assert call(*arguments, "--quiet") == 1
+    assert "a file is where a folder is needed; name another folder" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
