@@ -57,7 +57,8 @@ def train(options: argparse.Namespace) -> int:
 
     if options.recipe not in RECIPES:
         raise ValueError(f"no recipe {options.recipe!r}; there are {', '.join(RECIPES)}")
-    recipe = RECIPES[options.recipe].changed(per_class=options.per_class, **dict(options.set))
+    changes = dict(options.set) | ({"per_class": True} if options.per_class else {})
+    recipe = RECIPES[options.recipe].changed(**changes)
     data = locate.find(options.data, skip_missing=options.skip_missing, progress=options.progress)
     if options.groups:
         data = data.with_groups(options.groups)

@@ -11,21 +11,17 @@ Two layouts, told apart by what lies in the folder, or in a folder one level dow
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from csv import reader
 from dataclasses import dataclass, replace
 from functools import cached_property
-from io import StringIO
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from steelnb import rle
+from steelnb import rle, tables
 from steelnb.files import SYNTHETIC_MARK, DataError, by_stem, gray, headers, image_files, mask_values, names, size_text
-
-SEVERSTAL_CLASSES = (1, 2, 3, 4)
-FORMS = {"now": ("ImageId", "ClassId", "EncodedPixels"), "2019": ("ImageId_ClassId", "EncodedPixels")}
+from steelnb.tables import CLASSES, COLUMNS
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +54,7 @@ class SteelData:
     @cached_property
     def _labels(self) -> dict[str, list[tuple[int, str]]]:
         labels: dict[str, list[tuple[int, str]]] = {}
-        for image_id, class_id, text in zip(*(self.rows[c] for c in FORMS["now"]), strict=True):
+        for image_id, class_id, text in zip(*(self.rows[c] for c in COLUMNS), strict=True):
             labels.setdefault(image_id, []).append((int(class_id), text))
         return labels
 
@@ -110,7 +106,7 @@ class SteelData:
         """
         where, given = "groups", groups
         if not isinstance(groups, Mapping):
-            where, given = str(groups), _read_groups(Path(groups))
+            where, given = str(groups), tables.groups(Path(groups))
         ids = self.images["ImageId"].tolist()
         for wrong, problem in (
             (sorted(set(ids) - given.keys()), "images without a group; give each one (alone: its own ImageId)"),
@@ -124,7 +120,7 @@ class SteelData:
     def fingerprint(self) -> str:
         """SHA-256, hex, of ids, sizes and labels in their order: equal for equal data wherever the folder lies."""
         digest = hashlib.sha256()
-        for table, columns in ((self.images, ("ImageId", "height", "width")), (self.rows, FORMS["now"])):
+        for table, columns in ((self.images, ("ImageId", "height", "width")), (self.rows, COLUMNS)):
             for row in zip(*(table[c] for c in columns), strict=True):
                 digest.update("\t".join(map(str, row)).encode() + b"\n")
             digest.update(b"\n")
@@ -183,7 +179,7 @@ def read(folder: str | Path, *, masks: str | Path | None = None, skip_missing: b
 
 def _read_severstal(folder: Path, skip_missing: bool, progress: bool) -> SteelData:
     csv, notes = folder / "train.csv", []
-    table, form = _read_table(csv)
+    table, form = tables.labels(csv)
     paths = {p.name: p for p in image_files(folder / "train_images")}
     absent = table[~table["ImageId"].isin(paths)]
     if len(absent):
@@ -215,79 +211,10 @@ def _read_severstal(folder: Path, skip_missing: bool, progress: bool) -> SteelDa
             areas.append(int(rle.runs(row.EncodedPixels, row.height * row.width, where)[1].sum()))
         except rle.RLEError as error:
             raise DataError(f"{error}. The image is {size_text(row.height, row.width)}") from error
-    rows = rows[list(FORMS["now"])].assign(ClassId=rows["ClassId"].astype(int), area=np.array(areas, int))
-    layout = f"train.csv ({','.join(FORMS[form])}) beside train_images/"
+    rows = rows[list(COLUMNS)].assign(ClassId=rows["ClassId"].astype(int), area=np.array(areas, int))
+    layout = f"train.csv ({','.join(tables.FORMS[form])}) beside train_images/"
     name = "synthetic steel" if (folder / SYNTHETIC_MARK).exists() else "severstal"
-    return _assemble(name, folder, images, rows, SEVERSTAL_CLASSES, layout, notes)
-
-
-def _read_table(csv: Path) -> tuple[pd.DataFrame, str]:
-    """The label rows (line, ImageId, ClassId, EncodedPixels), checked by themselves, and the form they came in."""
-    try:
-        text = csv.read_text("utf-8-sig")
-        if "\0" in text:  # some parsers end a field there
-            raise DataError(f"{csv}, line {text[: text.index(chr(0))].count(chr(10)) + 1}: a NUL byte; fetch it again")
-        _check_fields(csv, *text.split("\n"))
-        table = pd.read_csv(StringIO(text), dtype=str, na_filter=False, skip_blank_lines=False, index_col=False)
-    except DataError:
-        raise
-    except (ValueError, OSError) as error:  # pandas' parser errors and undecodable text are ValueErrors
-        raise DataError(f"{csv}: not a readable table ({str(error).strip()}); fetch the file again") from error
-    table = table.rename(columns=str.strip).assign(line=range(2, len(table) + 2))
-    form = next((f for f, columns in FORMS.items() if {*columns} <= {*table.columns}), None)
-    if form is None or not table.columns.is_unique:
-        raise DataError(f"{csv}, line 1: columns {', '.join(table.columns[:-1])}; expected "
-                        f"{' or '.join(','.join(c) for c in FORMS.values())}")
-    table = table[["line", *FORMS[form]]].apply(lambda c: c if c.name == "line" else c.str.strip())
-    table = table[(table[list(FORMS[form])] != "").any(axis=1)].copy()  # without blank lines
-    if table.empty and not (csv.parent / SYNTHETIC_MARK).exists():  # of a few synthetic images, all may be clean
-        raise DataError(f"{csv}: no rows below the header, so no defect is labelled; fetch the file again")
-    if form == "2019":
-        table[["ImageId", "ClassId"]] = table["ImageId_ClassId"].str.extract(r"^(.*)_([^_]*)$", expand=True).fillna("")
-
-    def refuse(bad: pd.Series, problem: str) -> None:
-        if bad.any():
-            row = table[bad].iloc[0]
-            raise DataError(f"{csv}, line {row['line']}: " + problem.format(**row))
-
-    refuse(table["ImageId"].map(lambda i: PureWindowsPath(i).name != i or i in ("", ".", "..") or "\0" in i),
-           "ImageId {ImageId!r} is not a plain file name; name a file of train_images/")
-    clean = (table["ClassId"] == "") & (table["EncodedPixels"] == "") & (form == "now")  # a clean image spelled out
-    refuse(~clean & ~table["ClassId"].str.fullmatch(r"[0-9]{1,9}(\.0+)?"),
-           "class id {ClassId!r} is not a whole number; write one of 1, 2, 3, 4")
-    table["ClassId"] = table["ClassId"].where(~clean, "0").str.replace(r"\.0+$", "", regex=True).astype(int)
-    refuse(~clean & ~table["ClassId"].isin(SEVERSTAL_CLASSES), "unknown class id {ClassId}; the classes are 1, 2, 3, 4")
-    refuse(table.duplicated(["ImageId", "ClassId"]),
-           "a second row for image {ImageId}, class {ClassId}; keep one, with the runs of both")
-    return table[["line", *FORMS["now"]]], form
-
-
-def _read_groups(csv: Path) -> dict[str, str]:
-    """ImageId → group of a CSV of these columns; DataError names the line."""
-    try:
-        lines = list(reader(StringIO(csv.read_text("utf-8-sig"))))
-    except (ValueError, OSError) as error:
-        raise DataError(f"{csv}: not a readable table ({error}); write it again") from error
-    header = [name.strip() for name in lines[0]] if lines else []
-    if header != ["ImageId", "group"]:
-        raise DataError(f"{csv}, line 1: columns {', '.join(header) or 'none'}; expected ImageId,group")
-    groups: dict[str, str] = {}
-    for number, line in enumerate(lines[1:], 2):
-        fields = [field.strip() for field in line]
-        if len(fields) not in (0, 2):
-            raise DataError(f"{csv}, line {number}: {len(fields)} fields, the header has 2")
-        if fields and groups.setdefault(*fields) != fields[1]:
-            raise DataError(f"{csv}, line {number}: image {fields[0]} is in two groups; keep one")
-    return groups
-
-
-def _check_fields(csv: Path, header: str, *lines: str) -> None:
-    """Refuse lines that pandas would fill up or cut silently: a label cut off would become a clean image."""
-    wanted = header.count(",")
-    for number, line in enumerate(lines, 2):
-        found = len(next(reader([line]), ())) - 1 if '"' in line else line.count(",")
-        if line.strip() and found != wanted:
-            raise DataError(f"{csv}, line {number}: {found + 1} fields, the header has {wanted + 1}; fetch it again")
+    return _assemble(name, folder, images, rows, CLASSES, layout, notes)
 
 
 def _read_pairs(folder: Path, images: Path, masks: Path, skip_missing: bool, progress: bool) -> SteelData:
@@ -317,7 +244,7 @@ def _read_pairs(folder: Path, images: Path, masks: Path, skip_missing: bool, pro
     if 255 in first and last > 1:
         raise DataError(f"{first[255]} holds 0 and 255, {first[last]} class id {last}: two meanings in one folder; "
                         "write class ids in every mask")
-    table = pd.DataFrame(rows, columns=[*FORMS["now"], "area"])
+    table = pd.DataFrame(rows, columns=[*COLUMNS, "area"])
     meaning = "0/255" if 255 in first else "0/1" if last < 2 else "of class ids"
     return _assemble("image and mask folder", folder, entries, table, tuple(range(1, max(last, 1) + 1)),
                      f"{images.name}/ beside {masks.name}/, masks {meaning}", notes)

@@ -3,6 +3,8 @@
 Every error is a DataError that names the file. Formats are told by content: PNG bytes under a .jpg name are read.
 """
 
+import csv
+import os
 from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,9 @@ from PIL import Image
 from tqdm import tqdm
 
 LARGEST_CLASS_ID = 32  # above it, values in a mask are more likely gray levels than classes
+PAGED = ("TIFF", "GIF", "PNG", "WEBP")  # formats that hold several pages or an animation
 SUFFIXES = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+LONGEST_CELL = 2**31 - 1  # characters; the csv module's own limit is below the text of a noisy mask
 EXIF_ORIENTATION = 0x0112
 SYNTHETIC_MARK = "SYNTHETIC.txt"  # lies in a set that synthetic.write has made
 
@@ -57,9 +61,12 @@ def opened(path: Path):
     """The file as a Pillow image, its format told by its content; what goes wrong is a DataError naming the file."""
     if not path.exists():
         raise DataError(f"{path}: no such file")
+    if not path.is_file():  # to open a pipe would wait for ever
+        raise DataError(f"{path}: a folder or a pipe, not an image file; remove it")
+    check_name(path)
     try:
         with Image.open(path) as picture:
-            if picture.format in ("TIFF", "GIF") and picture.n_frames > 1:
+            if picture.format in PAGED and picture.n_frames > 1:
                 raise DataError(f"{path}: {picture.n_frames} pages; save the one that is meant as a file of its own")
             yield picture
     except (DataError, MemoryError):
@@ -70,6 +77,25 @@ def opened(path: Path):
     except Exception as error:  # on broken bytes Pillow raises OSError, SyntaxError, struct.error, zlib.error …
         size = f"{path.stat().st_size} bytes" if path.is_file() else "gone"
         raise DataError(f"{path} ({size}): not a readable image: {error}. Fetch it again, or remove it") from error
+
+
+def check_name(path: Path) -> None:
+    """Raises DataError for a file name that cannot stand in a table."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise DataError(f"{shown}: the name is not UTF-8 and cannot stand in a table; rename the file") from None
+
+
+@contextmanager
+def long_cells():
+    """Lets the csv module read cells of any length."""
+    limit = csv.field_size_limit(LONGEST_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -131,6 +131,9 @@ def _submittable(work: Outputs, plan: dict[Path, bool], kaggle: str | Path) -> t
     """The columns of the submission; what cannot be in one is refused."""
     submission.check_network(work.classes)
     named = submission.COLUMNS.get(str(kaggle))
+    if not named and (not Path(kaggle).exists() or Path(kaggle).is_dir()):
+        raise submission.SubmissionError(f"{kaggle}: no such file; the form of a submission can be "
+                                         f"{', '.join(submission.COLUMNS)}, or the path of Kaggle's sample_submission.csv")
     columns, expected = (named, None) if named else submission.read_sample(kaggle)
     shapes = {}
     for path, strip in plan.items():
@@ -158,7 +161,7 @@ def _make_room(work: Outputs, plan: dict[Path, bool], kaggle: bool, resume: bool
             raise PredictError(f"{there} is there already and would be overwritten: name another folder for the masks, "
                                "or resume what was begun there (--resume)")  # fmt: skip
     elif settings.exists():
-        before, now = json.loads(settings.read_text()), work.settings()
+        before, now = _read_settings(settings), work.settings()
         if other := [name for name in now if before.get(name) != now[name]]:
             told = names((f"{name} was {before.get(name)}, is {now[name]}" for name in other), 8)
             raise PredictError(f"{work.out} holds masks that were made otherwise ({told}): name another folder")
@@ -171,6 +174,16 @@ def _make_room(work: Outputs, plan: dict[Path, bool], kaggle: bool, resume: bool
         return False
     durable.write(settings, json.dumps(work.settings(), indent=1).encode())
     return True
+
+
+def _read_settings(path: Path) -> dict:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # undecodable text is one, too
+        found = None
+    if not isinstance(found, dict):
+        raise PredictError(f"{path} is damaged, so what made these masks is not known: name another folder")
+    return found
 
 
 def _remove(*paths: Path) -> None:

@@ -21,6 +21,7 @@ RANGES = {
     "learning_rate weight_decay": (int | float, 0, float("inf")),
     "momentum on_defect validation ema": (int | float, 0, 1),
 }
+MODEL = ("width", "depth", "norm", "crop", "padding")  # the data say how many channels go in and out
 SWITCHES = ("flips", "per_class", "nesterov", "channels_last", "compile")
 LATER = ("ema", "nesterov", "channels_last", "compile")  # fields that runs of earlier versions know nothing of
 
@@ -77,8 +78,14 @@ class Recipe:
                     raise ValueError(
                         f"recipe {self.name}: {name} is {value!r}; it can be {number} from {least} to {most}"
                     )
-        if self.crop is not None and [type(n) is int and n > 0 for n in self.crop] != [True, True]:
+        pair = self.crop if isinstance(self.crop, list | tuple) else ()
+        if self.crop is not None and [type(n) is int and n > 0 for n in pair] != [True, True]:
             raise ValueError(f"recipe {self.name}: crop is {self.crop!r}; it can be two numbers of pixels, or None")
+        if not isinstance(self.model, dict) or not self.model.keys() <= {*MODEL}:
+            raise ValueError(
+                f"recipe {self.name}: model is {self.model!r}; it can be the network's arguments as JSON, such as "
+                f'{{"width": 8, "depth": 3}}, of {", ".join(MODEL)}'
+            )
         if self.ema == 1:
             raise ValueError(f"recipe {self.name}: ema is 1, an average that never moves; try 0.99, or 0 for none")
         for name in SWITCHES:

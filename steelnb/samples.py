@@ -129,8 +129,8 @@ class Samples(Dataset):
         drawn = self.draw(index, image.shape, lambda *flip: np.flatnonzero(flipped(mask.any(0), *flip)))
         flip = drawn.down, drawn.across
         window = overlap_tile.window(flipped(image, *flip), *drawn.window)
-        mask = np.ascontiguousarray(flipped(mask, *flip)[:, *drawn.output.region])
-        return torch.tensor(np.ascontiguousarray(window[None])), torch.from_numpy(mask.view(np.uint8))
+        mask = flipped(mask, *flip)[:, *drawn.output.region].copy()  # a flipped row of one pixel counts as contiguous
+        return torch.from_numpy(window[None].copy()), torch.from_numpy(mask.view(np.uint8))
 
     def draw(self, index: int, shape: tuple[int, int], defects: Callable[[bool, bool], Sequence[int]]) -> "Drawn":
         """What chance takes from the image of `shape` (H, W) behind an index, in this epoch.

@@ -17,7 +17,7 @@ import tifffile
 
 from steelnb import rle
 from steelnb.durable import StorageError
-from steelnb.files import DataError, size_text
+from steelnb.files import DataError, check_name, size_text
 
 LARGE = 50_000_000  # pixels from which on a TIFF is read as a strip: whole, its probabilities would take 0.2 GB a class
 READ_BYTES = 2**24  # of a file that one memory map spans, unless a single row is longer
@@ -70,7 +70,7 @@ def is_strip(path: Path, raw: tuple[int, int] | None = None, image_suffixes: tup
     """Whether a file is read as a strip: .npy, a TIFF above `LARGE` pixels, with `raw` whatever is no image by suffix.
     """
     suffix = path.suffix.lower()
-    if suffix in (".tif", ".tiff"):
+    if suffix in (".tif", ".tiff") and path.is_file():  # to open a pipe would wait for ever
         with contextlib.suppress(Exception), tifffile.TiffFile(path) as file:  # a broken one fails where it is read
             return math.prod(file.pages[0].shape) > LARGE
         return False
@@ -85,6 +85,7 @@ def open_strip(path: str | Path, raw: tuple[int, int] | None = None) -> Strip:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file")
+    check_name(path)
     try:
         if path.suffix.lower() == ".npy":
             strip = _npy(path)

@@ -6,20 +6,18 @@ each image, with empty text where nothing was found.
 
 import csv
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from steelnb import rle
-from steelnb.files import names, size_text
+from steelnb.files import long_cells, names, size_text
 from steelnb.strips import unfinished
 
 SHAPE = (256, 1600)  # what Kaggle's run-length text counts pixels of
 CLASSES = (1, 2, 3, 4)
 COLUMNS = {"2019": ("ImageId_ClassId", "EncodedPixels"), "now": ("ImageId", "EncodedPixels", "ClassId")}
-LONGEST_TEXT = 2**31 - 1  # characters of a cell; the csv module's own limit is below that of a noisy mask
 
 
 class SubmissionError(ValueError):
@@ -107,7 +105,7 @@ def digest(mask: np.ndarray) -> bytes:
 
 def rows_of(table: Path) -> Iterable[tuple[str, int, str]]:
     """Image, class and text of each row of a `predictions.csv` of several classes."""
-    with _long_cells(), table.open(newline="", encoding="utf-8") as file:
+    with long_cells(), table.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             yield row["ImageId"], int(row["ClassId"]), row["EncodedPixels"]
 
@@ -120,29 +118,24 @@ def _read(path: Path) -> tuple[tuple[str, ...], Iterable[tuple[str, int, str]]]:
 
 def _rows(path: Path):
     try:
-        file = path.open(newline="", encoding="utf-8-sig")
+        with path.open(newline="", encoding="utf-8-sig") as file, long_cells():
+            yield from _checked_rows(path, csv.reader(file))
     except OSError as error:
         raise SubmissionError(f"{path}: {error.strerror}") from error
-    with file, _long_cells():
-        reader = csv.reader(file)
-        columns = tuple(next(reader, ()))
-        if set(columns) not in map(set, COLUMNS.values()):
-            forms = " or ".join(",".join(form) for form in COLUMNS.values())
-            raise SubmissionError(f"{path}: the columns are {','.join(columns)[:80]!r}; a submission's are {forms}")
-        yield columns
-        for number, cells in enumerate(reader, 2):
-            row = dict(zip(columns, cells, strict=False))
-            image, _, class_id = row.get("ImageId_ClassId", "").rpartition("_")
-            image, class_id = row.get("ImageId", image), row.get("ClassId", class_id)
-            if len(cells) != len(columns) or not image:
-                raise SubmissionError(f"{path}, line {number}: not {','.join(columns)}: {','.join(cells)[:80]!r}")
-            yield image, int(class_id) if class_id.isdecimal() else 0, row["EncodedPixels"]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SubmissionError(f"{path}: not a readable table ({error})") from error
 
 
-@contextmanager
-def _long_cells():
-    limit = csv.field_size_limit(LONGEST_TEXT)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(limit)
+def _checked_rows(path: Path, reader: Iterator[list[str]]):
+    columns = tuple(next(reader, ()))
+    if sorted(columns) not in map(sorted, COLUMNS.values()):
+        forms = " or ".join(",".join(form) for form in COLUMNS.values())
+        raise SubmissionError(f"{path}: the columns are {','.join(columns)[:80]!r}; a submission's are {forms}")
+    yield columns
+    for number, cells in enumerate(reader, 2):
+        row = dict(zip(columns, cells, strict=False))
+        image, _, class_id = row.get("ImageId_ClassId", "").rpartition("_")
+        image, class_id = row.get("ImageId", image), row.get("ClassId", class_id)
+        if len(cells) != len(columns) or not image:
+            raise SubmissionError(f"{path}, line {number}: not {','.join(columns)}: {','.join(cells)[:80]!r}")
+        yield image, int(class_id) if class_id.isdecimal() else 0, row["EncodedPixels"]

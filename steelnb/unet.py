@@ -33,15 +33,16 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         for name, value, choices in (("norm", norm, NORMS), ("crop", crop, CROPS), ("padding", padding, PADDINGS)):
-            if value not in choices:
+            if value not in [*choices]:
                 raise ValueError(f"{name} is {value!r}; it can be {', '.join(choices)}")
+        sizes = dict(in_channels=in_channels, out_channels=out_channels, width=width, depth=depth)
+        for name, value in sizes.items():
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ValueError(f"{name} is {value!r}; it can be a whole number")
         if min(in_channels, out_channels, width) < 1:
             raise ValueError("in_channels, out_channels and width are at least 1")
         geometry.margin(depth)  # refuses an impossible depth
-        self.config = dict(
-            in_channels=in_channels, out_channels=out_channels, width=width, depth=depth,
-            norm=norm, crop=crop, padding=padding,
-        )  # fmt: skip
+        self.config = sizes | dict(norm=norm, crop=crop, padding=padding)
         self.depth, self.crop, self.padding = depth, crop, padding
         channels = [width * 2**level for level in range(depth + 1)]
         in_encoder, in_decoder = NORMS[norm]

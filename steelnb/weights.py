@@ -16,6 +16,7 @@ from steelnb import durable
 from steelnb.unet import UNet
 
 KEY = "steelnb"
+KINDS = {"network": dict, "recipe": dict, "data": dict, "training": list, "validation": list}  # of the metadata
 
 
 class WeightsError(ValueError):
@@ -54,9 +55,31 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
     if KEY not in metadata:
         raise WeightsError(f"{path}: safetensors, but not written by steelnb (no {KEY!r} in its metadata)")
     try:
-        about = json.loads(metadata[KEY])
+        about = _checked(json.loads(metadata[KEY]))
         model = UNet(**about["network"])
         model.load_state_dict(tensors)
+        _check_numbers(tensors, model)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise WeightsError(f"{path}: does not describe a network of this version: {error}") from None
     return Trained(model.to(device).eval(), about)
+
+
+def _checked(about: object) -> dict:
+    """The metadata, whose parts are of the kinds that they are used as; else ValueError."""
+    if not isinstance(about, dict):
+        raise ValueError("its metadata is no JSON object")
+    for name, kind in KINDS.items():
+        if not isinstance(about.get(name, kind()), kind):
+            raise ValueError(f"{name!r} in its metadata is {about[name]!r}")
+    if not isinstance(about.get("data", {}).get("classes", []), list):
+        raise ValueError(f"'classes' in its metadata is {about['data']['classes']!r}")
+    return about
+
+
+def _check_numbers(tensors: dict[str, torch.Tensor], model: UNet) -> None:
+    """Raises ValueError for weights that PyTorch would take, and whose masks would silently be empty or full."""
+    for name, tensor in model.state_dict().items():
+        if tensors[name].is_floating_point() != tensor.is_floating_point():
+            raise ValueError(f"{name} is of type {str(tensors[name].dtype).removeprefix('torch.')}")
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} holds NaN or infinity")
