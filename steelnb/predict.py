@@ -133,7 +133,7 @@ def _submittable(work: Outputs, plan: dict[Path, bool], kaggle: str | Path) -> t
     named = submission.COLUMNS.get(str(kaggle))
     if not named and (not Path(kaggle).exists() or Path(kaggle).is_dir()):
         raise submission.SubmissionError(f"{kaggle}: no such file; the form of a submission can be "
-                                         f"{', '.join(submission.COLUMNS)}, or the path of Kaggle's sample_submission.csv")
+                                         f"{', '.join(submission.COLUMNS)}, or the path of a sample_submission.csv")
     columns, expected = (named, None) if named else submission.read_sample(kaggle)
     shapes = {}
     for path, strip in plan.items():

@@ -58,9 +58,11 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
         about = _checked(json.loads(metadata[KEY]))
         model = UNet(**about["network"])
         model.load_state_dict(tensors)
-        _check_numbers(tensors, model)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise WeightsError(f"{path}: does not describe a network of this version: {error}") from None
+    for name, tensor in model.state_dict().items():  # PyTorch takes these, and masks would silently be empty or full
+        if tensors[name].is_floating_point() != tensor.is_floating_point() or not tensor.isfinite().all():
+            raise WeightsError(f"{path}: {name} holds NaN, infinity or numbers of another type: take other weights")
     return Trained(model.to(device).eval(), about)
 
 
@@ -74,12 +76,3 @@ def _checked(about: object) -> dict:
     if not isinstance(about.get("data", {}).get("classes", []), list):
         raise ValueError(f"'classes' in its metadata is {about['data']['classes']!r}")
     return about
-
-
-def _check_numbers(tensors: dict[str, torch.Tensor], model: UNet) -> None:
-    """Raises ValueError for weights that PyTorch would take, and whose masks would silently be empty or full."""
-    for name, tensor in model.state_dict().items():
-        if tensors[name].is_floating_point() != tensor.is_floating_point():
-            raise ValueError(f"{name} is of type {str(tensors[name].dtype).removeprefix('torch.')}")
-        if not tensor.isfinite().all():
-            raise ValueError(f"{name} holds NaN or infinity")

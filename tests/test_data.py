@@ -1,5 +1,6 @@
 """Reading data sets: what is found, and that everything which could become a wrong mask is refused by name."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -272,6 +273,24 @@ def test_refuses_a_file_of_several_pages(tmp_path):
     page = Image.fromarray(values(255))
     page.save(folder / "masks" / "x.tif", save_all=True, append_images=[page])
     refused(folder, "x.tif", "2 pages")
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
+def test_refuses_an_animation(tmp_path, suffix):
+    folder = severstal(tmp_path, "a.jpg,3,1 2")
+    frames = [Image.fromarray(np.full((4, 6, 3), value, np.uint8)) for value in (0, 200)]
+    frames[0].save(folder / "train_images" / f"x.{suffix}", save_all=True, append_images=frames[1:], lossless=True)
+    refused(folder, f"x.{suffix}: 2 pages; save the one that is meant as a file of its own")
+
+
+def test_refuses_a_folder_and_a_pipe_among_the_images(tmp_path):
+    folder = severstal(tmp_path, "a.jpg,3,1 2")
+    (folder / "train_images" / "x.jpg").mkdir()
+    refused(folder, "x.jpg: a folder or a pipe, not an image file; remove it")
+    if hasattr(os, "mkfifo"):
+        (folder / "train_images" / "x.jpg").rmdir()
+        os.mkfifo(folder / "train_images" / "x.jpg")
+        refused(folder, "x.jpg: a folder or a pipe, not an image file; remove it")
 
 
 # A folder of images and masks

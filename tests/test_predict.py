@@ -1,5 +1,9 @@
 """Image files in, mask files out."""
 
+import csv
+import os
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -337,7 +341,8 @@ def test_submissions_that_cannot_be(severstal, pictures, tmp_path):
         (network(3), [severstal], "now", "classes are 1, 2, 3; Kaggle's are 1, 2, 3, 4"),
         (network(4), [severstal, pictures / "c.bmp"], "2019", r"c\.bmp \(5×7\) cannot be in it"),
         (network(4), [severstal], sample, r"images that are not here: c\.jpg"),
-        (network(4), [severstal], "then", "then: No such file"),
+        (network(4), [severstal], tmp_path, "no such file; the form of a submission"),
+        (network(4), [severstal], "then", "then: no such file; the form of a submission can be 2019, now, or the"),
     ):
         with pytest.raises(SubmissionError, match=reason):
             predict_files(trained, paths, out, kaggle=kaggle)
@@ -351,3 +356,33 @@ def test_submissions_that_cannot_be(severstal, pictures, tmp_path):
     (severstal / "bad.jpg").unlink()
     assert predict_files(network(4), [severstal], out, kaggle="now", resume=True).failed == {}
     assert (out / "submission.csv").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff"])
+def test_settings_that_are_damaged_are_named(pictures, tmp_path, content):
+    predict_files(network(), [pictures], tmp_path / "out")
+    (tmp_path / "out" / "predictions.json").write_bytes(content)
+    before = files(tmp_path / "out")
+    with pytest.raises(PredictError, match=r"predictions\.json is damaged, .*: name another folder"):
+        predict_files(network(), [pictures], tmp_path / "out", resume=True)
+    assert files(tmp_path / "out") == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes there")
+def test_a_name_that_is_no_text_is_reported_and_the_rest_go_on(pictures, tmp_path):
+    for name in (b"\xff.png", b"\xfe.npy"):
+        (pictures / os.fsdecode(name)).write_bytes((pictures / "a.png").read_bytes())
+    outcome = predict_files(network(), [pictures, pictures / os.fsdecode(b"\xfe.npy")], tmp_path / "out")
+    assert list(outcome.written) == ["a", "b", "c"]
+    told = list(outcome.failed.values())
+    assert [r"\xff.png: the name is not UTF-8" in told[0], r"\xfe.npy: the name is not UTF-8" in told[1]] == [True] * 2
+    assert len(list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+@pytest.mark.parametrize("name", ["pipe.png", "pipe.tif"])
+def test_a_pipe_is_reported_and_not_waited_for(pictures, tmp_path, name):
+    os.mkfifo(pictures / name)
+    outcome = predict_files(network(), [pictures], tmp_path / "out")
+    assert list(outcome.written) == ["a", "b", "c"]
+    assert "a folder or a pipe, not an image file; remove it" in outcome.failed[pictures / name]

@@ -167,3 +167,10 @@ def test_refusals(steel, cache):
         whole(steel, cache, geometry="paper")
     with pytest.raises(ValueError, match="whole images, not crops"):
         whole(steel, cache, geometry="original", crop=(8, 8))
+
+
+def test_crops_of_a_single_pixel_and_row(steel, cache):
+    """Flipped, they look contiguous to NumPy and not to PyTorch."""
+    for crop in ((1, 1), (1, 30), (30, 1)):
+        drawn = whole(steel, cache, crop=crop, flips=True)
+        assert all(drawn[index][1].shape == (1, *crop) for index in range(len(drawn)))

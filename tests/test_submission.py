@@ -118,3 +118,16 @@ def test_networks_images_and_names_that_cannot_be_submitted(tmp_path):
         submission.check_names(["a.jpg"], ["c.jpg", "a.jpg", "b.jpg"])
     with pytest.raises(SubmissionError, match=r"does not list: b\.jpg; leave"):
         submission.check_names(["a.jpg", "b.jpg"], ["a.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\xff\xfe\x00", r"sample\.csv: not a readable table \('utf-8' codec"),
+        (b"ImageId,ImageId,EncodedPixels,ClassId\na.jpg,a.jpg,,1\n", r"sample\.csv: the columns are"),
+    ],
+)
+def test_samples_that_are_none(tmp_path, content, reason):
+    (tmp_path / "sample.csv").write_bytes(content)
+    with pytest.raises(SubmissionError, match=reason):
+        read_sample(tmp_path / "sample.csv")

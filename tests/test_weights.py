@@ -71,3 +71,33 @@ def test_other_contents_are_refused(saved, tmp_path):
     torch.save(UNet(width=1, depth=1), tmp_path / "pickle.pt")
     with pytest.raises(WeightsError, match="not a readable safetensors file"):
         weights.load(tmp_path / "pickle.pt")
+
+
+@pytest.mark.parametrize("part", ["recipe", "data", "training", "validation"])
+@pytest.mark.parametrize("value", ["null", "5", '"x"'])
+def test_metadata_of_another_kind_are_refused(saved, part, value):
+    path, model = saved
+    about = f'{{"network": {{"width": 2, "depth": 2}}, "{part}": {value}}}'
+    save_file(model.state_dict(), path, {weights.KEY: about})
+    with pytest.raises(WeightsError, match=f"does not describe a network of this version: '{part}' in its metadata"):
+        weights.load(path)
+
+
+def test_metadata_that_are_no_object_are_refused(saved):
+    path, model = saved
+    for about in ("[1]", "null", "5", '{"network": [1]}', '{"network": {"width": "2"}}', '{"network": {"norm": []}}'):
+        save_file(model.state_dict(), path, {weights.KEY: about})
+        with pytest.raises(WeightsError, match="does not describe a network"):
+            weights.load(path)
+
+
+def test_weights_that_would_say_nothing_are_refused(saved):
+    """A NaN makes every mask empty; a network of whole numbers is another network."""
+    path, model = saved
+    state, about = model.state_dict(), {weights.KEY: '{"network": {"width": 2, "depth": 2}}'}
+    for wrong in (state["head.weight"] * float("nan"), state["head.weight"] / 0, state["head.weight"].to(torch.int8)):
+        save_file(state | {"head.weight": wrong}, path, about)
+        with pytest.raises(WeightsError, match=r"weights\.safetensors: head\.weight holds NaN, infinity or numbers of"):
+            weights.load(path)
+    save_file({name: t.half() if t.is_floating_point() else t for name, t in state.items()}, path, about)
+    assert weights.load(path).model.head.weight.dtype == torch.float32
