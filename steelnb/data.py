@@ -186,14 +186,15 @@ def _read_severstal(folder: Path, skip_missing: bool, progress: bool) -> SteelDa
         what = f"{absent['ImageId'].nunique()} images listed but absent from train_images/, {names(absent['ImageId'])}"
         if not skip_missing:
             raise DataError(f"{csv}, line {absent['line'].iloc[0]}: {what}. Fetch them, or leave their rows out with "
-                            "skip_missing=True")
+                            "skip_missing=True (--skip-missing)")
         notes.append(f"left out: {what}")
         table = table[table["ImageId"].isin(paths)]
     if form == "2019" and (unlisted := sorted(set(paths) - set(table["ImageId"]))):
         what = f"{len(unlisted)} images without a row in train.csv, {names(unlisted)}"
         if not skip_missing:
             raise DataError(f"{folder / 'train_images'}: {what}: in the 2019 form clean images have rows too. Complete "
-                            "the file, or leave these images out with skip_missing=True")
+                            "the file, or leave these images out with skip_missing=True "
+                            "(--skip-missing)")
         notes.append(f"left out: {what}")
         paths = {name: path for name, path in paths.items() if name not in {*unlisted}}
     images = headers(paths.values(), progress)
@@ -224,7 +225,8 @@ def _read_pairs(folder: Path, images: Path, masks: Path, skip_missing: bool, pro
         if lone := sorted(these[stem].name for stem in these.keys() - others.keys()):
             if not skip_missing:
                 raise DataError(f"{folder}: {len(lone)} {what} of the same stem, {names(lone)}. Add what is missing "
-                                "(a clean image has an all-zero mask), or leave them out with skip_missing=True")
+                                "(a clean image has an all-zero mask), or leave them out with skip_missing=True "
+                                "(--skip-missing)")
             notes.append(f"left out: {len(lone)} {what}, {names(lone)}")
     label_of = {pictures[stem].name: labels[stem] for stem in pictures.keys() & labels.keys()}
     entries = headers([images / name for name in label_of], progress)

@@ -1,12 +1,12 @@
 """The tables of a data set, train.csv and groups.csv, checked line by line.  Taught in 01_data_exploration."""
 
-from csv import reader
+from csv import Error, reader
 from io import StringIO
 from pathlib import Path, PureWindowsPath
 
 import pandas as pd
 
-from steelnb.files import SYNTHETIC_MARK, DataError
+from steelnb.files import SYNTHETIC_MARK, DataError, long_cells
 
 COLUMNS = ("ImageId", "ClassId", "EncodedPixels")
 FORMS = {"now": COLUMNS, "2019": ("ImageId_ClassId", "EncodedPixels")}
@@ -22,7 +22,8 @@ def labels(csv: Path) -> tuple[pd.DataFrame, str]:
         text = csv.read_text("utf-8-sig")
         if "\0" in text:  # some parsers end a field there
             raise DataError(f"{csv}, line {text[: text.index(chr(0))].count(chr(10)) + 1}: a NUL byte; fetch it again")
-        _check_fields(csv, *text.split("\n"))
+        with long_cells():
+            _check_fields(csv, *text.split("\n"))
         table = pd.read_csv(StringIO(text), dtype=str, na_filter=False, skip_blank_lines=False, index_col=False)
     except DataError:
         raise
@@ -30,8 +31,9 @@ def labels(csv: Path) -> tuple[pd.DataFrame, str]:
         raise DataError(f"{csv}: not a readable table ({str(error).strip()}); fetch the file again") from error
     table = table.rename(columns=str.strip).assign(line=range(2, len(table) + 2))
     form = next((f for f, columns in FORMS.items() if {*columns} <= {*table.columns}), None)
-    if form is None or not table.columns.is_unique:
-        raise DataError(f"{csv}, line 1: columns {', '.join(table.columns[:-1])}; expected "
+    header = [name.strip(' "') for name in text.split("\n", 1)[0].split(",")]  # pandas renames one that is there twice
+    if form is None or not table.columns.is_unique or any(header.count(name) > 1 for name in FORMS[form]):
+        raise DataError(f"{csv}, line 1: columns {', '.join(header)}; expected "
                         f"{' or '.join(','.join(c) for c in FORMS.values())}")
     table = table[["line", *FORMS[form]]].apply(lambda c: c if c.name == "line" else c.str.strip())
     table = table[(table[list(FORMS[form])] != "").any(axis=1)].copy()  # without blank lines
@@ -45,6 +47,8 @@ def labels(csv: Path) -> tuple[pd.DataFrame, str]:
             row = table[bad].iloc[0]
             raise DataError(f"{csv}, line {row['line']}: " + problem.format(**row))
 
+    if form == "2019":
+        refuse(table["ImageId"] == "", "ImageId_ClassId {ImageId_ClassId!r} is not NAME_CLASS; write such as a.jpg_1")
     refuse(table["ImageId"].map(lambda i: PureWindowsPath(i).name != i or i in ("", ".", "..") or "\0" in i),
            "ImageId {ImageId!r} is not a plain file name; name a file of train_images/")
     clean = (table["ClassId"] == "") & (table["EncodedPixels"] == "") & (form == "now")  # a clean image spelled out
@@ -61,7 +65,7 @@ def groups(csv: Path) -> dict[str, str]:
     """ImageId → group of a CSV of these columns; DataError names the line."""
     try:
         lines = list(reader(StringIO(csv.read_text("utf-8-sig"))))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, Error) as error:
         raise DataError(f"{csv}: not a readable table ({error}); write it again") from error
     header = [name.strip() for name in lines[0]] if lines else []
     if header != ["ImageId", "group"]:

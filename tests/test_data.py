@@ -98,6 +98,17 @@ def test_reads_tables_as_people_keep_them(tmp_path):
     assert data.read(kept).fingerprint() == plain.fingerprint()
 
 
+def test_a_quoted_label_of_any_length_is_read(tmp_path):
+    """Other tools than pandas quote every cell; the csv module's own limit is 131,072 characters."""
+    starts = range(1, 60_000, 2)
+    for name in ("plain", "quoted"):
+        draw(tmp_path / name / "train_images" / "a.jpg", (200, 300))
+        text = " ".join(f"{start} 1" for start in starts)
+        quote = '"' * (name == "quoted")
+        (tmp_path / name / "train.csv").write_text(f"{NOW}\na.jpg,3,{quote}{text}{quote}\n")
+    assert data.read(tmp_path / "quoted").fingerprint() == data.read(tmp_path / "plain").fingerprint()
+
+
 def test_one_level_down_is_found(tmp_path):
     severstal(tmp_path / "unpacked", "a.jpg,3,1 2")
     assert data.read(tmp_path).folder == tmp_path / "unpacked"
@@ -152,7 +163,7 @@ def test_gray_is_the_luma_of_the_colours(tmp_path):
     ("b.jpg,3,1 x", ("image b.jpg", "'x'")),
     ("b.jpg,3,NaN", ("image b.jpg", "'NaN'")),
     ("b.jpg,3,5 3 6 1", ("image b.jpg", "overlaps")),
-    ("d.jpg,3,1 2", ("1 images listed but absent", "d.jpg", "skip_missing")),
+    ("d.jpg,3,1 2", ("1 images listed but absent", "d.jpg", "(--skip-missing)")),
     ("b.jpg,3", ("2 fields, the header has 3",)),
     ("b.jpg,3,1 2,5 6", ("4 fields, the header has 3",)),
 ])
@@ -168,6 +179,8 @@ def test_refuses_a_row_naming_its_line(tmp_path, line, parts):
     ("ImageId;ClassId;EncodedPixels\na.jpg;3;1 2\n", ("ImageId;ClassId;EncodedPixels",)),
     (NOW + "\na.jpg,3,1 2,\n", ("line 2", "4 fields")),  # pandas alone would shift or drop a column here
     (NOW + '\na.jpg,3,"1 2\n', ("not a readable table",)),
+    (NOW + ",EncodedPixels\na.jpg,3,1 2,3 1\n", ("line 1", "EncodedPixels, EncodedPixels")),
+    (OLD + "\na.jpg,1 2\n", ("line 2", "ImageId_ClassId 'a.jpg' is not NAME_CLASS; write such as a.jpg_1")),
 ])
 def test_refuses_a_table(tmp_path, text, parts):
     folder = severstal(tmp_path)
@@ -461,6 +474,7 @@ def test_groups(tmp_path):
     ("ImageId,group\na.jpg,1,2\n", ("line 2", "3 fields")),
     ("a.jpg,1\n", ("line 1", "expected ImageId,group")),
     ("", ("line 1", "expected ImageId,group")),
+    ("ImageId,group\n" + "x" * 200_000 + ",1\n", ("not a readable table",)),
 ])
 def test_refuses_groups(tmp_path, text, parts):
     steel = data.read(severstal(tmp_path, "a.jpg,3,1 2"))
