@@ -42,10 +42,13 @@ def sample(options: argparse.Namespace) -> int:
     """Draws a set of synthetic steel; see --help."""
     from steelnb import synthetic
 
-    folder = synthetic.write(
-        options.out, options.images, seed=options.seed, shape=options.size, form=options.form,
-        progress=options.progress,
-    )  # fmt: skip
+    try:
+        folder = synthetic.write(
+            options.out, options.images, seed=options.seed, shape=options.size, form=options.form,
+            progress=options.progress,
+        )  # fmt: skip
+    except OSError as error:  # a full disk names no file
+        raise OSError(error.errno, error.strerror or str(error), str(options.out)) from error
     print(f"{options.images} images of synthetic steel in {folder}")
     return 0
 
@@ -76,7 +79,7 @@ def train(options: argparse.Namespace) -> int:
 
 def predict(options: argparse.Namespace) -> int:
     """Segments images and strips; 1 where one of them failed."""
-    from steelnb import runtime, weights
+    from steelnb import durable, runtime, weights
     from steelnb.predict import predict_files
 
     point = _point(options)
@@ -87,7 +90,7 @@ def predict(options: argparse.Namespace) -> int:
             probabilities=options.probabilities, raw=options.raw, kaggle=options.kaggle, resume=options.resume,
             progress=options.progress,
         )  # fmt: skip
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, durable.StorageError):
         print(f"what is finished stays in {options.out}: the same command with --resume goes on", file=sys.stderr)
         raise
     for stem, share in outcome.written.items():
@@ -107,10 +110,8 @@ def evaluate(options: argparse.Namespace) -> int:
     point = _point(options)
     if options.choose and (options.flips or point != type(point)()):
         raise ValueError("--choose finds threshold, minimum area, guard and flips by itself: leave them out")
-    if options.out and options.out.exists():
-        raise ValueError(f"{options.out} is there already and would be overwritten: name another file")
-    if options.out and not options.out.absolute().parent.is_dir():  # before the minutes, not after them
-        raise ValueError(f"{options.out.parent} is no folder: make it, or name a file elsewhere")
+    if options.out:
+        _check_new(options.out)  # before the minutes, not after them
     if options.alarms is not None and not options.choose:
         raise ValueError("--alarms says how --choose chooses: add --choose")
     trained = weights.load(options.weights, runtime.device())
@@ -152,10 +153,16 @@ def export(options: argparse.Namespace) -> int:
     from steelnb import weights
     from steelnb.export import to_onnx
 
-    if options.out.exists():
-        raise ValueError(f"{options.out} is there already and would be overwritten: name another file")
+    _check_new(options.out)
     print(to_onnx(weights.load(options.weights), options.out))
     return 0
+
+
+def _check_new(path: Path) -> None:
+    if path.exists():
+        raise ValueError(f"{path} is there already and would be overwritten: name another file")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"{path.parent} is no folder: make it, or name a file elsewhere")
 
 
 def _point(options: argparse.Namespace):

@@ -84,15 +84,24 @@ def _synthetic(images: int, seed: int, progress: bool) -> SteelData:
     cache = runtime.cache_folder()
     folder = cache / f"synthetic-{drawn_by}-seed{seed}-{images}"
     if not _complete(folder, images):
-        cache.mkdir(parents=True, exist_ok=True)
-        # Made under another name: the folder is whole from the moment it is there, for several processes as well.
-        with tempfile.TemporaryDirectory(prefix="unfinished-", dir=cache) as draft:
-            made = synthetic.write(Path(draft) / "set", images, seed=seed, progress=progress)
-            if not _complete(folder, images):
-                shutil.rmtree(folder, ignore_errors=True)
-                with suppress(OSError):  # another process was faster; what lies there is read and checked below
-                    made.rename(folder)
+        try:
+            _draw(folder, images, seed, progress)
+        except OSError as error:
+            raise DataError(f"{folder}: cannot draw synthetic steel there: {error.strerror or error}. Mend that, "
+                            "or let STEELNB_HOME name a folder on another disk") from error
     return _from(data.read(folder), f"made by steelnb from seed {seed}", name="synthetic steel")
+
+
+def _draw(folder: Path, images: int, seed: int, progress: bool) -> None:
+    cache = folder.parent
+    cache.mkdir(parents=True, exist_ok=True)
+    # Made under another name: the folder is whole from the moment it is there, for several processes as well.
+    with tempfile.TemporaryDirectory(prefix="unfinished-", dir=cache) as draft:
+        made = synthetic.write(Path(draft) / "set", images, seed=seed, progress=progress)
+        if not _complete(folder, images):
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # another process was faster; what lies there is read and checked afterwards
+                made.rename(folder)
 
 
 def _complete(folder: Path, images: int) -> bool:

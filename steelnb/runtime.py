@@ -75,7 +75,10 @@ def compiles(on: torch.device) -> bool:
 def home() -> Path:
     """The folder for caches and runs: ``STEELNB_HOME``, Kaggle's working folder, else ``~/.cache/steelnb``."""
     if chosen := os.environ.get("STEELNB_HOME"):
-        return Path(chosen).expanduser()
+        try:
+            return Path(chosen).expanduser()
+        except RuntimeError as error:  # ~name of nobody
+            raise ValueError(f"STEELNB_HOME is {chosen!r}: {error} Name a folder by its full path") from None
     if where() == "kaggle":
         return Path("/kaggle/working/steelnb")
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "steelnb"

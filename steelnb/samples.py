@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from steelnb import overlap_tile, rle, runtime
-from steelnb.data import SteelData
+from steelnb.data import DataError, SteelData
 from steelnb.geometry import crop_start, output_size
 from steelnb.overlap_tile import Tile
 
@@ -73,6 +73,9 @@ class ImageCache:
                 for image_id in tqdm(data.images["ImageId"], desc="decode", unit="image", disable=not progress):
                     file.write(data.image(image_id).tobytes())
             unfinished.replace(self.path)
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot write the cache of images: {error.strerror or error}. "
+                            "Make room there, or let STEELNB_HOME name a folder on another disk") from error
         finally:
             unfinished.unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 """The command line, from steel to mask, as a user runs it; and what it says when something is wrong."""
 
+import errno
 import json
 import re
 import subprocess
@@ -9,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from steelnb import __main__ as cli
-from steelnb import overlap_tile, recipes, report, weights
+from steelnb import data, durable, overlap_tile, recipes, report, weights
 from steelnb.operating_point import OperatingPoint
 from steelnb.unet import UNet
 
@@ -308,3 +310,49 @@ def test_a_file_where_a_folder_is_needed(tmp_path, monkeypatch, capsys, argument
     assert call(*arguments, "--quiet") == 1
     assert "a file is where a folder is needed; name another folder" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "mine"
+
+
+class Full:
+    """A disk on which nothing more fits, as Pillow and pandas tell of it: without a file's name."""
+
+    def __init__(self, *_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_told_with_the_place(run, steel_folder, tmp_path, monkeypatch, capsys):
+    cache = ("train", "--data", steel_folder, "--run", tmp_path / "new", "--quiet")
+    monkeypatch.setattr(Image.Image, "save", Full)
+    assert call("sample", tmp_path / "made", "--images", 2, "--size", "64x200", "--quiet") == 1
+    assert capsys.readouterr().err == f"steelnb sample: {tmp_path / 'made'}: No space left on device\n"
+    monkeypatch.setenv("STEELNB_HOME", str(tmp_path / "home"))
+    assert call("evaluate", "--data", "synthetic", "--weights", run, "--quiet") == 1
+    told = capsys.readouterr().err
+    assert "No space left on device. Mend that, or let STEELNB_HOME name a folder on another disk" in told
+    assert not list((tmp_path / "home" / "cache").iterdir())
+    monkeypatch.undo()
+    monkeypatch.setenv("STEELNB_HOME", str(tmp_path / "other"))
+    monkeypatch.setattr(data.SteelData, "image", Full)
+    assert call(*cache) == 1
+    told = capsys.readouterr().err
+    assert "cannot write the cache of images: No space left on device. Make room there, or let STEELNB_HOME" in told
+
+
+def test_a_full_disk_under_predict_tells_of_resume(run, steel_folder, tmp_path, monkeypatch, capsys):
+    command = ("predict", "--weights", run, "--out", tmp_path / "masks", "--quiet", steel_folder / "train_images")
+    written = durable.write
+
+    def full(path, content):
+        if path.suffix == ".png":
+            raise durable.StorageError("cannot write a.png: No space left on device")
+        written(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "write", full)
+        assert call(*command) == 1
+    assert f"stays in {tmp_path / 'masks'}: the same command with --resume goes on\n" in capsys.readouterr().err
+    assert call(*command, "--resume") == 0
+
+
+def test_export_to_a_folder_that_is_not_there(run, tmp_path, capsys):
+    assert call("export", "--weights", run, "--out", tmp_path / "nowhere" / "net.onnx") == 1
+    assert f"{tmp_path / 'nowhere'} is no folder: make it, or name a file elsewhere" in capsys.readouterr().err

@@ -199,3 +199,9 @@ def test_drive_is_mounted_and_has_a_folder_of_ours(monkeypatch, tmp_path):
     drive.mount = refused
     with pytest.raises(RuntimeError, match="allow the access"):
         runtime.drive_folder()
+
+
+def test_a_home_of_nobody(monkeypatch):
+    monkeypatch.setenv("STEELNB_HOME", "~nobody-of-this-name/here")
+    with pytest.raises(ValueError, match=r"STEELNB_HOME is '~nobody-of-this-name/here': .* Name a folder by its"):
+        runtime.home()
