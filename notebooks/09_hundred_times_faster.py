@@ -165,10 +165,10 @@ assert FAST.geometry == "exact" and ORIGINAL.geometry == "original"
 # - **The better of two geometries for the original**: it is scored on every pixel and also on its centre in its own,
 #   skewed geometry, in which it was trained; the better one counts.
 #
-# Dice is hard, at p > 0.5, mean over defective images.
+# Dice is hard, at p > 0.5, mean over defective images. The steps are such that both take about as long.
 
 # %%
-STEPS = dict(original=90, fast=240) if SMOKE_PROFILE else dict(original=3000, fast=3000)
+STEPS = dict(original=90, fast=400) if SMOKE_PROFILE else dict(original=3000, fast=3000)
 POINTS, SEEDS = (6 if SMOKE_PROFILE else 12), ((0, 1) if SMOKE_PROFILE else (0, 1, 2))
 folder = Path(tempfile.mkdtemp())
 if SMOKE_PROFILE:  # a quarter of the size of Severstal's images: the original's step is then under half a second
@@ -253,7 +253,7 @@ plt.show()
 best = live.groupby(["seed", "recipe"])["dice"].max().unstack()
 spent = live.groupby(["seed", "recipe"])["seconds"].max().unstack()
 print(pd.concat({"best Dice": best.round(2), "seconds": spent.round(1)}, axis=1).to_string())
-assert (best["fast"] > best["original"]).mean() > 0.5, "recipe fast should end above the original's"
+assert (best["fast"] - best["original"]).mean() > 0.02, "recipe fast should reach more in its seconds"
 
 # %% [markdown]
 # *Figure 1: Validation Dice over seconds of training, measured as this page ran; a line a seed.*
