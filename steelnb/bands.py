@@ -20,7 +20,7 @@ from steelnb.operating_point import OperatingPoint
 from steelnb.overlap_tile import FlipAveraged, Tile, predict_tiles
 from steelnb.plots import overlay
 from steelnb.strips import Strip
-from steelnb.weights import Trained
+from steelnb.weights import Trained, check_answer
 
 BAND = 2**18  # pixels: 256×1024; on a CPU, bands of four times as many took twice as long a pixel
 SHORTEST = 512  # pixels along a strip, however wide it is: shorter ones are mostly margin
@@ -38,12 +38,16 @@ def probability(logits: np.ndarray) -> np.ndarray:
 def predict_probabilities(
     trained: Trained, image: np.ndarray | Strip, tile: int | tuple[int, int] | None = None, flips: bool = False
 ) -> Iterator[tuple[Tile, np.ndarray]]:
-    """Yields each tile with its probabilities, float32 [K, h, w]; `flips` averages the logits over four flips."""
+    """Yields each tile with its probabilities, float32 [K, h, w]; `flips` averages the logits over four flips.
+
+    Raises weights.WeightsError for a network that answers with NaN.
+    """
     model = trained.model
     if flips:  # a wrapper is in training mode when it is made, and would pass it on
         model = FlipAveraged(model).train(model.training)
     with runtime.autocast(next(model.parameters()).device):
         for place, logits in predict_tiles(model, image, tile):
+            check_answer(logits)
             yield place, probability(logits)
 
 

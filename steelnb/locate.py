@@ -46,7 +46,7 @@ def find(
         return from_kaggle(progress=progress)
     try:
         folder = where
-        if Path(where).expanduser().is_file():
+        if _is_file(where):
             folder = archives.unpacked(where, progress=progress)
             source += f", unpacked from {Path(where).name}"
         return _from(data.read(folder, skip_missing=skip_missing, progress=progress), source)
@@ -54,6 +54,13 @@ def find(
         if source.startswith("found through STEELNB_DATA"):
             raise DataError(f"STEELNB_DATA={where}: {error}") from error
         raise
+
+
+def _is_file(where: str | Path) -> bool:
+    try:
+        return Path(where).expanduser().is_file()
+    except RuntimeError as error:  # ~name of nobody
+        raise DataError(f"{where}: {error} Name the folder by its full path") from None
 
 
 def from_kaggle(*, progress: bool = True) -> SteelData:

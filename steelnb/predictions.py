@@ -11,7 +11,7 @@ from steelnb.evaluate import predicted
 from steelnb.operating_point import probabilities_of
 from steelnb.overlap_tile import FlipAveraged
 from steelnb.samples import ImageCache, Item, Samples
-from steelnb.weights import Trained
+from steelnb.weights import Trained, check_answer
 
 PARTS = ("validation", "train", "all")
 
@@ -66,6 +66,7 @@ def predictions(
         centres = Samples(data, cache, items, depth, per_class=outputs > 1, geometry="original")
     for index, image_id in enumerate(tqdm(ids, desc="evaluate", unit="image", disable=not progress)):
         logits, masks = predicted(model, samples, index)
+        check_answer(logits)
         rows = data.masks(image_id) if outputs == 1 else None
         centre = None
         if centres is not None:

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as packed
@@ -64,6 +65,13 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
         if tensors[name].is_floating_point() != tensor.is_floating_point() or not tensor.isfinite().all():
             raise WeightsError(f"{path}: {name} holds NaN, infinity or numbers of another type: take other weights")
     return Trained(model.to(device).eval(), about)
+
+
+def check_answer(logits: np.ndarray) -> None:
+    """Raises WeightsError for logits with a NaN, which any threshold would silently turn into clean steel."""
+    if np.isnan(logits).any():
+        raise WeightsError("the network answers with NaN: its training diverged, or its numbers overflow; take the "
+                           "weights of another run, trained with a lower learning rate")
 
 
 def _checked(about: object) -> dict:

@@ -356,3 +356,17 @@ def test_a_full_disk_under_predict_tells_of_resume(run, steel_folder, tmp_path, 
 def test_export_to_a_folder_that_is_not_there(run, tmp_path, capsys):
     assert call("export", "--weights", run, "--out", tmp_path / "nowhere" / "net.onnx") == 1
     assert f"{tmp_path / 'nowhere'} is no folder: make it, or name a file elsewhere" in capsys.readouterr().err
+
+
+def test_a_network_that_answers_with_nan_is_told(run, steel_folder, tmp_path, capsys):
+    """Its weights are finite, and overflow: no mask is left that says clean."""
+    trained = weights.load(run)
+    with torch.no_grad():
+        trained.model.head.weight[:] = torch.tensor([3e38, -3e38]).reshape(1, 2, 1, 1)
+        trained.model.decoder[0][4].weight *= 1e30
+    weights.save(tmp_path / "w.safetensors", trained.model, trained.about)
+    out = tmp_path / "masks"
+    for command in (("predict", "--out", out, steel_folder / "train_images"), ("evaluate", "--data", steel_folder)):
+        assert call(*command, "--weights", tmp_path / "w.safetensors", "--quiet") == 1
+        assert "the network answers with NaN: its training diverged" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["predictions.json"]

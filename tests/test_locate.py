@@ -90,6 +90,14 @@ def test_what_was_asked_for_is_an_error_when_it_fails(monkeypatch, tmp_path):
     assert not (tmp_path / "home").exists()
 
 
+def test_a_home_of_nobody(monkeypatch):
+    with pytest.raises(DataError, match=r"^~nobody-of-this-name/x: .* Name the folder by its full path"):
+        locate.find("~nobody-of-this-name/x")
+    monkeypatch.setenv("STEELNB_DATA", "~nobody-of-this-name/x")
+    with pytest.raises(DataError, match=r"^STEELNB_DATA=~nobody-of-this-name/x: "):
+        locate.find()
+
+
 def test_the_variable_may_hold_the_words(monkeypatch):
     fake_kagglehub(monkeypatch, RuntimeError("down"))
     monkeypatch.setenv("STEELNB_DATA", "kaggle")
