@@ -15,7 +15,7 @@ import lives
 
 from steelnb import runtime, synthetic
 
-KILLS, EPOCHS = 100, 60
+KILLS, EPOCHS = 100, 90
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -25,8 +26,14 @@ RECIPE = SMOKE.changed(name="survivor", model=dict(width=3, depth=1), loss="dice
                        batch=2, epochs=20, epoch_samples=40, scored=2)  # fmt: skip
 
 
-def life(folder: Path, run: Path, options: dict, die_at: int | None = None, rank: tuple | None = None) -> None:
-    """Trains; dies by SIGKILL right before or after file operation number `die_at`, if it comes to that."""
+HURRIED = 300  # file operations of a life that is to be killed by the clock, some 0.2 s; then it takes its time
+
+
+def life(folder: Path, run: Path, options: dict, die_at: int | None, doomed: bool, rank: tuple | None) -> None:
+    """Trains; dies by SIGKILL right before or after file operation number `die_at`, if it comes to that.
+
+    One that is `doomed` waits for its kill after its first file operations, however late a busy machine sends it.
+    """
     os.environ["STEELNB_HOME"] = str(run.parent / "home")
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed process leaves behind
@@ -34,7 +41,9 @@ def life(folder: Path, run: Path, options: dict, die_at: int | None = None, rank
         names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
         os.environ.update(zip(names, map(str, (rank[0], *rank)), strict=True))
     if die_at is not None:
-        die_in_a_file_operation(die_at)
+        at_each_file_operation(lambda half: half == die_at and os.kill(os.getpid(), signal.SIGKILL))
+    if doomed:
+        at_each_file_operation(lambda half: half > 2 * HURRIED and time.sleep(0.1))
     recipe = RECIPE.changed(**options.pop("recipe", {}))
     try:
         training.train(data.read(folder), run, recipe, device=torch.device("cpu"), checkpoint_seconds=0, progress=False,
@@ -45,31 +54,29 @@ def life(folder: Path, run: Path, options: dict, die_at: int | None = None, rank
     os._exit(0)
 
 
-def die_in_a_file_operation(number: int) -> None:
-    """Of all calls that change files durably, before (even) or after (odd) the `number // 2`-th, this process dies."""
+def at_each_file_operation(do: Callable[[int], object]) -> None:
+    """Of all calls that change files durably, do `do(2n)` right before the n-th and `do(2n + 1)` right after it."""
     calls = 0
 
-    def deadly(function):
+    def watched(function):
         def call(*arguments, **options):
             nonlocal calls
             calls += 1
-            if number == 2 * calls:
-                os.kill(os.getpid(), signal.SIGKILL)
+            do(2 * calls)
             result = function(*arguments, **options)
-            if number == 2 * calls + 1:
-                os.kill(os.getpid(), signal.SIGKILL)
+            do(2 * calls + 1)
             return result
 
         return call
 
-    durable.os = type("DeadlyOs", (), {**vars(os)})
+    durable.os = type("WatchedOs", (), {**vars(os)})
     for name in ("fsync", "replace", "truncate", "unlink"):
-        setattr(durable.os, name, staticmethod(deadly(getattr(os, name))))
+        setattr(durable.os, name, staticmethod(watched(getattr(os, name))))
 
 
-def start(folder, run, *, die_at=None, rank=None, **options):
+def start(folder, run, *, die_at=None, doomed=False, rank=None, **options):
     """A life, begun."""
-    process = FORKS.Process(target=life, args=(folder, run, options, die_at, rank), daemon=True)
+    process = FORKS.Process(target=life, args=(folder, run, options, die_at, doomed, rank), daemon=True)
     process.start()
     return process
 
@@ -79,8 +86,9 @@ def killed_again_and_again(folder: Path, run: Path, kills: int, seed: int = 0, *
     rng, ways = random.Random(seed), {"by the clock": 0, "in a file operation": 0}
     for number in range(kills + 1):
         way = list(ways)[number % 2]
-        by_clock, last = way == "by the clock", number == kills
-        process = start(folder, run, die_at=None if by_clock or last else rng.randrange(2, 120), **options)
+        last, by_clock = number == kills, way == "by the clock"
+        die_at = None if last or by_clock else rng.randrange(2, 120)
+        process = start(folder, run, die_at=die_at, doomed=by_clock and not last, **options)
         if by_clock and not last:
             wait_until_it_trains(process, run)
             time.sleep(rng.uniform(0, 0.25))

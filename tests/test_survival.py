@@ -35,11 +35,11 @@ def test_killed_twenty_times(steel_folder, tmp_path, undisturbed):
 def test_two_processes_killed(steel_folder, tmp_path):
     """The same of two processes that share each batch: one is killed, the other cannot go on, both begin again."""
 
-    def pair(run):
+    def pair(run, **options):
         with socket.socket() as free:
             free.bind(("localhost", 0))
             place = 2, "localhost", free.getsockname()[1]
-        return [lives.start(steel_folder, run, rank=(rank, *place), epochs=10) for rank in range(2)]
+        return [lives.start(steel_folder, run, rank=(rank, *place), epochs=20, **options) for rank in range(2)]
 
     for process in (undisturbed := pair(tmp_path / "undisturbed")):
         process.join()
@@ -47,7 +47,7 @@ def test_two_processes_killed(steel_folder, tmp_path):
 
     rng = random.Random(0)
     for kill in range(4):
-        both = pair(tmp_path / "run")
+        both = pair(tmp_path / "run", doomed=True)
         lives.wait_until_it_trains(both[0], tmp_path / "run")
         time.sleep(rng.uniform(0, 0.4))
         both[kill % 2].kill()

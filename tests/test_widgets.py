@@ -158,15 +158,15 @@ def test_a_tile_that_no_slider_could_reach_is_refused(one_image):
     "explorer", [lambda image: widgets.explore_sign_trick(), lambda image: widgets.explore_overlap_tile(image),
                  lambda image: widgets.explore_threshold(image, image / 255, image > 200)]
 )  # fmt: skip
-def test_a_move_takes_less_than_a_tenth_of_a_second(explorer):
+def test_a_move_takes_less_than_a_tenth_of_a_second_of_the_processor(explorer):
     image = np.random.default_rng(0).integers(0, 256, (256, 1600), dtype=np.uint8)
     slider = explorer(image).children[0]
     times = []
     for value in np.linspace(slider.min, slider.max, 11)[1:-1]:
-        began = time.perf_counter()
+        began = time.process_time()  # of the processor: other tests run beside this one
         slider.value = type(slider.value)(value)
-        times.append(time.perf_counter() - began)
-    assert sorted(times)[2] < 0.1, times  # the quicker ones: other tests run beside this one
+        times.append(time.process_time() - began)
+    assert sorted(times)[2] < 0.1, times
 
 
 COLUMNS = "session,began,process,device,processes,from_step,to_step,hours,hours_in_all,ended"
