@@ -5,6 +5,7 @@ recipe, the data's fingerprint, the images it was validated on, and the scores i
 """
 
 import json
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +48,8 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
         path = path / "weights.safetensors"
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; a finished run leaves weights.safetensors in its folder")
+    if not os.access(path, os.R_OK):
+        raise WeightsError(f"{path}: this file may not be read by you: ask its owner, or change its permissions")
     try:
         with safe_open(path, "pt", device="cpu") as file:
             metadata = file.metadata() or {}

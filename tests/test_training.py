@@ -651,6 +651,18 @@ def test_a_loss_that_is_not_finite_is_not_kept(steel, begun, monkeypatch, value)
     assert history["train_loss"].map(math.isfinite).all()
 
 
+def test_a_validation_loss_that_is_not_finite_is_not_kept_either(steel, begun, monkeypatch, undisturbed):
+    """The weights and the training are well then; it is what the network says of images that it never saw."""
+    loss = losses.LOSSES[QUICK.loss]
+    with monkeypatch.context() as accident:
+        accident.setitem(losses.LOSSES, QUICK.loss, lambda logits, masks: loss(logits, masks) + (
+            0 if logits.requires_grad else float("nan")))  # fmt: skip
+        with pytest.raises(training.TrainingError, match=r"^the validation loss became nan in epoch 2, near"):
+            run(steel, begun, QUICK)
+    run(steel, begun, QUICK)
+    assert lives.end_of(begun) == undisturbed
+
+
 def test_a_loss_that_is_not_finite_for_one_step_is_not_kept_either(steel, begun, monkeypatch):
     """As with float16, whose scaler leaves the weights alone then; the loss is looked at once a second only."""
     loss, calls = losses.LOSSES[QUICK.loss], []

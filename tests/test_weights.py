@@ -60,6 +60,12 @@ def test_damage_is_refused(saved, tmp_path):
         weights.load(tmp_path / "nothing")
 
 
+def test_a_file_that_may_not_be_read_is_not_called_missing(saved, monkeypatch):
+    monkeypatch.setattr(weights.os, "access", lambda path, mode: False)  # file modes do not hold back root
+    with pytest.raises(WeightsError, match="may not be read by you"):
+        weights.load(saved[0])
+
+
 def test_other_contents_are_refused(saved, tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(WeightsError, match="not written by steelnb"):
