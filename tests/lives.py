@@ -29,7 +29,9 @@ RECIPE = SMOKE.changed(name="survivor", model=dict(width=3, depth=1), loss="dice
 HURRIED = 300  # file operations of a life that is to be killed by the clock, some 0.2 s; then it takes its time
 
 
-def life(folder: Path, run: Path, options: dict, die_at: int | None, doomed: bool, rank: tuple | None) -> None:
+def life(
+    folder: Path, run: Path, options: dict, die_at: int | None = None, doomed: bool = False, rank: tuple | None = None
+) -> None:
     """Trains; dies by SIGKILL right before or after file operation number `die_at`, if it comes to that.
 
     One that is `doomed` waits for its kill after its first file operations, however late a busy machine sends it.
@@ -41,7 +43,7 @@ def life(folder: Path, run: Path, options: dict, die_at: int | None, doomed: boo
         names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
         os.environ.update(zip(names, map(str, (rank[0], *rank)), strict=True))
     if die_at is not None:
-        at_each_file_operation(lambda half: half == die_at and os.kill(os.getpid(), signal.SIGKILL))
+        die_in_a_file_operation(die_at)
     if doomed:
         at_each_file_operation(lambda half: half > 2 * HURRIED and time.sleep(0.1))
     recipe = RECIPE.changed(**options.pop("recipe", {}))
@@ -52,6 +54,11 @@ def life(folder: Path, run: Path, options: dict, die_at: int | None, doomed: boo
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
+
+
+def die_in_a_file_operation(number: int) -> None:
+    """Of all calls that change files durably, before (even) or after (odd) the `number // 2`-th, this process dies."""
+    at_each_file_operation(lambda half: half == number and os.kill(os.getpid(), signal.SIGKILL))
 
 
 def at_each_file_operation(do: Callable[[int], object]) -> None:
