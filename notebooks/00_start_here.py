@@ -98,7 +98,13 @@ plt.show()
 
 # %%
 recipe = SMOKE if runtime.profile() == "smoke" else SMOKE.changed(epochs=60)
-print(*(f"{key}: {value}" for key, value in recipe.to_dict().items()), sep="\n")
+named = ("model", "loss", "optimizer", "learning_rate", "batch", "epochs", "crop", "flips")
+print(*(f"{key}: {getattr(recipe, key)}" for key in named), sep="\n")
+print("…", len(recipe.to_dict()) - len(named), "more: recipe.to_dict()")
+
+# %% [markdown]
+# How such a network is built stands in [03](03_unet.ipynb), what the losses do in [04](04_bce_imbalance.ipynb) to
+# [06](06_choosing_a_loss.ipynb), the rest in [07](07_hundred_hours.ipynb).
 
 # %% [markdown]
 # Four fifths of the images train the network, one fifth is held out: it never trains on those, and every score below is
@@ -113,6 +119,7 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.4))
 left.plot(history["epoch"], history["train_loss"], "o-", color=plots.INK, label="training crops")
 left.plot(history["epoch"], history["validation_loss"], "o-", color=plots.PREDICTION, label="held-out images")
 first, last = history["train_loss"].iloc[[0, -1]]
+left.margins(y=0.1)
 left.set(title=f"The training loss goes from {first:.2f} to {last:.2f}", xlabel="epoch", ylabel="Dice + BCE loss", ylim=(0, None))
 left.legend()
 right.plot(history["epoch"], history["validation_dice"], "o-", color=plots.DEFECT)
@@ -191,7 +198,7 @@ print("left behind in the run folder:", *sorted(path.name for path in run.iterdi
 # %% [markdown]
 # ## What to remember
 #
-# - Images and labels in, masks out: `locate.find` → `training.train` → `weights.load` → `overlap_tile.predict`.
+# - Images and labels in, masks out: `locate.find` → `training.train` → `weights.load` → `evaluate.predicted`.
 # - Scores are from held-out images and name their convention; "Dice" without one means little.
 # - A minute on a CPU shows that everything works. What 100 GPU-hours bought, and what they need not have cost, is the
 #   rest of the series.

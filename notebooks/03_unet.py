@@ -185,7 +185,7 @@ for name, model in networks.items():
 assert sum(p.numel() for p in networks["the original"].parameters()) == 31_038_529
 
 # %% [markdown]
-# One part in four thousand. All three are "the 31 million U-Net"; what differs between them is behaviour, not size.
+# One part in 2,600 to 4,000. All three are "the 31 million U-Net"; what differs between them is behaviour, not size.
 #
 # ## 3 · Where the work is
 #
@@ -257,9 +257,9 @@ rates = {
     "quoted: this project's estimate": 4.8,
 }
 print(f"forward {2 * macs / 1e12:.3f} TFLOP, training {step / 1e12:.2f} TFLOP an image")
-print("                                                 images/s  images in 100 h  epochs of 5,333")
+print("                                                 images/s  images in 100 h  epochs of 5,676")
 for name, rate in rates.items():
-    print(f"{name:<48} {rate:>8.1f}  {rate * 360_000 / 1e6:>13.1f} M  {rate * 360_000 / 5333:>15.0f}")
+    print(f"{name:<48} {rate:>8.1f}  {rate * 360_000 / 1e6:>13.1f} M  {rate * 360_000 / 5676:>15.0f}")
 achieved = v100_images * paper
 print(f"by this count the V100 did {achieved / 1e12:.1f} TFLOP/s, {achieved / v100:.0%} of its peak")
 assert achieved > v100
@@ -268,8 +268,8 @@ assert achieved > v100
 # The first row looks like an upper bound and is not quite one: by the same count, the V100 beat its own peak. Libraries
 # may compute a 3×3 convolution with fewer multiplications than its definition has
 # ([Winograd's way](https://arxiv.org/abs/1509.09308)). So take the rows together: about 1.5 to 1.7 million images, or
-# roughly 300 epochs of 5,333 images (80 % of Severstal's 6,666 defective ones), if the card was always busy. It is an
-# estimate, not a record.
+# roughly 300 epochs of 5,676 label rows (80 % of Severstal's 7,095, which were its samples), if the card was always busy.
+# It is an estimate, not a record.
 #
 # ### In memory
 #

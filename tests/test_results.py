@@ -62,7 +62,8 @@ def ended(row, run):
 
 
 def test_notebook_09_says_of_the_waterfall_what_its_seeds_show():
-    lines = {line["change"]: line["runs"] for line in results("time_to_quality")["waterfall"]["sd_saliency_900"]["lines"]}
+    fall = results("time_to_quality")["waterfall"]["sd_saliency_900"]
+    lines = {line["change"]: line["runs"] for line in fall["lines"]}
 
     def times_sooner(change, other):
         return sorted((a["cpu_seconds"] or a["at_most"]) / (b["cpu_seconds"] or b["at_most"])
