@@ -119,8 +119,8 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.4))
 left.plot(history["epoch"], history["train_loss"], "o-", color=plots.INK, label="training crops")
 left.plot(history["epoch"], history["validation_loss"], "o-", color=plots.PREDICTION, label="held-out images")
 first, last = history["train_loss"].iloc[[0, -1]]
-left.margins(y=0.1)
-left.set(title=f"The training loss goes from {first:.2f} to {last:.2f}", xlabel="epoch", ylabel="Dice + BCE loss", ylim=(0, None))
+left.set(title=f"The training loss goes from {first:.2f} to {last:.2f}", xlabel="epoch", ylabel="Dice + BCE loss",
+         ylim=(0, 1.1 * left.dataLim.ymax))  # fmt: skip
 left.legend()
 right.plot(history["epoch"], history["validation_dice"], "o-", color=plots.DEFECT)
 right.set(title=f"Dice on defective images reaches {history['validation_dice'].max():.2f}", xlabel="epoch",

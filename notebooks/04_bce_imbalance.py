@@ -345,7 +345,7 @@ for (rate, history), colour in zip(sorted(rates.items()), ("#56B4E9", plots.PRED
     for seed, each in history.groupby("seed"):
         left.plot(each["step"], each["spread"], color=colour, lw=1.2, label=f"{rate:g}" if seed == SEEDS[0] else None)
 left.set(yscale="log", xlabel="step", ylabel="spread of the logits", title="All black: two wait, one is dead")
-figure.legend(title="learning rate", loc="outside left upper")
+figure.legend(title="learning rate", ncols=3, loc="outside lower left")
 for share, history in by_share.items():
     right.plot([100 * share] * len(SEEDS), ends(history).clip(upper=1.1 * STEPS), "o", color=plots.DEFECT, alpha=0.6)
 right.axhline(STEPS, color=plots.INK, lw=0.8, ls="--")

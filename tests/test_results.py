@@ -1,6 +1,7 @@
 """What README and the notebooks quote of measured results is what the committed files of those runs hold."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,14 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def results(name):
     return json.loads(sorted(RESULTS.glob(f"{name}-*.json"))[-1].read_text(encoding="utf-8"))
+
+
+def printed(notebook):
+    """All that the committed run of a notebook shows as text."""
+    (path,) = (ROOT / "notebooks").glob(f"{notebook}_*.ipynb")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    outputs = [output for cell in cells if cell["cell_type"] == "code" for output in cell["outputs"]]
+    return "\n".join("".join(o.get("text") or o.get("data", {}).get("text/plain", ())) for o in outputs)
 
 
 def rows_of_readme():
@@ -106,3 +115,65 @@ def test_readme_and_notebook_09_quote_the_races():
     seed_1 = data["sd_saliency_900"]["by_seed"][1]
     on_all = ended(seed_1, "original")
     assert f"to {seed_1['target']:.2f} on the images scored on the way ({on_all:.2f} on all, at the end)" in text
+
+
+QUOTED = {  # notebook: what it prints, and README's words with the same numbers
+    "04": [
+        (r"(\d+)% of the pull at the first step, (\d+)% on the plateau",
+         "{} % of the gradient's pull comes from background at the first step, {} % on the plateau"),
+        (r"all black for (\d) of (\d) seeds", "All black for {} of {} seeds"),
+        (r"left by (\d) of (\d) seeds in (\d+) steps of SGD, (\d) of \d in (\d+) of AdamW",
+         "left by {} of {} in {} steps of SGD and {} of 5 in {} of AdamW"),
+        (r"defect moves by ([\d.]+)% of the pixels after step \d+, with Dice loss by (\d+)%",
+         "moves by {} % of the pixels between scores, with Dice loss by {} %"),
+    ],
+    "05": [
+        (r"hard Dice of 'all defect' on them: (0\.\d\d)", "calling everything a defect scores {}"),
+        (r"(\d) of (\d) seeds; (\d) blow up positive", "{} of {} seeds end negative, {} of 8 positive without bound"),
+        (r"800 steps: loss down by ([\d.]+)", "loss down by {}, Dice 0"),
+        (r"sum: Dice ([\d.]+), ([\d.]+) at worst, no fix; squared pixels: ([\d.]+), ([\d.]+) at worst",
+         "(Dice {}, {} at worst of four seeds); squared pixels, as V-Net has them, are one ({}, {})"),
+        (r"(\d) of (\d+) weights with a gradient, hash unchanged",
+         "{} of {} weights with a gradient, their hash unchanged"),
+        (r"sigmoid ([\d.]+), ([\d.]+) at worst; raw ([\d.]+), ([\d.]+) at worst",
+         "on equal terms Dice {}, {} at worst of four seeds; raw {}, {} at worst"),
+    ],
+    "06": [
+        (r"against a spread of ([\d.]+)", "spread over seeds {})"),
+        (r"clean crops with an alarm: batch_dice (\d+)%",
+         "{} % of clean crops with a false alarm for Dice over the batch"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("notebook", QUOTED)
+def test_readme_quotes_what_the_committed_notebooks_print(notebook):
+    readme, said = " ".join(README.split()), printed(notebook)
+    for pattern, words in QUOTED[notebook]:
+        found = re.search(pattern, said)
+        assert found, f"notebook {notebook} does not print {pattern!r} any more"
+        assert words.format(*found.groups()) in readme
+
+
+def test_readme_quotes_what_options_gain_on_synthetic_steel():
+    readme, number = " ".join(README.split()), r"([+-]?0\.\d+)"
+    row = rf" +0\.\d+ +(?:{number} \[{number} … {number}\])? +{number} +\d+% "
+    plain, taken = (re.search(name + row, printed("08")).groups() for name in ("as it is", "all three ←"))
+    gain, low, high = (f"{float(each):+.2f}".replace("-", "−") for each in taken[:3])
+    assert f"gain {gain[1:]} [{low} … {high}] with empty = 1" in readme
+    assert f"drops from {float(plain[3]):.2f} to {float(taken[3]):.2f}." in readme
+
+
+def test_readme_quotes_which_losses_tie():
+    columns = r"^(\w+) +(?:pixels, weighted|pixels|overlap|mixed) +(0\.\d+) +0\.\d+ +0\.\d+ +(0\.\d+)"
+    rows = re.findall(columns, printed("06"), re.MULTILINE)
+    dice = {name: float(mean) for name, mean, _ in rows}
+    alarms = {name: float(share) for name, _, share in rows}
+    assert len(dice) == 16
+    tied = sorted(dice.values())[-10:]
+    readme = " ".join(README.split())
+    assert f"Ten of sixteen tie on Dice at an equal small budget ({tied[0]:.2f} to {tied[-1]:.2f}, " in readme
+    waiting = sorted(dice[name] for name in ("bce", "focal", "topk_bce"))
+    assert f"on their plateau there ({waiting[0]:.2f} to {waiting[-1]:.2f})" in readme
+    low, high = sorted(alarms[name] for name in ("dice", "tversky"))
+    assert f"{100 * low:.0f} to {100 * high:.0f} % for plain Dice" in readme
