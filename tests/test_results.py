@@ -177,3 +177,30 @@ def test_readme_quotes_which_losses_tie():
     assert f"on their plateau there ({waiting[0]:.2f} to {waiting[-1]:.2f})" in readme
     low, high = sorted(alarms[name] for name in ("dice", "tversky"))
     assert f"{100 * low:.0f} to {100 * high:.0f} % for plain Dice" in readme
+
+
+def test_the_benchmarks_readme_quotes_their_files():
+    text = " ".join((ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8").split())
+    (run,) = results("prediction")["runs"]
+    times = {name: one["times_ours"] for name, one in run["contenders"].items()}
+    errors = {name: one["largest_error"] for name, one in run["contenders"].items()}
+    half, quarter = "MONAI, overlap 0.5, gaussian", "MONAI, overlap 0.25, gaussian"
+    assert errors[half] == min(error for name, error in errors.items() if name.startswith("MONAI, "))
+    assert f"{times[half]:.1f} times (overlap 0.5, Gaussian;" in text
+    assert f"{times[half + ', unasked']:.1f} times as its user calls it" in text
+    assert f"of 0.25 {times[quarter]:.1f} and {times[quarter + ', unasked']:.1f} times." in text
+    assert f"{errors['steelnb']:.1e} against {errors[half]:.1f} and {errors[quarter]:.1f}" in text
+    ratios = run["ratios"]
+    layout = ratios["time over one forward, channels last"]
+    assert f"{ratios['time over one plain forward']:.2f}; {layout:.2f} of one in channels-last order" in text
+    crops, whole = results("batches")["recipes"].values()
+    kaggle = whole["usual Kaggle loader"]
+    as_bytes = whole["steelnb, bytes for a GPU"]["images_per_s"] / kaggle["images_per_s"]
+    assert f"crops {crops['usual Kaggle loader']['ours_times']:.1f}; " in text
+    assert f"a GPU {as_bytes:.1f}; as floats {kaggle['ours_times']:.1f}:" in text
+    alone, all_of_it = results("imports")["imports"].values()
+    assert round(alone["over_torch"], 2) == 0
+    assert f"all that trains and predicts {all_of_it['over_torch']:.2f} s" in text
+    rows = [row for one in results("time_to_quality")["data"].values() for row in one["by_seed"]]
+    ratios = [f"1/{row['fast']['ratio']:.0f}" for row in rows]
+    assert f"{', '.join(ratios[:3])} on synthetic steel, {', '.join(ratios[3:])} on SD-saliency-900" in text
