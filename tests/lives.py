@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from steelnb import data, durable, training
 from steelnb.checkpoints import read
 from steelnb.recipes import SMOKE
+from steelnb.trainer import Trainer
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["lives", "torch.utils.tensorboard", "torch.distributed"])
@@ -26,7 +26,7 @@ RECIPE = SMOKE.changed(name="survivor", model=dict(width=3, depth=1), loss="dice
                        batch=2, epochs=20, epoch_samples=40, scored=2)  # fmt: skip
 
 
-HURRIED = 300  # file operations of a life that is to be killed by the clock, some 0.2 s; then it takes its time
+HURRIED = 10  # steps of a life that is to be killed; then it takes half a second for each
 
 
 def life(
@@ -34,7 +34,7 @@ def life(
 ) -> None:
     """Trains; dies by SIGKILL right before or after file operation number `die_at`, if it comes to that.
 
-    One that is `doomed` waits for its kill after its first file operations, however late a busy machine sends it.
+    One that is `doomed` comes to no end of its own, however late a busy machine sends the kill.
     """
     os.environ["STEELNB_HOME"] = str(run.parent / "home")
     torch.set_num_threads(1)
@@ -45,7 +45,7 @@ def life(
     if die_at is not None:
         die_in_a_file_operation(die_at)
     if doomed:
-        at_each_file_operation(lambda half: half > 2 * HURRIED and time.sleep(0.1))
+        take_its_time()
     recipe = RECIPE.changed(**options.pop("recipe", {}))
     try:
         training.train(data.read(folder), run, recipe, device=torch.device("cpu"), checkpoint_seconds=0, progress=False,
@@ -58,27 +58,38 @@ def life(
 
 def die_in_a_file_operation(number: int) -> None:
     """Of all calls that change files durably, before (even) or after (odd) the `number // 2`-th, this process dies."""
-    at_each_file_operation(lambda half: half == number and os.kill(os.getpid(), signal.SIGKILL))
-
-
-def at_each_file_operation(do: Callable[[int], object]) -> None:
-    """Of all calls that change files durably, do `do(2n)` right before the n-th and `do(2n + 1)` right after it."""
     calls = 0
 
-    def watched(function):
+    def deadly(function):
         def call(*arguments, **options):
             nonlocal calls
             calls += 1
-            do(2 * calls)
+            if number == 2 * calls:
+                os.kill(os.getpid(), signal.SIGKILL)
             result = function(*arguments, **options)
-            do(2 * calls + 1)
+            if number == 2 * calls + 1:
+                os.kill(os.getpid(), signal.SIGKILL)
             return result
 
         return call
 
-    durable.os = type("WatchedOs", (), {**vars(os)})
+    durable.os = type("DeadlyOs", (), {**vars(os)})
     for name in ("fsync", "replace", "truncate", "unlink"):
-        setattr(durable.os, name, staticmethod(watched(getattr(os, name))))
+        setattr(durable.os, name, staticmethod(deadly(getattr(os, name))))
+
+
+def take_its_time() -> None:
+    """Slows the training thread of this process down after some steps; the one that writes goes on as ever."""
+    take, steps = Trainer.take, 0
+
+    def slowly(*arguments):
+        nonlocal steps
+        steps += 1
+        if steps > HURRIED:
+            time.sleep(0.5)
+        take(*arguments)
+
+    Trainer.take = slowly
 
 
 def start(folder, run, *, die_at=None, doomed=False, rank=None, **options):
@@ -95,7 +106,7 @@ def killed_again_and_again(folder: Path, run: Path, kills: int, seed: int = 0, *
         way = list(ways)[number % 2]
         last, by_clock = number == kills, way == "by the clock"
         die_at = None if last or by_clock else rng.randrange(2, 120)
-        process = start(folder, run, die_at=die_at, doomed=by_clock and not last, **options)
+        process = start(folder, run, die_at=die_at, doomed=not last, **options)
         if by_clock and not last:
             wait_until_it_trains(process, run)
             time.sleep(rng.uniform(0, 0.25))
