@@ -80,6 +80,8 @@ class Audit:
         if self.groups:
             lines = ["ImageId,group", *(f"{_field(i)},{_field(group)}" for i, group in self.groups.items())]
             durable.write(out / "groups.csv", ("\n".join(lines) + "\n").encode())
+        else:
+            durable.discard(out / "groups.csv")  # of an earlier report here, whose copies are gone
         durable.write(out / "findings.json", json.dumps(_plain(self), indent=1, ensure_ascii=False).encode())
         durable.write(page, content.encode())
         return page

@@ -102,7 +102,8 @@ class SteelData:
         """The same data, whose images of one group stay on one side of a split by image.
 
         groups: ImageId → group, or a CSV of the columns ImageId,group, as `python -m steelnb audit` writes it. The
-        original's split by row knows no groups. Raises DataError for an image without a group and for an unknown one.
+        original's split by row knows no groups, and refuses data that have some. Raises DataError for an image without
+        a group and for an unknown one.
         """
         where, given = "groups", groups
         if not isinstance(groups, Mapping):

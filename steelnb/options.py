@@ -113,7 +113,7 @@ def _not_negative(text: str) -> int:
 
 
 def _whole(text: str, least: int) -> int:
-    if not text.lstrip("-").isdecimal() or int(text) < least:
+    if not text.removeprefix("-").isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
     return int(text)
 

@@ -61,7 +61,8 @@ class Progress:
 def progress(run: str | Path) -> Progress:
     """Reads a run folder. What is missing or half written is left out: no file of it can make this raise."""
     run = Path(run)
-    history, session = _history(run / "history.csv"), [{}, *_rows(run / "sessions.csv")][-1]
+    session = [{}, *_rows(run / "sessions.csv")][-1]  # first: it is written last, so what it ends is in the history
+    history = _history(run / "history.csv")
     began, saved = (_number(session.get(name)) for name in ("from_step", "to_step"))
     hours, in_all = (_number(session.get(name)) for name in ("hours", "hours_in_all"))
     scored = int(history["step"].iloc[-1]) if len(history) else 0
@@ -129,7 +130,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 def _total(path: Path) -> int | None:
     try:
         return int(json.loads(path.read_text(encoding="utf-8"))["steps"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

@@ -72,7 +72,7 @@ def is_strip(path: Path, raw: tuple[int, int] | None = None, image_suffixes: tup
     suffix = path.suffix.lower()
     if suffix in (".tif", ".tiff") and path.is_file():  # to open a pipe would wait for ever
         with contextlib.suppress(Exception), tifffile.TiffFile(path) as file:  # a broken one fails where it is read
-            return math.prod(file.pages[0].shape) > LARGE
+            return file.pages[0].imagelength * file.pages[0].imagewidth > LARGE
         return False
     return suffix == ".npy" or (raw is not None and suffix not in image_suffixes)
 
@@ -143,8 +143,13 @@ def begin_array(file: BinaryIO, dtype: type, like: Strip) -> Strip:
 
 
 def open_mask(path: Path) -> Strip:
-    """A strip's mask as `begin_array` began it: bool [H, W]."""
-    array = np.load(path, mmap_mode="r")
+    """A strip's mask as `begin_array` began it: bool [H, W]. Raises files.DataError for any other file."""
+    try:
+        array = np.load(path, mmap_mode="r")
+        if array.ndim != 2 or array.dtype != bool:
+            raise ValueError(f"{array.dtype}, {array.ndim} dimensions")
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: not a strip's mask ({error}); remove it") from None
     order = "F" if array.shape[1] >= array.shape[0] else "C"
     return Strip(path, array.shape, array.dtype.type, array.offset, order)
 

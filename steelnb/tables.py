@@ -65,6 +65,8 @@ def groups(csv: Path) -> dict[str, str]:
     """ImageId → group of a CSV of these columns; DataError names the line."""
     try:
         lines = list(reader(StringIO(csv.read_text("utf-8-sig"))))
+    except FileNotFoundError as error:
+        raise DataError(f"{csv}: no such file") from error
     except (ValueError, OSError, Error) as error:
         raise DataError(f"{csv}: not a readable table ({error}); write it again") from error
     header = [name.strip() for name in lines[0]] if lines else []

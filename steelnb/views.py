@@ -160,6 +160,7 @@ class ThresholdView:
 
     def _above(self, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pixels with p above each threshold: those in the mask, and all."""
+        thresholds = np.asarray(thresholds, self._all.dtype)  # as the mask compares them, so ties fall alike
         inside, everywhere = (len(p) - np.searchsorted(p, thresholds, side="right") for p in (self._inside, self._all))
         return inside, everywhere
 

@@ -92,7 +92,7 @@ class _Monitor:
         parts = [now.line()]
         if alive:
             parts += ["it is stopping"] if self.asked else [now.age()]
-        elif not now.ended and self.process.returncode:
+        elif self.process is not None and self.process.returncode and not now.finished:
             parts.append(f"its process has ended ({self.process.returncode})")
         self.text.value = " · ".join(filter(None, parts))
         self.stop.disabled = self.asked or not alive

@@ -145,13 +145,22 @@ def test_groups_close_the_leak(tmp_path, plain):
     assert runs.differences(ungrouped, runs.about(found.data, SMOKE, 0, 10)) == []
 
 
+def test_groups_of_an_earlier_report_do_not_stay(tmp_path, plain):
+    one, two = list(plain.values())[:2]
+    audit(write(tmp_path / "copies", {"a.png": one, "b.png": one}, [("a.png", 3, "1 50")])).write(tmp_path / "out")
+    assert (tmp_path / "out" / "groups.csv").exists()
+    (tmp_path / "out" / "report.html").unlink()  # as the message says
+    audit(write(tmp_path / "mended", {"a.png": one, "b.png": two}, [("a.png", 3, "1 50")])).write(tmp_path / "out")
+    assert not (tmp_path / "out" / "groups.csv").exists()
+
+
 def test_names_survive_the_csv(tmp_path, plain):
     one, two = list(plain.values())[:2]
-    images = {'a,"b".png': one, "c d.png": one, "ö.png": two}
+    images = {'a,"b".png': one, "c d.png": one, "e,f.png": one, "ö.png": two}
     found = audit(write(tmp_path / "steel", images, [("c d.png", 3, "1 50")]))
     found.write(tmp_path / "out")
     assert found.data.with_groups(tmp_path / "out" / "groups.csv").groups == found.groups
-    assert found.groups['a,"b".png'] == found.groups["c d.png"] != found.groups["ö.png"]
+    assert found.groups['a,"b".png'] == found.groups["c d.png"] == found.groups["e,f.png"] != found.groups["ö.png"]
     Page((tmp_path / "out" / "report.html").read_text())
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from steelnb import __main__ as cli
 from steelnb import data, durable, overlap_tile, recipes, report, weights
 from steelnb.operating_point import OperatingPoint
+from steelnb.options import parser
 from steelnb.unet import UNet
 
 
@@ -157,25 +158,42 @@ def test_sigterm_ends_the_command_well(tmp_path, steel_folder):
     with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as process:
         told = ""
         while "a new run of" not in told:
-            told += process.stdout.readline()
+            line = process.stdout.readline()
+            assert line, f"it has ended: {told}"
+            told += line
         process.terminate()
         told += process.stdout.read()
     assert process.returncode == 0
     assert re.search(r"told to stop \(SIGTERM\): after step \d+ of \d+\. The same call, or command, goes on\n", told)
 
 
-def test_help_names_every_command_and_option(capsys):
-    commands = ("sample", "train", "predict", "evaluate")
-    for arguments in (["--help"], *([name, "--help"] for name in commands)):
+OPERATING_POINT = ("--threshold", "--minimum-area", "--guard", "--flips")
+OPTIONS = {
+    "sample": ("--images", "--seed", "--form", "--size"),
+    "train": ("--data", "--skip-missing", "--run", "--recipe", "--set", "--epochs", "--steps", "--hours",
+              "--session-hours", "--checkpoint-seconds", "--accept-changes", "--seed", "--per-class", "--groups"),
+    "predict": ("--weights", "--out", "--tile", *OPERATING_POINT, "--probabilities", "--kaggle", "--raw", "--resume"),
+    "evaluate": ("--data", "--skip-missing", "--weights", *OPERATING_POINT, "--choose", "--alarms", "--part",
+                 "--replicates", "--out", "--json"),
+    "audit": ("--data", "--skip-missing", "--out", "--seed"),
+    "export": ("--weights", "--out"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_every_command_has_its_options_and_tells_them(command, capsys):
+    told = []
+    for arguments in (["--help"], [command, "--help"]):
         with pytest.raises(SystemExit) as exit:
             call(*arguments)
         assert exit.value.code == 0
-    text = capsys.readouterr().out
-    for word in (*commands, "--recipe", "--epochs", "--steps", "--seed", "--images", "--tile",
-                 "--per-class", "--part", "--choose", "--alarms", "--threshold", "--minimum-area", "--guard", "--flips",
-                 "--replicates", "--out", "--json", "--debug", "--hours", "--session-hours", "--set",
-                 "--accept-changes", "--checkpoint-seconds"):  # fmt: skip
-        assert word in text
+        told.append(capsys.readouterr().out)
+    assert command in told[0]
+    assert set(re.findall(r"--[a-z-]+", told[1])) >= {"--help", "--debug", "--quiet", *OPTIONS[command]}
+    (commands,) = (action for action in parser()._actions if isinstance(action.choices, dict))
+    assert set(commands.choices) == set(OPTIONS)
+    has = {name for action in commands.choices[command]._actions for name in action.option_strings}
+    assert has == {"-h", "--help", "--debug", "--quiet", *OPTIONS[command]}
 
 
 # ---- evaluate

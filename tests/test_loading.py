@@ -55,6 +55,30 @@ def test_other_epochs_and_seeds_draw_others(steel, training, recipe):
     assert not same(drawn(loading.parts(steel, recipe, seed=6)[0], recipe), whole)
 
 
+def test_the_order_follows_from_the_seed_too(training, recipe, monkeypatch):
+    orders = []
+    monkeypatch.setattr(type(training), "__getitem__", lambda self, i: orders[-1].append(i) or (torch.zeros(1),) * 2)
+    for seed in (0, 1, 0):
+        monkeypatch.setattr(training, "seed", seed)
+        orders.append([])
+        drawn(training, recipe)
+    assert orders[0] == orders[2] != orders[1]
+
+
+def test_what_is_scored_is_spread_over_what_is_held_out(steel, recipe):
+    recipe = recipe.changed(validation=0.5, scored=2)
+    _, held_out = loading.split(steel, recipe, 0)
+    _, scored = loading.parts(steel, recipe, 0)
+    assert len(held_out) == 6
+    assert [item.image_id for item in scored.items] == [held_out[k].image_id for k in (0, 3)]
+
+
+def test_a_split_by_row_refuses_groups(steel, recipe):
+    grouped = steel.with_groups(dict.fromkeys(steel.images["ImageId"], "one strip"))
+    with pytest.raises(ValueError, match="cannot keep groups together"):
+        loading.split(grouped, recipe.changed(samples="row"), 0)
+
+
 def test_each_sample_comes_once_in_an_epoch(training, recipe, monkeypatch):
     taken = []
     recipe = recipe.changed(epoch_samples=None)

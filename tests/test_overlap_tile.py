@@ -212,6 +212,8 @@ def test_bytes_and_fractions_are_the_same_image():
     expected = overlap_tile.predict(model, image)
     for dtype in (np.float32, np.float64):
         assert np.allclose(overlap_tile.predict(model, image.astype(dtype) / 255), expected, atol=1e-6)
+    with pytest.raises(ValueError, match="a float image is in 0…1, got nan"):
+        overlap_tile.to_tensor(np.array([[0.5, np.nan]]))
     tensor = overlap_tile.to_tensor(np.array([[0, 51, 255]], np.uint8))
     assert (tensor.shape, tensor.dtype) == ((1, 1, 1, 3), torch.float32)
     assert torch.equal(tensor.flatten(), torch.tensor([0, 51, 255]) / 255)

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import sys
 
 import numpy as np
@@ -201,6 +202,21 @@ def test_strips_beside_images(pictures, tmp_path, monkeypatch):
     assert again.written == outcome.written
     with pytest.raises(PredictError, match=r"guard judges an image as a whole.*n\.npy"):
         predict_files(trained, [pictures / "n.npy"], tmp_path / "g", point=OperatingPoint(guard=0.5))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", np.zeros(7, bool), np.zeros((12, 90), np.uint8)])
+def test_a_damaged_mask_of_a_strip_is_named_and_the_rest_go_on(tmp_path, content):
+    np.save(tmp_path / "s.npy", np.zeros((12, 90), np.uint8))
+    Image.fromarray(np.zeros((12, 90), np.uint8)).save(tmp_path / "i.png")
+    paths, out = [tmp_path / "s.npy", tmp_path / "i.png"], tmp_path / "out"
+    predict_files(network(), paths, out)
+    if isinstance(content, bytes):
+        (out / "s_mask.npy").write_bytes(content)
+    else:
+        np.save(out / "s_mask.npy", content)
+    outcome = predict_files(network(), paths, out, resume=True)
+    assert list(outcome.written) == ["i"]
+    assert re.search(r"s_mask\.npy: not a strip's mask \(.*\); remove it", outcome.failed[tmp_path / "s.npy"])
 
 
 def test_options_reach_strips_too(tmp_path):

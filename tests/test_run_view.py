@@ -65,13 +65,37 @@ def test_a_real_run_is_told_as_it_was(tmp_path):
     np.testing.assert_allclose(right.lines[0].get_ydata(), table["validation_dice"])
 
 
-def test_step_and_time_come_from_the_ledger_between_epochs(run):
+def test_step_and_time_come_from_the_ledger_between_epochs(run, monkeypatch):
     told = run_view.progress(run)
     assert (told.step, told.total, told.ended, told.finished) == (25, 50, "", False)
     assert told.seconds_left == pytest.approx(25 * 0.05 * 3600 / 15)  # 25 steps at this session's 15 in 0.05 h
     assert told.line() == "epoch 2 · step 25 of 50 · 9 min so far · about 5 min left"
-    assert told.age() == "last written 0 s ago"
     assert time.time() - told.written < 60
+    monkeypatch.setattr(run_view.time, "time", lambda: told.written + 7.2)
+    assert told.age() == "last written 7 s ago"
+
+
+def test_an_end_that_is_told_is_in_the_history(run, monkeypatch):
+    """Both files are written while they are read: an end may be seen too late, never before the rows it ends."""
+    read = run_view._rows
+
+    def and_then_it_ended(path):
+        rows = read(path)
+        history(5).to_csv(run / "history.csv", index=False)
+        (run / "sessions.csv").write_text(ledger((0, 50, 0.2, 0.2, "finished")), encoding="utf-8")
+        return rows
+
+    monkeypatch.setattr(run_view, "_rows", and_then_it_ended)
+    told = run_view.progress(run)
+    assert not told.finished
+    assert len(told.history) == 5
+    assert run_view.progress(run).finished
+
+
+@pytest.mark.parametrize("text", ['{"steps": Infinity}', "[" * 100_000])
+def test_a_strange_length_is_none(run, text):
+    (run / "config.json").write_text(text, encoding="utf-8")
+    assert run_view.progress(run).total is None
 
 
 def test_a_session_that_has_only_begun_takes_the_pace_of_the_earlier_ones(run):

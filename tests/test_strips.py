@@ -65,6 +65,8 @@ def test_which_files_are_strips(tmp_path, monkeypatch):
     monkeypatch.setattr(strips, "LARGE", WIDE.size - 1)
     assert is_strip(tif)
     assert is_strip(npy)
+    tifffile.imwrite(tmp_path / "colours.tif", np.zeros((10, WIDE.size // 10 - 1, 3), np.uint8), photometric="rgb")
+    assert not is_strip(tmp_path / "colours.tif")  # pixels count, not samples
     (tmp_path / "bad.tif").write_bytes(b"no")
     assert not is_strip(tmp_path / "bad.tif")
     assert not is_strip(tmp_path / "a.dat")

@@ -21,7 +21,7 @@ from steelnb import data, durable, loading, loop, losses, runs, runtime, session
 from steelnb.checkpoints import CheckpointError, Checkpoints
 from steelnb.durable import StorageError
 from steelnb.recipes import ORIGINAL, RECIPES, SMOKE
-from steelnb.trainer import Trainer, optimizer_and_schedule
+from steelnb.trainer import Trainer, decay, optimizer_and_schedule
 from steelnb.unet import UNet
 
 
@@ -484,6 +484,17 @@ def stepped(steel, recipe, steps=4, seed=0):
         trainer.take(*batch)
         states.append({name: tensor.double() for name, tensor in trainer.model.state_dict().items()})
     return trainer, states
+
+
+def test_decay_is_that_of_its_formula():
+    assert (decay(0.9, 0), decay(0.9, 7), decay(0.2, 5)) == (1 / 10, 8 / 17, 0.2)
+
+
+def test_without_a_defect_to_validate_on_the_last_epoch_is_kept(steel, tmp_path, tiny):
+    clean = steel.subset([i for i in steel.images["ImageId"] if i not in set(steel.rows["ImageId"])])
+    history = run(clean, tmp_path / "run", tiny.changed(validation=0.5, epochs=2, epoch_samples=4))
+    assert history["validation_dice"].isna().all()
+    assert weights.load(tmp_path / "run").about["epoch"] == 2
 
 
 def test_the_average_is_what_one_computes_by_hand(steel):

@@ -249,6 +249,21 @@ def test_the_button_asks_the_process_and_the_monitor_ends_with_it(tmp_path):
         button.click()  # a click that was late
 
 
+def test_pixels_at_the_threshold_are_counted_as_they_are_drawn():
+    probability = np.full((4, 4), np.float32(51 / 255))  # of a map kept as bytes; 0.2 as a float64 is below it
+    figure = views.draw_threshold(np.zeros((4, 4), np.uint8), probability, np.ones((4, 4), bool), threshold=0.2)
+    assert not (probability > 0.2).any()
+    assert "0.0% called defect" in figure.axes[0].get_title(loc="left").replace(" %", "%")
+
+
+def test_a_process_that_fails_is_not_taken_for_an_earlier_end(tmp_path):
+    write(tmp_path, 2, "stopped by hand")  # an earlier session; this process dies before it writes a line
+    with subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"]) as process:
+        process.wait()
+        _, text = widgets.monitor_training(tmp_path, process, seconds=0.02).children[0].children
+    assert text.value.endswith("its process has ended (1)")
+
+
 def test_a_process_that_dies_is_told(tmp_path):
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
         button, text = widgets.monitor_training(tmp_path, process, seconds=0.02).children[0].children
