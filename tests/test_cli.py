@@ -167,6 +167,11 @@ def test_sigterm_ends_the_command_well(tmp_path, steel_folder):
     assert re.search(r"told to stop \(SIGTERM\): after step \d+ of \d+\. The same call, or command, goes on\n", told)
 
 
+@pytest.mark.parametrize("share", ["0", "0.1", "1"])
+def test_a_share_of_alarms_may_be_none_or_all(share):
+    assert parser().parse_args(["evaluate", "--weights", "w", "--choose", "--alarms", share]).alarms == float(share)
+
+
 OPERATING_POINT = ("--threshold", "--minimum-area", "--guard", "--flips")
 OPTIONS = {
     "sample": ("--images", "--seed", "--form", "--size"),

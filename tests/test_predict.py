@@ -12,7 +12,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from steelnb import bands, durable, overlap_tile, rle, strips
+from steelnb import bands, durable, outputs, overlap_tile, rle, strips
 from steelnb.operating_point import OperatingPoint
 from steelnb.predict import PredictError, predict_files, segment
 from steelnb.submission import SubmissionError
@@ -202,6 +202,16 @@ def test_strips_beside_images(pictures, tmp_path, monkeypatch):
     assert again.written == outcome.written
     with pytest.raises(PredictError, match=r"guard judges an image as a whole.*n\.npy"):
         predict_files(trained, [pictures / "n.npy"], tmp_path / "g", point=OperatingPoint(guard=0.5))
+
+
+@pytest.mark.parametrize("shape", [(7, 300), (300, 7)])
+def test_the_share_of_a_strip_is_counted_piece_by_piece(tmp_path, monkeypatch, shape):
+    masks = np.random.default_rng(0).random((2, *shape)) < 0.2
+    for name, mask in zip("ab", masks, strict=True):
+        np.save(tmp_path / f"{name}.npy", np.asfortranarray(mask) if shape[1] > shape[0] else mask)
+    monkeypatch.setattr(strips, "READ_BYTES", 100)
+    opened = [strips.open_mask(tmp_path / f"{name}.npy") for name in "ab"]
+    assert outputs.share(opened) == pytest.approx(masks.any(0).mean())
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY", np.zeros(7, bool), np.zeros((12, 90), np.uint8)])

@@ -75,6 +75,11 @@ def test_step_and_time_come_from_the_ledger_between_epochs(run, monkeypatch):
     assert told.age() == "last written 7 s ago"
 
 
+def test_an_epoch_scored_after_the_last_checkpoint_counts(run):
+    history(3).to_csv(run / "history.csv", index=False)  # to step 30; the ledger says 25
+    assert run_view.progress(run).step == 30
+
+
 def test_an_end_that_is_told_is_in_the_history(run, monkeypatch):
     """Both files are written while they are read: an end may be seen too late, never before the rows it ends."""
     read = run_view._rows
