@@ -483,7 +483,7 @@ def test_refuses_groups(tmp_path, text, parts):
         steel.with_groups(tmp_path / "groups.csv")
     for part in ("groups.csv", *parts):
         assert part in str(caught.value)
-    with pytest.raises(DataError, match=r"nowhere\.csv: not a readable table"):
+    with pytest.raises(DataError, match=r"nowhere\.csv: no such file"):
         steel.with_groups(tmp_path / "nowhere.csv")
 
 
