@@ -30,7 +30,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from on_a_gpu import clock, contenders
@@ -41,7 +40,7 @@ from steelnb import data, loading, runtime, synthetic
 from steelnb.recipes import ORIGINAL
 
 LEAST_SPEED_UP, LEAST_SHARE = 8.0, 0.4
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = clock.ROOT / "benchmarks" / "results"
 
 
 def show(title: str, rows: dict[str, dict], first: dict, rate: float) -> None:

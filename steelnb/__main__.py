@@ -135,7 +135,7 @@ def audit(options: argparse.Namespace) -> int:
 
     if (page := options.out / "report.html").exists():  # before the minutes, not after them
         raise ValueError(f"{page} is there already; name another folder, or delete this report")
-    named = options.data or os.environ.get("STEELNB_DATA")
+    named = options.data if options.data is not None else locate.named()
     folder = named if named and Path(named).is_dir() else None
     source = folder or locate.find(options.data, skip_missing=options.skip_missing, progress=options.progress)
     found = look_through(source, seed=options.seed, skip_missing=options.skip_missing, progress=options.progress)

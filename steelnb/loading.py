@@ -23,10 +23,10 @@ def split(data: SteelData, recipe: Recipe, seed: int) -> tuple[list[Item], list[
 
     Raises ValueError where either would be empty, and where a split by row would tear the groups of the data.
     """
-    if recipe.samples == "row" and data.groups is not None:
-        raise ValueError(f"{data.name}: recipe {recipe.name} splits label rows in the file's order, which cannot keep "
-                         "groups together: leave the groups out, or take samples='image'")  # fmt: skip
     if recipe.samples == "row":
+        if data.groups is not None:
+            raise ValueError(f"{data.name}: recipe {recipe.name} splits label rows in the file's order, which cannot "
+                             "keep groups together: leave the groups out, or take samples='image'")  # fmt: skip
         ids = data.rows["ImageId"].tolist()
         sides = ([Item(ids[row], (row,)) for row in side] for side in splits.by_row(data, recipe.validation))
     else:

@@ -36,7 +36,7 @@ def find(
     for a place that does not work.
     """
     source = "found at the place asked for"
-    if where is None and (where := os.environ.get("STEELNB_DATA", "").strip() or None):
+    if where is None and (where := named()):
         source = "found through STEELNB_DATA"
     if where is None and (where := next((folder for folder in KAGGLE_INPUTS if folder.is_dir()), None)):
         source = "found in Kaggle's input folder"
@@ -54,6 +54,11 @@ def find(
         if source.startswith("found through STEELNB_DATA"):
             raise DataError(f"STEELNB_DATA={where}: {error}") from error
         raise
+
+
+def named() -> str | None:
+    """What ``STEELNB_DATA`` holds, if anything."""
+    return os.environ.get("STEELNB_DATA", "").strip() or None
 
 
 def _is_file(where: str | Path) -> bool:

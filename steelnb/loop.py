@@ -173,7 +173,7 @@ class Loop:
         scores = self.world.told(
             lambda: evaluate(trainer.averaged, self.validation, loss, not self.bar.disable, stop_if_asked)
         )
-        if scores["images"] and not math.isfinite(scores["loss"]):
+        if not math.isfinite(scores["loss"]):
             raise TrainingError(self._not_finite(f"the validation loss became {scores['loss']}"))
         better = trainer.scored(scores)
         if not self.world.first:

@@ -172,6 +172,14 @@ def test_a_share_of_alarms_may_be_none_or_all(share):
     assert parser().parse_args(["evaluate", "--weights", "w", "--choose", "--alarms", share]).alarms == float(share)
 
 
+def test_audit_tells_of_broken_data_that_the_environment_names(tmp_path, monkeypatch):
+    (tmp_path / "broken" / "train_images").mkdir(parents=True)
+    (tmp_path / "broken" / "train.csv").write_text("no table")
+    monkeypatch.setenv("STEELNB_DATA", str(tmp_path / "broken"))
+    assert call("audit", "--out", tmp_path / "out", "--quiet") == 1
+    assert (tmp_path / "out" / "report.html").exists()
+
+
 OPERATING_POINT = ("--threshold", "--minimum-area", "--guard", "--flips")
 OPTIONS = {
     "sample": ("--images", "--seed", "--form", "--size"),

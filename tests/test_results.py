@@ -54,6 +54,11 @@ def test_notebook_08_quotes_the_ladder_and_the_labels():
     assert "training " + pair("no augmentation", ", validation ") in text
     assert "with flips " + pair("flips") in text
     assert "four times the images " + pair("no augmentation, 4 × the images") in text
+    assert "with eight times " + pair("no augmentation, 8 × the images") in text
+    gaps = {arm["name"]: f"{arm['gap']['mean']:.2f}" for arm in gap["ladder"]["arms"]}
+    four, eight = (gaps[f"no augmentation, {times} × the images"] for times in (4, 8))
+    assert f"more images shrink it (to {four} and {eight}, " in text
+    assert f"eight times the images leave {four} and {eight} of it" in " ".join(README.split())
     assert "with twice the steps " + pair("no augmentation, twice the steps") in text
     few = next(name for name in ladder if "22" in name or "1/4" in name or "¼" in name)
     assert "22 images and twice the steps " + pair(few) in text
