@@ -194,7 +194,7 @@ def _remove(*paths: Path) -> None:
 def _write_row(file: TextIO, cells: list, mask: Mask) -> None:
     """A row of the table, its text piece by piece: that of a strip may be long."""
     start = io.StringIO()
-    csv.writer(start, lineterminator=",").writerow(cells)
-    file.write(start.getvalue())
+    csv.writer(start).writerow(cells)
+    file.write(start.getvalue().removesuffix("\r\n") + ",")
     file.writelines(outputs.run_lengths(mask))
     file.write("\r\n")

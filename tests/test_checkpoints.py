@@ -312,7 +312,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, way, zipped):
     back, lines = loaded(tmp_path / "run")
     assert not trace.exists()
     assert same(back, state(1))
-    named = {"system": f"{os.system.__module__}.system", "open": "io.open", "exec": "exec"}[way]
+    named = {"system": f"{os.system.__module__}.system", "open": f"{open.__module__}.open", "exec": "exec"}[way]
     assert lines == [f"checkpoint {name} is refused: it would run {named}: the one before it is taken"]
     torch.load(tmp_path / "bad", weights_only=False)  # as torch did by itself before 2.6
     assert trace.exists(), "the payload does nothing: this test shows nothing"
