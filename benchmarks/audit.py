@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from steelnb import data, drawing, duplicates, rle, runtime
-from steelnb.audit import audit
+from steelnb import runtime
+from steelnb.audit import duplicates
+from steelnb.audit.audit import audit
+from steelnb.data import dataset, rle, synthetic_drawing
 
 SIZES = (500, 2_000, 12_568)
 BASES, STEP, SHAPE = 300, 32, (256, 1600)
@@ -29,7 +31,7 @@ def main() -> None:
         print(json.dumps(measured(Path(sys.argv[2]))))
         return
     print(runtime.describe())
-    bases = [drawing.draw(0, number, SHAPE) for number in range(BASES)]
+    bases = [synthetic_drawing.draw(0, number, SHAPE) for number in range(BASES)]
     print("images    read    look  compare  report   total  a image     peak  planted  found  other pairs")
     for images in map(int, sys.argv[1:] or SIZES):
         with tempfile.TemporaryDirectory() as folder:
@@ -82,7 +84,7 @@ def measured(folder: Path) -> dict:
 
     duplicates.Finder = Timed
     times = [time.perf_counter()]
-    steel = data.read(folder)
+    steel = dataset.read(folder)
     times.append(time.perf_counter())
     found = audit(steel)
     times.append(time.perf_counter())

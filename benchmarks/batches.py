@@ -4,7 +4,7 @@
 
 Synthetic steel in Severstal's layout, recipes `smoke` (crops of 96×96) and `original` (whole images with its mirrored
 borders), one process, no workers. A batch is ready when the network could take it: float windows in 0…1, mirrored, and
-masks. Ours comes from the cache of decoded images through `loading.batches`; a GPU takes our bytes as they are, a line
+masks. Ours comes from the cache of decoded images through `batches.batches`; a GPU takes our bytes as they are, a line
 of its own. The Kaggle loader opens the JPEG with Pillow, decodes run-length text in a loop, pads with NumPy, divides by
 255, for each sample. torch's plain one opens image and mask files, pads with torch, as PyTorch's tutorials do. Both cut
 crops where the recipe has them, at random places; ours looks for a defect in half of them, which they are spared.
@@ -24,9 +24,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from steelnb import data, geometry, loading, runtime, synthetic
-from steelnb.recipes import ORIGINAL, SMOKE, Recipe
-from steelnb.samples import ORIGINAL_MARGINS, Item, Samples, original_crop
+from steelnb import runtime
+from steelnb.data import dataset, synthetic
+from steelnb.network import geometry
+from steelnb.training import batches
+from steelnb.training.recipes import ORIGINAL, SMOKE, Recipe
+from steelnb.training.samples import ORIGINAL_MARGINS, Item, Samples, original_crop
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPE, LEAST = (256, 1600), 5.0
@@ -106,7 +109,7 @@ class Plain(Usual):
 
 def ours(samples: Samples, recipe: Recipe, ready: bool) -> Iterator[int]:
     """Sizes of the batches of one epoch; `ready`: as floats."""
-    for windows, masks, *_ in loading.batches(samples, recipe, 0):
+    for windows, masks, *_ in batches.batches(samples, recipe, 0):
         if ready:
             windows, masks = windows.float().div_(255), masks.float()
         yield len(windows)
@@ -118,9 +121,9 @@ def theirs(samples: Dataset, recipe: Recipe) -> Iterator[int]:
         yield len(windows)
 
 
-def measure(recipe: Recipe, steel: data.SteelData, masks: Path, repeats: int) -> dict[str, dict]:
+def measure(recipe: Recipe, steel: dataset.SteelData, masks: Path, repeats: int) -> dict[str, dict]:
     """{name: images/s and how many times ours is faster}."""
-    samples, _ = loading.parts(steel, recipe, seed=0)
+    samples, _ = batches.parts(steel, recipe, seed=0)
     table = {
         OURS: lambda: ours(samples, recipe, True),
         BYTES: lambda: ours(samples, recipe, False),
@@ -166,7 +169,7 @@ def reason(rows: dict[str, dict]) -> str:
     return f"of {ready:.0f} µs a sample {ready - as_bytes:.0f} turn bytes into floats, which a GPU does by itself"
 
 
-def write_masks(steel: data.SteelData, folder: Path) -> None:
+def write_masks(steel: dataset.SteelData, folder: Path) -> None:
     """A PNG of 0 and 255 an image, all its defects together."""
     folder.mkdir()
     for image_id in steel.images["ImageId"]:
@@ -183,7 +186,7 @@ def main() -> None:
     results = {"made": time.strftime("%Y-%m-%d"), "on": runtime.describe(), "images": options.images, "recipes": {}}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["STEELNB_HOME"] = folder  # for the cache of decoded images
-        steel = data.read(synthetic.write(f"{folder}/steel", options.images, progress=False))
+        steel = dataset.read(synthetic.write(f"{folder}/steel", options.images, progress=False))
         write_masks(steel, Path(folder) / "masks")
         for recipe in (SMOKE, ORIGINAL):
             rows = results["recipes"][recipe.name] = measure(recipe, steel, Path(folder) / "masks", options.repeats)

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from steelnb import runtime
-from steelnb.checkpoints import Checkpoints
-from steelnb.recipes import ORIGINAL, SMOKE
-from steelnb.trainer import Trainer
+from steelnb.runs.checkpoints import Checkpoints
+from steelnb.training.recipes import ORIGINAL, SMOKE
+from steelnb.training.trainer import Trainer
 
 EVERY = 60.0  # seconds between checkpoints, as training.train has it
 

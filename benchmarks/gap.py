@@ -29,12 +29,14 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from steelnb import data, loading, rle, runtime, splits, synthetic
-from steelnb.metrics import dice, original_accuracy
-from steelnb.overlap_tile import predict
-from steelnb.recipes import SMOKE
-from steelnb.samples import ImageCache, Item, Samples, original_crop
-from steelnb.trainer import Trainer
+from steelnb import runtime
+from steelnb.data import dataset, rle, splits, synthetic
+from steelnb.evaluation.metrics import dice, original_accuracy
+from steelnb.network.tiles import predict
+from steelnb.training import batches
+from steelnb.training.recipes import SMOKE
+from steelnb.training.samples import ImageCache, Item, Samples, original_crop
+from steelnb.training.trainer import Trainer
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHAPE = (256, 1600)
@@ -114,7 +116,7 @@ def trained(steel, cache, items, recipe, steps, seed):
     epoch = 0
     while trainer.step < steps:
         trainer.begin()
-        for batch in loading.batches(samples, recipe, epoch):
+        for batch in batches.batches(samples, recipe, epoch):
             trainer.take(*batch)
             if trainer.step >= steps:
                 break
@@ -164,7 +166,7 @@ def text(s: dict) -> str:
 def rows(folder: Path, drawn: int, steps: int, seeds) -> dict:
     """Label rows as samples, where every image has several."""
     synthetic.write(folder / "steel", drawn, seed=0, shape=(64, 200), progress=False)
-    steel = data.read(folder / "steel", progress=False)
+    steel = dataset.read(folder / "steel", progress=False)
     steel = steel.subset(row.ImageId for row in steel.images.itertuples() if row.masks > 1)
     cache, recipe = ImageCache(steel, folder), BASE.changed(model=dict(width=8, depth=2))
     ids = steel.rows["ImageId"].tolist()
@@ -212,7 +214,7 @@ def rows(folder: Path, drawn: int, steps: int, seeds) -> dict:
 def ladder(source: Path, folder: Path, images: int | None, steps: int, seeds) -> dict:
     """Augmentation, length, number of images, and the largest leak, on real images."""
     halve(source, folder / "halved", images)
-    steel = data.read(folder / "halved", progress=False)
+    steel = dataset.read(folder / "halved", progress=False)
     cache = ImageCache(steel, folder)
     few = 90 if images is None else images // 4
     print(f"ladder: {len(steel)} real images of 100×100, {few} to train on unless said, {steps} steps unless said")

@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import lives
 
-from steelnb import runtime, synthetic
+from steelnb import runtime
+from steelnb.data import synthetic
 
 KILLS, EPOCHS = 100, 90
 

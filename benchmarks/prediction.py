@@ -24,11 +24,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from steelnb import data, geometry, runtime, synthetic, training, weights
-from steelnb.drawing import draw
-from steelnb.overlap_tile import Tile, input_window, mirror_index, predict, to_tensor, window
-from steelnb.recipes import SMOKE
-from steelnb.unet import UNet
+from steelnb import runs, runtime
+from steelnb.data import dataset, synthetic
+from steelnb.data.synthetic_drawing import draw
+from steelnb.network import geometry, weights
+from steelnb.network.tiles import Tile, input_window, mirror_index, predict, to_tensor, window
+from steelnb.network.unet import UNet
+from steelnb.training.recipes import SMOKE
 
 try:
     from monai.inferers import sliding_window_inference
@@ -48,8 +50,8 @@ def trained_network(steps: int) -> UNet:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["STEELNB_HOME"] = folder  # for the cache of decoded images
         try:
-            steel = data.read(synthetic.write(f"{folder}/steel", 40, progress=False))
-            told = training.train(steel, f"{folder}/run", SMOKE, steps=steps, progress=False, report=lambda line: None)
+            steel = dataset.read(synthetic.write(f"{folder}/steel", 40, progress=False))
+            told = runs.train(steel, f"{folder}/run", SMOKE, steps=steps, progress=False, report=lambda line: None)
             if told.empty or told["step"].iloc[-1] < steps:  # it takes a signal for the end of its session
                 raise SystemExit("the short training was stopped: nothing is measured")
             return weights.load(f"{folder}/run", torch.device("cpu")).model.eval()

@@ -11,9 +11,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from steelnb import locate, runtime, training, weights
-from steelnb.recipes import SMOKE
-from steelnb.report import chosen, report
+from steelnb import runs, runtime
+from steelnb.data import sources
+from steelnb.evaluation.report import chosen, report
+from steelnb.network import weights
+from steelnb.training.recipes import SMOKE
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -27,10 +29,10 @@ def main() -> None:
         if not (SHARED / name).is_dir():
             print(f"{name}: not there, left out")
             continue
-        data = locate.find(SHARED / name, progress=False)
+        data = sources.find(SHARED / name, progress=False)
         recipe = SMOKE.changed(epochs=18, per_class=per_class)
         with tempfile.TemporaryDirectory() as folder:
-            history = training.train(data, Path(folder) / "run", recipe, progress=False, report=lambda line: None)
+            history = runs.train(data, Path(folder) / "run", recipe, progress=False, report=lambda line: None)
             trained = weights.load(Path(folder) / "run")
         began = time.perf_counter()
         scored, halved = report(trained, data), chosen(trained, data)

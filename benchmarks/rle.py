@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from steelnb import rle, runtime
+from steelnb import runtime
+from steelnb.data import rle
 
 try:
     from pycocotools import mask as coco

@@ -38,11 +38,11 @@ def measure(length: int, images: int, weights: str | None) -> dict:
     import torch
 
     from steelnb import runtime
-    from steelnb.drawing import draw
-    from steelnb.predict import predict_files, segment
-    from steelnb.recipes import SMOKE
-    from steelnb.unet import UNet
-    from steelnb.weights import Trained, load
+    from steelnb.data.synthetic_drawing import draw
+    from steelnb.network.unet import UNet
+    from steelnb.network.weights import Trained, load
+    from steelnb.prediction.files import predict_files, segment
+    from steelnb.training.recipes import SMOKE
 
     torch.manual_seed(0)
     trained = load(weights) if weights else Trained(UNet(**SMOKE.model).eval(), {})

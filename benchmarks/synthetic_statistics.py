@@ -17,7 +17,7 @@ import pandas as pd
 from PIL import Image
 from skimage.measure import label, regionprops_table
 
-from steelnb import rle, synthetic
+from steelnb.data import rle, synthetic
 
 SHAPE = (256, 1600)
 # Quoted, not measured here: the project's facts about Severstal's train set; area in % of the image.

@@ -33,12 +33,14 @@ from pathlib import Path
 
 import torch
 
-from steelnb import data, loading, runtime, splits, synthetic
-from steelnb.evaluate import evaluate
-from steelnb.recipes import FAST, ORIGINAL, Recipe
-from steelnb.samples import ImageCache, Item, Samples
-from steelnb.trainer import Trainer
-from steelnb.unet import UNet
+from steelnb import runtime
+from steelnb.data import dataset, splits, synthetic
+from steelnb.network.unet import UNet
+from steelnb.training import batches
+from steelnb.training.recipes import FAST, ORIGINAL, Recipe
+from steelnb.training.samples import ImageCache, Item, Samples
+from steelnb.training.trainer import Trainer
+from steelnb.training.validation import evaluate
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SETS = ("synthetic", "sd_saliency_900")
@@ -64,7 +66,7 @@ class Steel:
     """A data set with its cache, split by image; `items` of one recipe's kind, `held_out` ones to score on."""
 
     def __init__(self, folder: Path, cache: Path) -> None:
-        self.data = data.read(folder, progress=False)
+        self.data = dataset.read(folder, progress=False)
         self.cache = ImageCache(self.data, cache)
 
     def training(self, recipe: Recipe, seed: int) -> Samples:
@@ -109,7 +111,7 @@ def curve(
     while trainer.step < steps:
         trainer.begin()
         mark = time.process_time()
-        for batch in loading.batches(samples, recipe, epoch):
+        for batch in batches.batches(samples, recipe, epoch):
             trainer.take(*batch)
             if trainer.step in at:
                 cpu += time.process_time() - mark

@@ -1,4 +1,4 @@
-"""The executed series as a site: README as its first page, the notebooks, and a page for each module of the library.
+"""The executed series as a site: README as its first page, the notebooks, and a page for each room of the library.
 
     python docs/build.py build/book
 
@@ -18,7 +18,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(\]\(\s*<?)(?![a-zA-Z][\w+.-]*:|#|//)([^)#?\s>]+)")
-AUTO = "%s\n%s\n\n.. automodule:: steelnb.%s\n"
+AUTO = ".. automodule:: steelnb.%s\n"
 
 
 def lay_out(pages: Path) -> None:
@@ -45,15 +45,25 @@ def lay_out(pages: Path) -> None:
 
 
 def library(readme: str, folder: Path) -> None:
-    """A page for each module, under the table of modules that README has, in its order."""
-    table = re.search(r"^\| module \| role \|\n(?:\|.*\n)+", readme, re.M)[0]
-    modules = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`[^|]*)\|", table, re.M)))
-    for name in modules:
-        title = name.replace("_", r"\_")
-        (folder / f"{name}.rst").write_text(AUTO % (title, "=" * len(title), name), encoding="utf-8")
-    linked = re.sub(r"^\| (`[^|]*)\|", lambda row: re.sub(r"`(\w+)`", r"[`\1`](\1.rst)", row[0]), table, flags=re.M)
-    text = f"# Modules\n\nA module imports only from lines above it.\n\n{linked}\n{toctree('', modules)}"
+    """A page for each room and each module beside them, under the table of rooms that README has, in its order."""
+    table = re.search(r"^\| room \| what it is for \|\n(?:\|.*\n)+", readme, re.M)[0]
+    cells = "".join(re.findall(r"^\| (`[^|]*)\|", table, re.M))
+    names = re.findall(r"`(\w+)/?`", cells)
+    for name in names:
+        room = ROOT / "steelnb" / name
+        modules = [f"{name}.{path.stem}" for path in sorted(room.glob("*.py")) if path.stem != "__init__"]
+        parts = [heading(name, "="), AUTO % name]
+        parts += [part for module in modules for part in (heading(module.partition(".")[2], "-"), AUTO % module)]
+        (folder / f"{name}.rst").write_text("\n".join(parts), encoding="utf-8")
+    linked = re.sub(r"^\| `[^|]*\|", lambda row: re.sub(r"`(\w+)(/?)`", r"[`\1\2`](\1.rst)", row[0]), table, flags=re.M)
+    text = f"# Library\n\nA room imports only from rows below its own.\n\n{linked}\n{toctree('', names)}"
     (folder / "index.md").write_text(text, encoding="utf-8")
+
+
+def heading(name: str, line: str) -> str:
+    """A title in reStructuredText."""
+    title = name.replace("_", r"\_")
+    return f"{title}\n{line * len(title)}\n"
 
 
 def toctree(caption: str, entries: list[str]) -> str:

@@ -55,9 +55,12 @@ if getattr(importlib.util.find_spec("steelnb"), "origin", None) is None:  # a fo
 import matplotlib.pyplot as plt
 import numpy as np
 
-from steelnb import loading, locate, plots, runtime, training
-from steelnb.evaluate import evaluate, predicted, table
-from steelnb.recipes import SMOKE
+from steelnb import runs, runtime
+from steelnb.data import sources
+from steelnb.figures import plots
+from steelnb.training import batches
+from steelnb.training.recipes import SMOKE
+from steelnb.training.validation import evaluate, predicted, table
 
 plots.use_style()
 print(runtime.describe())
@@ -65,13 +68,13 @@ print(runtime.describe())
 # %% [markdown]
 # ## 1 · Steel
 #
-# `locate.find()` takes the folder that `STEELNB_DATA` names, the Severstal images where Kaggle has them attached, or
+# `sources.find()` takes the folder that `STEELNB_DATA` names, the Severstal images where Kaggle has them attached, or
 # else draws **synthetic steel**: procedural images with the layout, sizes, class shares and loose labels of the real set.
 # What it found stands in the first line. On synthetic steel the numbers below say that the machinery works, not how good
 # it would be on real steel.
 
 # %%
-data = locate.find(progress=False)
+data = sources.find(progress=False)
 print(data.describe())
 
 # %% [markdown]
@@ -112,7 +115,7 @@ print("…", len(recipe.to_dict()) - len(named), "more: recipe.to_dict()")
 
 # %%
 run = runtime.new_run("00_start_here")
-history = training.train(data, run, recipe, progress=True)
+history = runs.train(data, run, recipe, progress=True)
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.4))
@@ -135,10 +138,11 @@ plt.show()
 # ## 3 · Masks of images that it has not seen
 
 # %%
-from steelnb import metrics, weights
+from steelnb.evaluation import metrics
+from steelnb.network import weights
 
 trained = weights.load(run)
-_, held_out = loading.parts(data, recipe, seed=0)
+_, held_out = batches.parts(data, recipe, seed=0)
 results = [predicted(trained.model, held_out, index) for index in range(len(held_out))]
 dices = [metrics.dice((p > 0)[None], m[None], empty="skip").item() for p, m in results]
 defective = sorted((i for i, (_, mask) in enumerate(results) if mask.any()), key=lambda i: -dices[i])
@@ -198,7 +202,7 @@ print("left behind in the run folder:", *sorted(path.name for path in run.iterdi
 # %% [markdown]
 # ## What to remember
 #
-# - Images and labels in, masks out: `locate.find` → `training.train` → `weights.load` → `evaluate.predicted`.
+# - Images and labels in, masks out: `sources.find` → `runs.train` → `weights.load` → `validation.predicted`.
 # - Scores are from held-out images and name their convention; "Dice" without one means little.
 # - A minute on a CPU shows that everything works. What 100 GPU-hours bought, and what they need not have cost, is the
 #   rest of the series.

@@ -58,15 +58,17 @@ import pandas as pd
 import torch
 from scipy import ndimage
 
-from steelnb import locate, metrics, plots, rle, splits, synthetic
-from steelnb.data import read
+from steelnb.data import rle, sources, splits, synthetic
+from steelnb.data.dataset import read
+from steelnb.evaluation import metrics
+from steelnb.figures import plots
 
 plots.use_style()
-data = locate.find(images=200, progress=False)
+data = sources.find(images=200, progress=False)
 print(data.describe())
 
 # %% [markdown]
-# `locate.find` takes the first that is there: the folder that `STEELNB_DATA` names, Severstal in Kaggle's input folder,
+# `sources.find` takes the first that is there: the folder that `STEELNB_DATA` names, Severstal in Kaggle's input folder,
 # else **synthetic steel**, drawn on the spot. The first line above says which one you are looking at.
 #
 # ## 1 · Two kinds of numbers

@@ -52,11 +52,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from steelnb import geometry, locate, overlap_tile, plots, tile_view, widgets
-from steelnb.unet import UNet, cost
+from steelnb.data import sources
+from steelnb.figures import plots, tile_window, widgets
+from steelnb.network import geometry, tiles
+from steelnb.network.unet import UNet, cost
 
 plots.use_style()
-data = locate.find(progress=False)
+data = sources.find(progress=False)
 print(data.describe())
 
 # %% [markdown]
@@ -104,7 +106,7 @@ for depth in range(1, 7):
 # ever, further than one image width:
 
 # %% tags=["nbval-check-output"]
-places = overlap_tile.mirror_index(-5, 9, size=4)
+places = tiles.mirror_index(-5, 9, size=4)
 print("place", *[f"{i:>3}" for i in range(-5, 9)])
 print("pixel", *[f"{i:>3}" for i in places])
 assert np.array_equal(places, np.pad(np.arange(4), 5, mode="symmetric"))
@@ -125,10 +127,10 @@ height, width = image.shape
 widgets.explore_overlap_tile(image)
 
 # %%
-tile_view.draw_overlap_tile(image)
+tile_window.draw_overlap_tile(image)
 plt.show()
-first = tile_view.window(image.shape, 0, 0, 176)
-largest = tile_view.window(image.shape, 0, 0, max(image.shape))
+first = tile_window.window(image.shape, 0, 0, 176)
+largest = tile_window.window(image.shape, 0, 0, max(image.shape))
 assert largest.pixels * first.tile.height * first.tile.width <= first.pixels * image.size
 print(f"pixels seen for a pixel predicted: {first.pixels / first.tile.height / first.tile.width:.1f} with this tile, "
       f"{largest.pixels / image.size:.1f} with one as large as the image")  # fmt: skip
@@ -278,7 +280,7 @@ else:
 # ## 5 · Tiles that equal the whole
 #
 # A tile's output depends only on the input around it, so predicting tile by tile should change nothing. It holds if the
-# poolings fall on the same pixels, that is, if tiles start at multiples of 2^depth = 16. `overlap_tile.tiles` sees to
+# poolings fall on the same pixels, that is, if tiles start at multiples of 2^depth = 16. `tiles.tiles` sees to
 # that. **Predict:** what happens to a tile that starts 8 pixels off?
 
 # %%
@@ -286,26 +288,26 @@ torch.manual_seed(0)
 model = UNet(width=8, depth=4)
 with torch.no_grad():  # show it some steel, so that its batch norms know the range
     for i in range(20):
-        patch = overlap_tile.window(image, 0, 16 * i, 204, 204)
-        model(overlap_tile.to_tensor(patch).expand(2, -1, -1, -1))
+        patch = tiles.window(image, 0, 16 * i, 204, 204)
+        model(tiles.to_tensor(patch).expand(2, -1, -1, -1))
 model.eval()
 small = image[:, : min(width, 640)]
-whole = overlap_tile.predict(model, small)
+whole = tiles.predict(model, small)
 
 print("tile      tiles   largest difference from the whole image")
 for side in (16, 50, 64, 200, (256, 96)):
-    tiled = overlap_tile.predict(model, small, tile=side)
+    tiled = tiles.predict(model, small, tile=side)
     difference = np.abs(tiled - whole).max()
-    print(f"{side!s:<10} {len(overlap_tile.tiles(*small.shape, side)):>4}   {difference:.1e} of {np.abs(whole).max():.1f}")
+    print(f"{side!s:<10} {len(tiles.tiles(*small.shape, side)):>4}   {difference:.1e} of {np.abs(whole).max():.1f}")
     assert difference < 1e-4 * np.abs(whole).max()
 
 # %%
 def predict_at(offset, left=240, size=128):
     """A tile predicted by itself, its input window starting `offset` pixels off the grid of 16."""
     start = left - offset
-    window = overlap_tile.input_window(small, overlap_tile.Tile(0, start, small.shape[0], size + 16))
+    window = tiles.input_window(small, tiles.Tile(0, start, small.shape[0], size + 16))
     with torch.inference_mode():
-        return model(overlap_tile.to_tensor(window)).numpy()[0, 0, : small.shape[0], offset : offset + size]
+        return model(tiles.to_tensor(window)).numpy()[0, 0, : small.shape[0], offset : offset + size]
 
 
 there = whole[0, :, 240:368] if small.shape[1] >= 368 else None
@@ -340,7 +342,7 @@ def segment_strip(model, folder, length, tile=(256, 1024)):
     strip[:] = small[:256, :256] if small.shape >= (256, 256) else 90
     strip = strip.reshape(256, length)
     mask = np.memmap(Path(folder) / "mask.u8", bool, "w+", shape=strip.shape)
-    for place, logits in overlap_tile.predict_tiles(model, strip, tile):
+    for place, logits in tiles.predict_tiles(model, strip, tile):
         mask[place.region] = logits[0] > 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

@@ -56,13 +56,15 @@ from matplotlib.patches import Circle, Rectangle
 from torch import nn
 from torch.nn import functional
 
-from steelnb import geometry, locate, overlap_tile, plots
-from steelnb.unet import UNet, cost
+from steelnb.data import sources
+from steelnb.figures import plots
+from steelnb.network import geometry, tiles
+from steelnb.network.unet import UNet, cost
 
 plots.use_style()
 LEVELS = ["#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00"]  # one colour a level, 0 is full resolution
 HEAT = plt.get_cmap("magma", 8)  # eight steps: readable as a map, small as a picture
-data = locate.find(progress=False)
+data = sources.find(progress=False)
 print(data.describe())
 
 # %% [markdown]
@@ -373,7 +375,7 @@ def windows(n, count=4):
     pieces = []
     for name in rows.ImageId:
         row, column = np.argwhere(data.mask(name)).mean(0).astype(int)
-        pieces.append(overlap_tile.window(data.image(name), row - n // 2, column - n // 2, n, n))
+        pieces.append(tiles.window(data.image(name), row - n // 2, column - n // 2, n, n))
     return torch.stack([torch.from_numpy(piece.copy()) for piece in pieces])[:, None] / 255
 
 
@@ -509,11 +511,11 @@ plt.show()
 def predict_same(model, image, tile, context=0):
     """Tile by tile with a same-padded network; each tile sees `context` more pixels, as far as the image goes."""
     out = np.empty(image.shape, np.float32)
-    for place in overlap_tile.tiles(*image.shape, tile):
+    for place in tiles.tiles(*image.shape, tile):
         top, left = max(place.top - context, 0), max(place.left - context, 0)
         near = image[top : place.top + place.height + context, left : place.left + place.width + context]
         with torch.inference_mode():
-            logits = model(overlap_tile.to_tensor(near))[0, 0].numpy()
+            logits = model(tiles.to_tensor(near))[0, 0].numpy()
         out[place.region] = logits[place.top - top :, place.left - left :][: place.height, : place.width]
     return out
 
@@ -528,8 +530,8 @@ print("seed  valid     same      same, 112 px of context")
 for seed in range(3):
     models = twins(seed)
     valid, same = models.values()
-    whole = overlap_tile.predict(valid, image)[0], predict_same(same, image, max(image.shape))
-    tiled = overlap_tile.predict(valid, image, tile=128)[0], predict_same(same, image, 128)
+    whole = tiles.predict(valid, image)[0], predict_same(same, image, max(image.shape))
+    tiled = tiles.predict(valid, image, tile=128)[0], predict_same(same, image, 128)
     with_context = predict_same(same, image, 128, context=112)
     seams = [np.abs(t - w) / w.std() for t, w in zip((*tiled, with_context), (*whole, whole[1]), strict=True)]
     print(f"{seed:>4}  {seams[0].max():.0e}     {seams[1].max():.1f}       {seams[2].max():.0e}")

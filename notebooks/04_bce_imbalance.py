@@ -57,7 +57,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from steelnb import clinic, locate, losses, plots, runtime, splits
+from steelnb import losses, runtime
+from steelnb.data import sources, splits
+from steelnb.figures import plots
+from steelnb.training import loss_trials
 
 plots.use_style()
 FULL = runtime.profile() == "full"
@@ -66,15 +69,15 @@ LONGER = 4 if FULL else 1  # times as many steps
 device = runtime.device() if FULL else torch.device("cpu")
 
 NETWORK = dict(width=64, depth=4) if FULL else dict(width=4, depth=2)  # full: the original's, on whole images
-data = locate.find("synthetic", images=512 if FULL else 64, progress=False)
+data = sources.find("synthetic", images=512 if FULL else 64, progress=False)
 sides = splits.by_image(data, 0.4)
 
 
 def steel(share):
     """Crops to train on and crops of other images, this part of their pixels defect on average."""
     whole = dict(size=(256, 1600 if share <= 0.06 else 256), shrink=1, depth=4) if FULL else {}
-    return (clinic.crops(data.subset(sides.train), 96, share=share, **whole),
-            clinic.crops(data.subset(sides.validation), 32, share=share, seed=1, **whole))  # fmt: skip
+    return (loss_trials.crops(data.subset(sides.train), 96, share=share, **whole),
+            loss_trials.crops(data.subset(sides.validation), 32, share=share, seed=1, **whole))  # fmt: skip
 
 
 training, held_out = steel(share=0.06)
@@ -157,7 +160,7 @@ def parts(loss, windows, masks):
     windows, masks = windows.float().to(device) / 255, masks.to(device)
 
     def watch(model, _, batch_masks):
-        x = clinic.outputs(model, windows, masks)
+        x = loss_trials.outputs(model, windows, masks)
         (pull,) = torch.autograd.grad(loss(x, masks), x, retain_graph=True)  # what the loss asks of every pixel
         row = {"batch": batch_masks.float().mean().item(), "spread": x.std().item()}
         row["pull"] = (pull[~masks].abs().sum() / pull.abs().sum()).item()
@@ -179,7 +182,7 @@ sgd = network | dict(optimizer="sgd", learning_rate=0.03, momentum=0.9, every=20
 probes = zip(training.windows.split(8), training.masks.split(8), strict=True)
 probe = min(probes, key=lambda part: abs(part[1].float().mean() - 0.06))  # the eight crops nearest to 6 %
 watch = parts(losses.bce, *probe)
-bce = clinic.trials({"bce": losses.bce}, training, held_out, SEEDS, steps=240 * LONGER, watch=watch, **sgd)
+bce = loss_trials.trials({"bce": losses.bce}, training, held_out, SEEDS, steps=240 * LONGER, watch=watch, **sgd)
 plateau = bce[bce["step"].between(60, 120)]
 print(plateau.groupby("seed")[["accuracy", "dice", "positive", "loss", "pull", "spread"]].mean().round(3))
 
@@ -300,7 +303,7 @@ def ends(history, after=20, dice=0.05):
 
 
 repaired = dict(model=NETWORK, batch=4, optimizer="adamw", learning_rate=0.01, every=20, device=device)
-other = clinic.trials({"bce": losses.bce}, training, held_out, SEEDS, steps=120 * LONGER, **repaired)
+other = loss_trials.trials({"bce": losses.bce}, training, held_out, SEEDS, steps=120 * LONGER, **repaired)
 white = 2 * held_out.share / (1 + held_out.share)  # Dice of an all-white mask
 runs = {"the original's network, SGD 0.03": bce, "repaired network, AdamW 0.01, batch 4": other}
 for name, history in runs.items():
@@ -320,7 +323,7 @@ assert recovered.sum() > len(recovered) / 2 and ends(other).median() <= 120 * LO
 
 def spread(model, windows, masks):
     """A `watch`: how much the logits of a batch differ from pixel to pixel."""
-    return {"spread": clinic.outputs(model, windows, masks).std().item()}
+    return {"spread": loss_trials.outputs(model, windows, masks).std().item()}
 
 
 STEPS = 120 * LONGER
@@ -328,14 +331,14 @@ short = bce[bce["step"] <= STEPS]
 rates = {0.03: short}
 for rate in (0.003, 1.0):
     options = sgd | dict(learning_rate=rate, watch=spread)
-    rates[rate] = clinic.trials({"bce": losses.bce}, training, held_out, SEEDS[:3], steps=100 * LONGER, **options)
+    rates[rate] = loss_trials.trials({"bce": losses.bce}, training, held_out, SEEDS[:3], steps=100 * LONGER, **options)
 spreads = {rate: rates[rate].groupby("seed")["spread"].last().median() for rate in sorted(rates)}
 print("spread of the logits at the end, by learning rate:", {rate: f"{value:.0e}" for rate, value in spreads.items()})
 
 # %%
 by_share = {0.06: short}
 for share in (0.12, 0.2):
-    by_share[share] = clinic.trials({"bce": losses.bce}, *steel(share), SEEDS, steps=STEPS, **sgd)
+    by_share[share] = loss_trials.trials({"bce": losses.bce}, *steel(share), SEEDS, steps=STEPS, **sgd)
 for share, history in sorted(by_share.items()):
     print(f"{share:.0%} of defect: {np.isfinite(ends(history)).sum()} of {len(SEEDS)} seeds have left by step {STEPS}")
 
@@ -379,7 +382,7 @@ assert common > rare
 
 # %%
 cures = {name: getattr(losses, name) for name in names if name != "bce"}
-tried = clinic.trials(cures, training, held_out, SEEDS, steps=STEPS, **sgd)
+tried = loss_trials.trials(cures, training, held_out, SEEDS, steps=STEPS, **sgd)
 tried = pd.concat([short, tried])
 
 # %%
@@ -453,7 +456,7 @@ for claim, verdict, number in verdicts:
 # The loss log, which notebooks 05 and 06 go on with:
 
 # %%
-log = clinic.log("04_bce_imbalance", [
+log = loss_trials.log("04_bce_imbalance", [
     dict(disease="waiting at the base rate", symptom="all black, accuracy 94 %, loss near the entropy of the share, logits differ",
          measured=f"Dice {plateau['dice'].mean():.2f}, BCE {plateau['loss'].mean():.2f} (entropy {entropy:.2f})",
          fix="more steps, a better optimizer, Dice in the loss"),

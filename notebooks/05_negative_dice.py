@@ -59,8 +59,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from steelnb import clinic, failures, locate, losses, metrics, plots, runtime, splits, views, widgets
-from steelnb.unet import UNet
+from steelnb import losses, runtime
+from steelnb.data import sources, splits
+from steelnb.evaluation import metrics
+from steelnb.figures import plots, views, widgets
+from steelnb.losses import broken
+from steelnb.network.unet import UNet
+from steelnb.training import loss_trials
 
 plots.use_style()
 NEGATIVE, POSITIVE = plots.PREDICTION, plots.DEFECT
@@ -80,7 +85,7 @@ def raw_dice(x, t, smooth=1e-4):
 
 
 x, t = torch.randn(4, 1, 48, 48), (torch.rand(4, 1, 48, 48) < 0.06).float()
-assert torch.allclose(raw_dice(x, t), failures.raw_dice(x, t))
+assert torch.allclose(raw_dice(x, t), broken.raw_dice(x, t))
 
 # %% [markdown]
 # Let the network say the same number *x* at every pixel, and let a share *f* = 6 % of the pixels be defect, as on
@@ -128,7 +133,7 @@ mask = torch.zeros(1, 1, 10, 10)
 mask[..., :2, :3] = 1  # 6 of 100 pixels
 for inside, outside in ((0.5, 0.5), (-0.5, -0.5)):
     x = torch.where(mask > 0, inside, outside).requires_grad_()
-    failures.raw_dice(x, mask).backward()
+    broken.raw_dice(x, mask).backward()
     moves = {name: "up" if x.grad[mask == value].mean() < 0 else "down" for name, value in (("defect", 1), ("background", 0))}
     print(f"all outputs {inside:+}: descent moves", ", ".join(f"{name} {way}" for name, way in moves.items()))
     assert moves == ({"defect": "up", "background": "down"} if inside > 0 else {"defect": "down", "background": "up"})
@@ -150,10 +155,10 @@ NETWORK = dict(width=64, depth=4) if FULL else dict(width=4, depth=2)
 ORIGINAL = dict(optimizer="sgd", learning_rate=1e-3, momentum=0.99, batch=2, model=NETWORK | {"norm": "encoder"})
 SEEDS, STEPS = (range(16), 400) if FULL else (range(8), 200)
 
-data = locate.find("synthetic", images=512 if FULL else 64, progress=False)
+data = sources.find("synthetic", images=512 if FULL else 64, progress=False)
 parts = splits.by_image(data, 0.4)
-training = clinic.crops(data.subset(parts.train), 96, share=0.06, **STEEL)
-held_out = clinic.crops(data.subset(parts.validation), 32, share=0.06, seed=1, **STEEL)
+training = loss_trials.crops(data.subset(parts.train), 96, share=0.06, **STEEL)
+held_out = loss_trials.crops(data.subset(parts.validation), 32, share=0.06, seed=1, **STEEL)
 everything = metrics.dice(torch.ones_like(held_out.masks), held_out.masks, empty="skip").mean().item()
 print(f"{len(training.masks)} crops to train on, {training.share:.1%} defect; {len(held_out.masks)} held out")
 print(f"hard Dice of 'all defect' on them: {everything:.3f}")
@@ -168,7 +173,7 @@ def outputs(model, steel):
     """What a network says of crops, in evaluation mode."""
     with torch.inference_mode():
         windows = steel.windows.to(next(model.parameters()).device).float() / 255
-        return clinic.outputs(model.eval(), windows, steel.masks).cpu()
+        return loss_trials.outputs(model.eval(), windows, steel.masks).cpu()
 
 
 runs = {}
@@ -176,10 +181,10 @@ for seed in SEEDS:
     seen = []
 
     def recorded(x, mask, seen=seen):
-        seen.append((loss := failures.raw_dice(x, mask)).item())
+        seen.append((loss := broken.raw_dice(x, mask)).item())
         return loss
 
-    trial = clinic.trial(recorded, training, held_out, seed=seed, steps=STEPS, every=STEPS // 10, threshold=0.5, **ORIGINAL)
+    trial = loss_trials.trial(recorded, training, held_out, seed=seed, steps=STEPS, every=STEPS // 10, threshold=0.5, **ORIGINAL)
     runs[seed] = trial.history, np.array(seen), outputs(trial.model, held_out)
 
 # %%
@@ -261,11 +266,11 @@ longer = []
 
 
 def recorded(x, mask):
-    longer.append((loss := failures.raw_dice(x, mask)).item())
+    longer.append((loss := broken.raw_dice(x, mask)).item())
     return loss
 
 
-trial = clinic.trial(recorded, training, held_out, seed=patient, steps=4 * STEPS, every=4 * STEPS, threshold=0.5, **ORIGINAL)
+trial = loss_trials.trial(recorded, training, held_out, seed=patient, steps=4 * STEPS, every=4 * STEPS, threshold=0.5, **ORIGINAL)
 x = outputs(trial.model, held_out)
 inside, outside = x[held_out.masks].mean().item(), x[~held_out.masks].mean().item()
 fell = np.median(longer[STEPS - 50 : STEPS]) - np.median(longer[-50:])
@@ -289,11 +294,11 @@ assert not len(alive) or (outcome(x) == "negative" and inside < outside and fell
 
 # %%
 FORMS = {
-    "none: 2Σxt / (Σx + Σt)": lambda x, t: failures.raw_dice(x, t),
-    "sum: 2Σxt / (Σx + Σt)²": lambda x, t: failures.squared_denominator_dice(x, t, squared="sum"),
-    "both: 2(Σxt)² / (Σx² + Σt²)": lambda x, t: failures.squared_dice(x, t, squared="sums"),
-    "ratio: (2Σxt / (Σx + Σt))²": lambda x, t: failures.squared_dice(x, t, squared="ratio"),
-    "pixels: 2Σxt / (Σx² + Σt²)": lambda x, t: failures.squared_denominator_dice(x, t, squared="pixels"),
+    "none: 2Σxt / (Σx + Σt)": lambda x, t: broken.raw_dice(x, t),
+    "sum: 2Σxt / (Σx + Σt)²": lambda x, t: broken.squared_denominator_dice(x, t, squared="sum"),
+    "both: 2(Σxt)² / (Σx² + Σt²)": lambda x, t: broken.squared_dice(x, t, squared="sums"),
+    "ratio: (2Σxt / (Σx + Σt))²": lambda x, t: broken.squared_dice(x, t, squared="ratio"),
+    "pixels: 2Σxt / (Σx² + Σt²)": lambda x, t: broken.squared_denominator_dice(x, t, squared="pixels"),
     "sigmoid, then Dice": lambda x, t: losses.original_dice(x, t),
 }
 row, column = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
@@ -346,7 +351,7 @@ trained, path = {}, []
 for form in (none, squared_sum, both, pixels, sigmoid):
     threshold = 0.0 if form == sigmoid else 0.5
     for seed in SEEDS[:4]:
-        trial = clinic.trial(FORMS[form], training, held_out, seed=seed, steps=steps, every=steps, model=NETWORK,
+        trial = loss_trials.trial(FORMS[form], training, held_out, seed=seed, steps=steps, every=steps, model=NETWORK,
                              learning_rate=3e-3, threshold=threshold)  # fmt: skip
         trained[form, seed] = x = outputs(trial.model, held_out)
         flipped = metrics.dice(x < -threshold, held_out.masks, empty="skip").mean().item()
@@ -426,7 +431,7 @@ batch, target = training.windows[:2].float() / 255, training.masks[:2]
 torch.manual_seed(0)
 model = UNet(**NETWORK)
 try:
-    failures.thresholded_dice(clinic.outputs(model, batch, target), target).backward()
+    broken.thresholded_dice(loss_trials.outputs(model, batch, target), target).backward()
 except RuntimeError as error:
     print(f"{type(error).__name__}: {error}")
     said = str(error)
@@ -439,7 +444,7 @@ assert "does not require grad" in said, "a threshold has no gradient: backward s
 # in four lines like these:
 
 # %% tags=["nbval-check-output"]
-prediction, labels = clinic.outputs(model, batch, target), target.float()
+prediction, labels = loss_trials.outputs(model, batch, target), target.float()
 prediction.requires_grad_(True)
 labels.requires_grad_(True)
 thresholded = (prediction >= 0.5).float()
@@ -468,8 +473,8 @@ def first_network(seed=0):
     return UNet(**NETWORK)
 
 
-silenced = clinic.trial(failures.original_thresholded_dice, training, held_out, steps=100, every=50, threshold=0.5, model=NETWORK)
-sound = clinic.trial(losses.original_dice, training, held_out, steps=5, every=5, model=NETWORK)
+silenced = loss_trials.trial(broken.original_thresholded_dice, training, held_out, steps=100, every=50, threshold=0.5, model=NETWORK)
+sound = loss_trials.trial(losses.original_dice, training, held_out, steps=5, every=5, model=NETWORK)
 before, after = fingerprint(first_network()), fingerprint(silenced.model)
 gradients = [weight.grad is not None for weight in silenced.model.parameters()]
 print(f"weights before {before}, after 100 steps {after}; {sum(gradients)} of {len(gradients)} have a gradient")
@@ -499,7 +504,7 @@ assert max(drift.values()) > 0
 # %%
 bounds, reached = [], []
 for seed in SEEDS[:2]:
-    fixed = clinic.trial(losses.original_dice, training, held_out, seed=seed, steps=STEPS // 2, every=STEPS // 10, **ORIGINAL)
+    fixed = loss_trials.trial(losses.original_dice, training, held_out, seed=seed, steps=STEPS // 2, every=STEPS // 10, **ORIGINAL)
     p = outputs(fixed.model, held_out).sigmoid()
     reached.append(fixed.history["dice"].iloc[-1])
     bounds.append((fixed.history["loss"].min(), fixed.history["loss"].max(), p.min().item(), p.max().item()))
@@ -546,7 +551,7 @@ with pd.option_context("display.max_colwidth", None):
 # The running loss log of notebooks 04 to 06 gets four lines:
 
 # %%
-log = clinic.log("05_negative_dice", [
+log = loss_trials.log("05_negative_dice", [
     {"disease": "Dice on raw outputs", "symptom": "loss below 0, or stuck at 1 − 2f; outputs all of one sign, without bound",
      "measured": f"{negative} of {len(table)} seeds all negative, {positive} all positive; Dice at the end ≤ {table['Dice'].max():.2f}",
      "fix": "a sigmoid in front"},
@@ -585,5 +590,5 @@ print(f"raw Dice over {len(table)} seeds: {negative} all negative, {positive} al
 # - Milletari, Navab, Ahmadi 2016, [V-Net](https://arxiv.org/abs/1606.04797), section 3: Dice as a loss, with squares.
 # - Drozdzal et al. 2016, [The importance of skip connections](https://arxiv.org/abs/1608.04117): Dice with plain sums.
 # - PyTorch, [Autograd mechanics](https://pytorch.org/docs/stable/notes/autograd.html): what requires a gradient, and when.
-# - The library's `failures`: the broken losses of this page and three more, each with its symptom.
+# - The library's `losses.broken`: the broken losses of this page and three more, each with its symptom.
 # - Next: [06 · Which loss should I take?](06_choosing_a_loss.ipynb)

@@ -56,12 +56,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from steelnb import clinic, failures, locate, losses, metrics, plots, runtime, splits
+from steelnb import losses, runtime
+from steelnb.data import sources, splits
+from steelnb.evaluation import metrics
+from steelnb.figures import plots
+from steelnb.losses import broken
+from steelnb.training import loss_trials
 
 plots.use_style()
 pd.set_option("display.max_colwidth", None)
 full = runtime.profile() == "full"
-steel = locate.find("synthetic", images=512 if full else 64, progress=False)
+steel = sources.find("synthetic", images=512 if full else 64, progress=False)
 print(steel.describe())
 
 # %% [markdown]
@@ -114,8 +119,8 @@ budget = dict(steps=steps, every=steps // 2, batch=batch, decay=True, model=dict
 def crops_of(data):
     sides = splits.by_image(data, 0.4)
     mix = {} if full else dict(clean=0.25), {} if full else dict(clean=0.4)
-    return (clinic.crops(data.subset(sides.train), 384 if full else 96, **geometry, **mix[0]),
-            clinic.crops(data.subset(sides.validation), 256 if full else 60, seed=1, **geometry, **mix[1]))
+    return (loss_trials.crops(data.subset(sides.train), 384 if full else 96, **geometry, **mix[0]),
+            loss_trials.crops(data.subset(sides.validation), 256 if full else 60, seed=1, **geometry, **mix[1]))
 
 
 training, held_out = crops_of(steel)
@@ -134,9 +139,9 @@ print(f"{len(training.masks)} crops to learn from, {training.share:.1%} defect; 
 # %%
 began = time.perf_counter()
 sound = {name: getattr(losses, name) for name in family}
-runs = clinic.trials(sound, training, held_out, seeds, learning_rate=rate, **budget).assign(rate=rate)
+runs = loss_trials.trials(sound, training, held_out, seeds, learning_rate=rate, **budget).assign(rate=rate)
 for other in other_rates:
-    more = clinic.trials(sound, training, held_out, seeds if full else [0], learning_rate=other, **budget)
+    more = loss_trials.trials(sound, training, held_out, seeds if full else [0], learning_rate=other, **budget)
     runs = pd.concat([runs, more.assign(rate=other)], ignore_index=True)
 trained = runs[["name", "seed", "rate"]].drop_duplicates()
 print(f"{len(trained)} networks of {steps} steps in {time.perf_counter() - began:.0f} s")
@@ -213,9 +218,9 @@ def quickest(tasks, rounds):
 
 torch.manual_seed(0)
 on = runtime.device()
-network, windows = clinic.UNet(**budget["model"]).to(on), training.windows[:batch].to(on).float() / 255
+network, windows = loss_trials.UNet(**budget["model"]).to(on), training.windows[:batch].to(on).float() / 255
 masks = training.masks[:batch].to(on)
-some = clinic.outputs(network, windows, masks).detach().requires_grad_()
+some = loss_trials.outputs(network, windows, masks).detach().requires_grad_()
 alone = quickest({"network": lambda: network(windows).sum().backward()}, rounds=40)["network"]
 a_step = alone + quickest({name: lambda loss=loss: loss(some, masks).backward() for name, loss in sound.items()}, 60)
 affordable = (steps * a_step.min() / a_step).round().astype(int)
@@ -225,7 +230,7 @@ print(f"a step: {a_step.min():.1f} ms ({a_step.idxmin()}) to {a_step.max():.1f} 
 in_time = dice_of.copy()
 for name in affordable.index[affordable < 0.95 * steps]:
     fewer = budget | dict(steps=affordable[name], every=affordable[name])
-    again = clinic.trials({name: sound[name]}, training, held_out, seeds, learning_rate=rate, **fewer)
+    again = loss_trials.trials({name: sound[name]}, training, held_out, seeds, learning_rate=rate, **fewer)
     in_time[name] = again[again["step"] == affordable[name]]["dice"].mean()
     print(f"{name:17} {affordable[name]:>3} steps: Dice {dice_of[name]:.2f} → {in_time[name]:.2f}")
 same_order = in_time.corr(dice_of, method="spearman")
@@ -239,7 +244,7 @@ assert same_order > 0.6
 # %%
 shorter = budget | dict(steps=steps * 3 // 5, every=steps)
 two = {name: sound[name] for name in ("dice", "dice_bce")}
-sprint = clinic.trials(two, training, held_out, seeds, learning_rate=rate, **shorter)
+sprint = loss_trials.trials(two, training, held_out, seeds, learning_rate=rate, **shorter)
 sprint = sprint[sprint["step"] == shorter["steps"]].groupby("name")["dice"].agg(["mean", "min", "max"])
 print(pd.concat({f"{shorter['steps']} steps": sprint["mean"], f"{steps} steps": dice_of[list(two)]}, axis=1).round(2))
 assert full or sprint.loc["dice", "mean"] - sprint.loc["dice_bce", "mean"] > 0.08
@@ -350,14 +355,14 @@ assert full or (few_alarms < many_alarms and dice_of["batch_dice"] > dice_of[per
 # the losses:
 
 # %%
-found = locate.find(progress=False)
+found = sources.find(progress=False)
 if found.name == steel.name:
     print("no other data set here: the same on your images with STEELNB_DATA=folder")
 else:
     few = {name: sound[name] for name in ("bce", "weighted_bce", "dice", "batch_dice", "dice_bce", "dice_boundary")}
     try:
         yours = crops_of(found)
-        own = clinic.trials(few, *yours, seeds, learning_rate=rate, **budget)
+        own = loss_trials.trials(few, *yours, seeds, learning_rate=rate, **budget)
         own = own[own["step"] == steps].groupby("name")[["dice", "false_alarm_rate"]].agg(["mean", "min", "max"])
         print(found.name, own.sort_values(("dice", "mean"), ascending=False).round(2).to_string(), sep="\n")
     except ValueError as error:  # too few images, or no such crops in them
@@ -391,25 +396,25 @@ def row(symptom, broken, fixed, digits=3):
     table[symptom] = {"broken": f"{float(broken):.{digits}f}", "fixed": f"{float(fixed):.{digits}f}"}
 
 
-row("Dice of the right mask", 1 - failures.byte_mask_dice(right, mask), 1 - losses.dice(right, mask))
-row("Dice of all white", 1 - failures.byte_mask_dice(white, mask), 1 - losses.dice(white, mask))
+row("Dice of the right mask", 1 - broken.byte_mask_dice(right, mask), 1 - losses.dice(right, mask))
+row("Dice of all white", 1 - broken.byte_mask_dice(white, mask), 1 - losses.dice(white, mask))
 assert float(table["Dice of the right mask"]["broken"]) > 1.9 > 1 > float(table["Dice of the right mask"]["fixed"])
 assert float(table["Dice of all white"]["broken"]) > 1.8 and float(table["Dice of all white"]["fixed"]) < 0.2
 
 # %%
 below_pole = torch.full_like(mask, -0.0604)  # the pole is at −0.06006
-row("loss of a constant output −0.06", failures.raw_dice(below_pole, mask), losses.dice(below_pole, mask), 0)
-assert failures.raw_dice(below_pole, mask) < -10 and losses.dice(below_pole, mask) >= 0
+row("loss of a constant output −0.06", broken.raw_dice(below_pole, mask), losses.dice(below_pole, mask), 0)
+assert broken.raw_dice(below_pole, mask) < -10 and losses.dice(below_pole, mask) >= 0
 
 sure = torch.full((1, 1, 1, 1), 9.0, dtype=torch.float16)
-row("BCE of a sure and right pixel, float16", failures.probability_bce(sure, sure > 0), losses.bce(sure, sure > 0), 5)
-assert failures.probability_bce(sure, sure > 0).isnan() and losses.bce(sure, sure > 0) < 1e-3
+row("BCE of a sure and right pixel, float16", broken.probability_bce(sure, sure > 0), losses.bce(sure, sure > 0), 5)
+assert broken.probability_bce(sure, sure > 0).isnan() and losses.bce(sure, sure > 0) < 1e-3
 
 ones = torch.ones_like(mask)
-row("Dice loss of a full mask, float16", failures.half_dice(right.abs(), ones), losses.dice(right.abs(), ones))
+row("Dice loss of a full mask, float16", broken.half_dice(right.abs(), ones), losses.dice(right.abs(), ones))
 unsure = right / 3  # probabilities of 0.12 and 0.88
-row("Dice loss of a fair guess, float16", failures.half_dice(unsure, mask), losses.dice(unsure, mask))
-assert failures.half_dice(right.abs(), ones).isnan() and failures.half_dice(unsure, mask) == 1
+row("Dice loss of a fair guess, float16", broken.half_dice(unsure, mask), losses.dice(unsure, mask))
+assert broken.half_dice(right.abs(), ones).isnan() and broken.half_dice(unsure, mask) == 1
 assert losses.dice(right.abs(), ones) < 0.01 and losses.dice(unsure, mask) < 0.7
 
 
@@ -442,7 +447,7 @@ assert table["Dice of all black, half the images clean"] == {"broken": "0.500", 
 
 still = mask[..., ::8, ::8]
 weight = torch.nn.Conv2d(1, 1, 1)
-failures.original_thresholded_dice(weight(still), still).backward()
+broken.original_thresholded_dice(weight(still), still).backward()
 silenced = weight.weight.grad is None
 losses.original_dice(weight(still), still).backward()
 table["weights with a gradient, after a threshold"] = {"broken": str(2 * (not silenced)), "fixed": "2"}
@@ -457,7 +462,7 @@ print(pd.DataFrame(table).T.to_string())
 # %%
 called = runs[(runs["step"] == steps // 2) & (runs["rate"] == rate)].groupby("name")["positive"].mean()
 options = dict(seeds=seeds, learning_rate=rate, **budget | dict(steps=steps // 2))
-bytes_run = clinic.trials({"bytes": failures.byte_mask_dice}, training, held_out, **options)
+bytes_run = loss_trials.trials({"bytes": broken.byte_mask_dice}, training, held_out, **options)
 flooded = bytes_run.loc[bytes_run["step"] == steps // 2, "positive"].mean()
 true = held_out.share
 print(f"called defect after {steps // 2} steps, where {true:.1%} is: BCE {called['bce']:.1%}, weighted "
@@ -467,7 +472,7 @@ assert full or (3 * called["bce"] < min(true, called["weighted_bce"]) and floode
 # %% [markdown]
 # ## 8 · The loss log
 #
-# One line for each disease, measured; notebooks 04 and 05 leave theirs in the same file (`clinic.log`) when they run on the
+# One line for each disease, measured; notebooks 04 and 05 leave theirs in the same file (`loss_trials.log`) when they run on the
 # same machine with the same `STEELNB_HOME`.
 
 # %%
@@ -479,7 +484,7 @@ lines = [
     ("sigmoid twice", "outputs stuck at 0.5", "lowest probability of background, sigmoid twice", "one sigmoid"),
     ("empty = 1", "Dice stuck at 0.5", "Dice of all black, half the images clean", "score defective images"),
 ]
-log = clinic.log("06_choosing_a_loss", [
+log = loss_trials.log("06_choosing_a_loss", [
     dict(disease=disease, symptom=symptom, fix=fix, measured=f"{table[key]['broken']} → {table[key]['fixed']} ({key})")
     for disease, symptom, key, fix in lines
 ])  # fmt: skip

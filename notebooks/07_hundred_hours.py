@@ -66,14 +66,19 @@ import pandas as pd
 import torch
 from IPython.display import display
 
-from steelnb import checkpoints, loading, locate, plots, run_view, runtime, training, weights, widgets
-from steelnb.evaluate import predicted
-from steelnb.recipes import MODERN, ORIGINAL, SMOKE
-from steelnb.trainer import Trainer
+from steelnb import runs, runtime
+from steelnb.data import sources
+from steelnb.figures import plots, run_progress, widgets
+from steelnb.network import weights
+from steelnb.runs import checkpoints
+from steelnb.training import batches
+from steelnb.training.recipes import MODERN, ORIGINAL, SMOKE
+from steelnb.training.trainer import Trainer
+from steelnb.training.validation import predicted
 
 plots.use_style()
 print(runtime.describe())
-data = locate.find(progress=False)
+data = sources.find(progress=False)
 print(data.describe())
 
 # %% [markdown]
@@ -93,12 +98,12 @@ print(data.describe())
 CUT, STEPS = 20, 40
 small = SMOKE.changed(model=dict(width=4, depth=2), crop=(48, 48), epoch_samples=4 * STEPS, epochs=5, scored=2)
 cpu = torch.device("cpu")  # what is to be the same to the last bit is computed on one kind of device
-samples, _ = loading.parts(data, small, seed=0)
+samples, _ = batches.parts(data, small, seed=0)
 
 
 def by_index(trainer):
     """This library's batches: they follow from (seed, epoch, index), so they can begin anywhere."""
-    return loading.batches(samples, small, trainer.epoch, trainer.seen)
+    return batches.batches(samples, small, trainer.epoch, trainer.seen)
 
 
 def by_global_generator(trainer):
@@ -198,13 +203,13 @@ print("elsewhere:", *(name for name, d in apart.items() if d.any()), sep="\n  fo
 # %%
 DRIVE = False
 full = runtime.profile() == "full"
-runs = runtime.drive_folder() / "runs" if DRIVE else runtime.runs_folder()
+runs_folder = runtime.drive_folder() / "runs" if DRIVE else runtime.runs_folder()
 recipe = MODERN if full else SMOKE.changed(epochs=4, epoch_samples=120, scored=8)
 hours, session_hours = (100, 11.5) if full else (None, None)
 
-a_step = training.seconds_a_step(data, recipe)
-samples_to_draw, held_out = loading.parts(data, recipe, seed=0)
-steps = recipe.epochs * int(np.ceil(loading.epoch_length(samples_to_draw, recipe) / recipe.batch))
+a_step = runs.seconds_a_step(data, recipe)
+samples_to_draw, held_out = batches.parts(data, recipe, seed=0)
+steps = recipe.epochs * int(np.ceil(batches.epoch_length(samples_to_draw, recipe) / recipe.batch))
 began = time.perf_counter()
 predicted(Trainer(recipe, 1, 1, 0, runtime.device()).model, held_out, 0)
 scoring = (time.perf_counter() - began) * len(held_out) * recipe.epochs
@@ -226,7 +231,7 @@ print(f"the original: {the_original:,.0f} steps in 100 h (estimated) would be {1
 # and more. These are the original's three curves.
 
 # %%
-run = runs / f"07_hundred_hours_{recipe.name}"
+run = runs_folder / f"07_hundred_hours_{recipe.name}"
 CURVES = {"train_loss": "training loss", "validation_loss": "validation loss",
           "validation_original_accuracy": "validation accuracy"}  # fmt: skip
 
@@ -250,7 +255,7 @@ def say_and_draw(line):
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(plots.WIDTH, 2.2))
 live = display(figure, display_id=True)
-history = training.train(
+history = runs.train(
     data, run, recipe, hours=hours, session_hours=session_hours, progress=full, report=say_and_draw
 )
 plt.close(figure)
@@ -287,7 +292,7 @@ plt.show()
 # %%
 undisturbed, killed = runtime.new_run("07_undisturbed"), runtime.new_run("07_killed")
 quiet = dict(progress=False, report=lambda line: None)
-how_it_ends = training.train(data, undisturbed, small, device=cpu, checkpoint_seconds=0, **quiet)
+how_it_ends = runs.train(data, undisturbed, small, device=cpu, checkpoint_seconds=0, **quiet)
 
 settings = [f"{name}={json.dumps(value)}" for name, value in small.to_dict().items() if value != SMOKE.to_dict()[name]]
 command = [sys.executable, "-m", "steelnb", "train", "--data", str(data.folder), "--run", str(killed),
@@ -372,10 +377,10 @@ if ledger(killed)["ended"].iloc[-1] != "finished":  # you were quick: the same c
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout  # fmt: skip
 assert ledger(killed)["ended"].iloc[-1] == "finished", said
 print(*(line for line in said.splitlines() if line.startswith("session")), sep="\n")
-print(run_view.progress(killed).line())
+print(run_progress.progress(killed).line())
 
 # %%
-run_view.draw_run(killed)
+run_progress.draw_run(killed)
 plt.show()
 
 # %% [markdown]
@@ -424,8 +429,8 @@ assert (book["ended"] == "killed").sum() == 2 and book["ended"].iloc[-1] == "fin
 
 # %%
 try:
-    training.train(data, killed, small.changed(learning_rate=1e-3), device=cpu, **quiet)
-except training.TrainingError as error:
+    runs.train(data, killed, small.changed(learning_rate=1e-3), device=cpu, **quiet)
+except runs.TrainingError as error:
     print(str(error).replace(str(killed), killed.name))
     assert "recipe.learning_rate was 0.004 and is 0.001" in str(error)
 else:
@@ -468,7 +473,7 @@ print(f"{kills} kills and a broken checkpoint: same weights, same history, to th
 # ## Exercises
 #
 # 1. Forget the running statistics of the batch norms (the buffers in `state["model"]`). Do the weights change? What does?
-# 2. Kill the run while a checkpoint is being written: have `durable.os.replace` kill the process. What is left?
+# 2. Kill the run while a checkpoint is being written: have `storage.os.replace` kill the process. What is left?
 # 3. Flip a bit in *every* checkpoint. What does the next session say, and why does it not simply begin anew?
 #
 # ## Further reading

@@ -58,14 +58,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from steelnb import locate, metrics, plots, predictions, report, runtime, scores, training, views, weights, widgets
-from steelnb.operating_point import Sweep
-from steelnb.recipes import MODERN, SMOKE
-from steelnb.scores import Key, Scores
+from steelnb import runs, runtime
+from steelnb.data import sources
+from steelnb.evaluation import metrics, predictions, report, scores
+from steelnb.evaluation.operating_point import Sweep
+from steelnb.evaluation.scores import Key, Scores
+from steelnb.figures import plots, views, widgets
+from steelnb.network import weights
+from steelnb.training.recipes import MODERN, SMOKE
 
 plots.use_style()
 print(runtime.describe())
-data = locate.find(images=120, progress=False)
+data = sources.find(images=120, progress=False)
 stand_in = data.name == "synthetic steel"
 print(data.describe())
 
@@ -85,7 +89,7 @@ if yours := os.environ.get("STEELNB_RUN"):
     print(f"loads the run {run.name!r}, named by STEELNB_RUN")
     history = pd.read_csv(run / "history.csv")
 else:
-    history = training.train(data, run, recipe, progress=full)
+    history = runs.train(data, run, recipe, progress=full)
 trained = weights.load(run, runtime.device())
 ids, which = predictions.images_of(trained, data)
 print("scored here:", which)

@@ -66,13 +66,16 @@ import pandas as pd
 import torch
 from matplotlib.ticker import LogLocator
 
-from steelnb import data, loading, locate, plots, runtime, splits, synthetic
-from steelnb.evaluate import evaluate
-from steelnb.measured import measured
-from steelnb.recipes import FAST, ORIGINAL
-from steelnb.samples import ImageCache, Item, Samples
-from steelnb.trainer import Trainer
-from steelnb.unet import UNet, cost
+from steelnb import runtime
+from steelnb.data import dataset, sources, splits, synthetic
+from steelnb.evaluation.recorded import measured
+from steelnb.figures import plots
+from steelnb.network.unet import UNet, cost
+from steelnb.training import batches
+from steelnb.training.recipes import FAST, ORIGINAL
+from steelnb.training.samples import ImageCache, Item, Samples
+from steelnb.training.trainer import Trainer
+from steelnb.training.validation import evaluate
 
 plots.use_style()
 SMOKE_PROFILE, DEVICE = runtime.profile() == "smoke", runtime.device()
@@ -173,10 +176,10 @@ STEPS = dict(original=90, fast=400) if SMOKE_PROFILE else dict(original=3000, fa
 POINTS, SEEDS = (6 if SMOKE_PROFILE else 12), ((0, 1) if SMOKE_PROFILE else (0, 1, 2))
 folder = Path(tempfile.mkdtemp())
 if SMOKE_PROFILE:  # a quarter of the size of Severstal's images: the original's step is then under half a second
-    steel = data.read(synthetic.write(folder / "steel", 60, shape=(128, 400), progress=False))
+    steel = dataset.read(synthetic.write(folder / "steel", 60, shape=(128, 400), progress=False))
     recipes = SMALL
 else:
-    steel, recipes = locate.find(progress=False), {recipe.name: recipe for recipe in (ORIGINAL, FAST)}
+    steel, recipes = sources.find(progress=False), {recipe.name: recipe for recipe in (ORIGINAL, FAST)}
 cache = ImageCache(steel, folder)
 print(f"{len(steel)} images, {steel.name}; networks of width {recipes['fast'].model['width']}")
 
@@ -214,7 +217,7 @@ def race(recipe, seed):
     while trainer.step < STEPS[recipe.name]:
         trainer.begin()
         mark = now()
-        for batch in loading.batches(samples, recipe, epoch=trainer.epoch, device=DEVICE):
+        for batch in batches.batches(samples, recipe, epoch=trainer.epoch, device=DEVICE):
             trainer.take(*batch)
             if trainer.step % (STEPS[recipe.name] // POINTS) == 0:
                 seconds += now() - mark
@@ -385,7 +388,7 @@ def milliseconds(recipe, steps=8):
     trainer, samples, taken = Trainer(recipe, 1, steps + 2, 0, DEVICE), to_train_on(recipe, 0), []
     trainer.begin()
     before = now()
-    for batch in loading.batches(samples, recipe, 0, device=DEVICE):
+    for batch in batches.batches(samples, recipe, 0, device=DEVICE):
         trainer.take(*batch)
         taken.append(now() - before)
         before = now()

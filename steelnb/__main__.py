@@ -40,7 +40,7 @@ def told(error: Exception) -> str:
 
 def sample(options: argparse.Namespace) -> int:
     """Draws a set of synthetic steel; see --help."""
-    from steelnb import synthetic
+    from steelnb.data import synthetic
 
     try:
         folder = synthetic.write(
@@ -55,19 +55,20 @@ def sample(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Trains a network; see --help."""
-    from steelnb import locate, runtime, training
-    from steelnb.recipes import RECIPES
+    from steelnb import runs, runtime
+    from steelnb.data import sources
+    from steelnb.training.recipes import RECIPES
 
     if options.recipe not in RECIPES:
         raise ValueError(f"no recipe {options.recipe!r}; there are {', '.join(RECIPES)}")
     changes = dict(options.set) | ({"per_class": True} if options.per_class else {})
     recipe = RECIPES[options.recipe].changed(**changes)
-    data = locate.find(options.data, skip_missing=options.skip_missing, progress=options.progress)
+    data = sources.find(options.data, skip_missing=options.skip_missing, progress=options.progress)
     if options.groups:
         data = data.with_groups(options.groups)
     say = print if os.environ.get("RANK", "0") == "0" else lambda *_, **__: None  # one of torchrun's processes speaks
     say(data.describe(), runtime.describe(), sep="\n")
-    history = training.train(
+    history = runs.train(
         data, options.run, recipe, epochs=options.epochs, steps=options.steps, hours=options.hours,
         session_hours=options.session_hours, seed=options.seed, checkpoint_seconds=options.checkpoint_seconds,
         accept_changes=options.accept_changes, progress=options.progress, report=partial(say, flush=True),
@@ -79,8 +80,9 @@ def train(options: argparse.Namespace) -> int:
 
 def predict(options: argparse.Namespace) -> int:
     """Segments images and strips; 1 where one of them failed."""
-    from steelnb import durable, runtime, weights
-    from steelnb.predict import predict_files
+    from steelnb import runtime, storage
+    from steelnb.network import weights
+    from steelnb.prediction.files import predict_files
 
     point = _point(options)
     trained = weights.load(options.weights, runtime.device())
@@ -90,7 +92,7 @@ def predict(options: argparse.Namespace) -> int:
             probabilities=options.probabilities, raw=options.raw, kaggle=options.kaggle, resume=options.resume,
             progress=options.progress,
         )  # fmt: skip
-    except (KeyboardInterrupt, durable.StorageError):
+    except (KeyboardInterrupt, storage.StorageError):
         print(f"what is finished stays in {options.out}: the same command with --resume goes on", file=sys.stderr)
         raise
     for stem, share in outcome.written.items():
@@ -104,8 +106,10 @@ def predict(options: argparse.Namespace) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Prints scores of a network; see --help."""
-    from steelnb import durable, locate, runtime, weights
-    from steelnb.report import chosen, report
+    from steelnb import runtime, storage
+    from steelnb.data import sources
+    from steelnb.evaluation.report import chosen, report
+    from steelnb.network import weights
 
     point = _point(options)
     if options.choose and (options.flips or point != type(point)()):
@@ -115,7 +119,7 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.alarms is not None and not options.choose:
         raise ValueError("--alarms says how --choose chooses: add --choose")
     trained = weights.load(options.weights, runtime.device())
-    data = locate.find(options.data, skip_missing=options.skip_missing, progress=options.progress)
+    data = sources.find(options.data, skip_missing=options.skip_missing, progress=options.progress)
     shared = dict(replicates=options.replicates, progress=options.progress)
     if options.choose:
         found = chosen(trained, data, options.part, alarms=options.alarms, **shared)
@@ -124,20 +128,20 @@ def evaluate(options: argparse.Namespace) -> int:
     text = json.dumps(found.to_dict(), allow_nan=False, indent=1, ensure_ascii=False)
     print(text if options.json else found.table())
     if options.out:
-        durable.write(options.out, (text + "\n").encode())
+        storage.write(options.out, (text + "\n").encode())
     return 0
 
 
 def audit(options: argparse.Namespace) -> int:
     """Looks through a data set; 1 where it holds an error."""
-    from steelnb import locate
-    from steelnb.audit import audit as look_through
+    from steelnb.audit.audit import audit as look_through
+    from steelnb.data import sources
 
     if (page := options.out / "report.html").exists():  # before the minutes, not after them
         raise ValueError(f"{page} is there already; name another folder, or delete this report")
-    named = options.data if options.data is not None else locate.named()
+    named = options.data if options.data is not None else sources.named()
     folder = named if named and Path(named).is_dir() else None
-    source = folder or locate.find(options.data, skip_missing=options.skip_missing, progress=options.progress)
+    source = folder or sources.find(options.data, skip_missing=options.skip_missing, progress=options.progress)
     found = look_through(source, seed=options.seed, skip_missing=options.skip_missing, progress=options.progress)
     page = found.write(options.out)
     print(found.described)
@@ -151,8 +155,8 @@ def audit(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """Writes a network as ONNX; see --help."""
-    from steelnb import weights
-    from steelnb.export import to_onnx
+    from steelnb.network import weights
+    from steelnb.prediction.onnx_export import to_onnx
 
     _check_new(options.out)
     print(to_onnx(weights.load(options.weights), options.out))
@@ -167,7 +171,7 @@ def _check_new(path: Path) -> None:
 
 
 def _point(options: argparse.Namespace):
-    from steelnb.operating_point import OperatingPoint
+    from steelnb.evaluation.operating_point import OperatingPoint
 
     return OperatingPoint(options.threshold, options.minimum_area, options.guard)
 

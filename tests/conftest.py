@@ -2,8 +2,8 @@
 
 import pytest
 
-from steelnb import data, synthetic
-from steelnb.recipes import SMOKE
+from steelnb.data import dataset, synthetic
+from steelnb.training.recipes import SMOKE
 
 collect_ignore = ["browser"]  # `make test-browser`: not every run of the tests has a Chromium, and minutes, to spare
 
@@ -24,7 +24,7 @@ def steel_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def steel(steel_folder):
-    return data.read(steel_folder)
+    return dataset.read(steel_folder)
 
 
 @pytest.fixture(scope="session")

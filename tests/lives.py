@@ -14,10 +14,11 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from steelnb import data, durable, training
-from steelnb.checkpoints import read
-from steelnb.recipes import SMOKE
-from steelnb.trainer import Trainer
+from steelnb import runs, storage
+from steelnb.data import dataset
+from steelnb.runs.checkpoints import read
+from steelnb.training.recipes import SMOKE
+from steelnb.training.trainer import Trainer
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["lives", "torch.utils.tensorboard", "torch.distributed"])
@@ -48,7 +49,7 @@ def life(
         take_its_time()
     recipe = RECIPE.changed(**options.pop("recipe", {}))
     try:
-        training.train(data.read(folder), run, recipe, device=torch.device("cpu"), checkpoint_seconds=0, progress=False,
+        runs.train(dataset.read(folder), run, recipe, device=torch.device("cpu"), checkpoint_seconds=0, progress=False,
                        report=lambda line: None, **options)  # fmt: skip
     except Exception:
         traceback.print_exc()
@@ -73,9 +74,9 @@ def die_in_a_file_operation(number: int) -> None:
 
         return call
 
-    durable.os = type("DeadlyOs", (), {**vars(os)})
+    storage.os = type("DeadlyOs", (), {**vars(os)})
     for name in ("fsync", "replace", "truncate", "unlink"):
-        setattr(durable.os, name, staticmethod(deadly(getattr(os, name))))
+        setattr(storage.os, name, staticmethod(deadly(getattr(os, name))))
 
 
 def take_its_time() -> None:
@@ -144,10 +145,10 @@ def end_of(run: Path) -> tuple[dict, str]:
 
 
 def best(run: Path) -> dict:
-    from steelnb import weights
+    from steelnb.network import weights
 
     return weights.load(run).model.state_dict()
 
 
 def hash_of(tensors: dict) -> str:
-    return durable.digest(b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors)))
+    return storage.digest(b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors)))

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from steelnb import geometry, runtime
-from steelnb.overlap_tile import Tile, input_window, mirror
-from steelnb.samples import ORIGINAL_MARGINS
-from steelnb.unet import UNet, cost
+from steelnb import runtime
+from steelnb.network import geometry
+from steelnb.network.tiles import Tile, input_window, mirror
+from steelnb.network.unet import UNet, cost
+from steelnb.training.samples import ORIGINAL_MARGINS
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 

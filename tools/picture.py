@@ -8,9 +8,14 @@ import numpy as np
 from matplotlib.patches import Patch
 from PIL import Image
 
-from steelnb import loading, locate, metrics, plots, training, weights
-from steelnb.evaluate import predicted
-from steelnb.recipes import SMOKE
+from steelnb import runs
+from steelnb.data import sources
+from steelnb.evaluation import metrics
+from steelnb.figures import plots
+from steelnb.network import weights
+from steelnb.training import batches
+from steelnb.training.recipes import SMOKE
+from steelnb.training.validation import predicted
 
 RECIPE = SMOKE.changed(epochs=24)  # four times the smoke recipe's
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,11 +23,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main() -> None:
     plots.use_style()
-    data = locate.find("synthetic", progress=False)
+    data = sources.find("synthetic", progress=False)
     with tempfile.TemporaryDirectory() as folder:
-        training.train(data, Path(folder) / "run", RECIPE, progress=False)
+        runs.train(data, Path(folder) / "run", RECIPE, progress=False)
         trained = weights.load(Path(folder) / "run")
-    _, held_out = loading.parts(data, RECIPE, seed=0)
+    _, held_out = batches.parts(data, RECIPE, seed=0)
     results = [predicted(trained.model, held_out, index) for index in range(len(held_out))]
     dice = [metrics.dice((p > 0)[None], m[None], empty="skip").item() for p, m in results]
     defective = sorted((i for i, (_, mask) in enumerate(results) if mask.any()), key=lambda i: -dice[i])

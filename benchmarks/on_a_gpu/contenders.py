@@ -11,14 +11,17 @@ from on_a_gpu.clock import Line, Plan
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from steelnb import data, geometry, loading, runtime
+from steelnb import runtime
+from steelnb.data import dataset
 from steelnb.losses import original_dice
-from steelnb.recipes import Recipe
-from steelnb.samples import ORIGINAL_MARGINS, original_crop
-from steelnb.trainer import Trainer
-from steelnb.unet import UNet, cost
+from steelnb.network import geometry
+from steelnb.network.unet import UNet, cost
+from steelnb.training import batches
+from steelnb.training.recipes import Recipe
+from steelnb.training.samples import ORIGINAL_MARGINS, original_crop
+from steelnb.training.trainer import Trainer
 
-ITS_WAY, WITH_DATA = "the original's way", "data by loading.batches"
+ITS_WAY, WITH_DATA = "the original's way", "data by batches.batches"
 CHANGES = ("exact geometry", "bytes, divided there", "TF32", "mixed precision", "channels-last", "fused optimizer")
 PEER = frozenset(CHANGES[2:]) | {"no sync", "compile"}
 BATCHES, MEMORY_BATCHES = (4, 8, 16), (1, 2, 4, 8, 16)
@@ -54,7 +57,7 @@ class Written:
 
 
 def mirrored(pool: Pool, batch: int, exact: bool = True, floats: bool = False) -> Iterator[tuple]:
-    """Endless batches as `loading.batches`, windows mirrored on the CPU at each step; floats in 0…1, or bytes."""
+    """Endless batches as `batches.batches`, windows mirrored on the CPU at each step; floats in 0…1, or bytes."""
     margin = geometry.margin()
     ours = [(margin, geometry.input_size(n) - n - margin) for n in pool[0][0].shape]
     margins = ours if exact else ORIGINAL_MARGINS
@@ -69,7 +72,7 @@ def mirrored(pool: Pool, batch: int, exact: bool = True, floats: bool = False) -
 def loaded(samples, recipe: Recipe, device: torch.device) -> Iterator[tuple]:
     """Endless epochs as a training draws them."""
     for epoch in itertools.count():
-        yield from loading.batches(samples, recipe, epoch, device=device)
+        yield from batches.batches(samples, recipe, epoch, device=device)
 
 
 def written(network: Callable[[], nn.Module], on: frozenset[str], device: torch.device, feed: Iterator) -> Callable:
@@ -117,12 +120,12 @@ def way_lines(plan: Plan, pool: Pool, recipe: Recipe) -> list[Line]:
     return lines + [ours(f"+ batch {batch}", batch, True, still) for batch in BATCHES]
 
 
-def our_line(plan: Plan, steel: data.SteelData, recipe: Recipe, macs: int) -> Line:
+def our_line(plan: Plan, steel: dataset.SteelData, recipe: Recipe, macs: int) -> Line:
     """Ours with all work on data, as a training has it. 4 workers have 8 batches ahead."""
     drawn = recipe.changed(epoch_samples=recipe.batch * (plan.turns + 1) * (plan.warm + plan.steps))  # all in one epoch
 
     def start() -> Callable:
-        samples, _ = loading.parts(steel, drawn, seed=0)
+        samples, _ = batches.parts(steel, drawn, seed=0)
         return trained(drawn, plan.device, loaded(samples, drawn, plan.device))
 
     return Line(WITH_DATA, recipe.batch, macs, start, ahead=10)

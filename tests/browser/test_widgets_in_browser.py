@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from steelnb import locate, plots, run_view, tile_view, views
-from steelnb.session import REASONS
+from steelnb.data import sources
+from steelnb.figures import plots, run_progress, tile_window, views
+from steelnb.runs.session import REASONS
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 SLOWEST = 2000  # milliseconds from a change to its picture at which a test fails; a tenth of that is usual
@@ -116,17 +117,18 @@ def overlap_tile(book, data):
 
     def twin():
         column, row, side = (int(book.readout(slider)) for slider in range(3))
-        return tile_view.draw_overlap_tile(image, row, column, side)
+        return tile_window.draw_overlap_tile(image, row, column, side)
 
     return twin
 
 
 def test_the_overlap_tile_explorer(either, page, times, monkeypatch):
-    some = "from steelnb import locate, plots, tile_view, widgets\n\nplots.use_style()\ndata = locate.find(images=6)"
+    some = ("from steelnb.data import sources\nfrom steelnb.figures import plots, tile_window, widgets\n\n"
+            "plots.use_style()\ndata = sources.find(images=6)")
     book = either.open(page, "overlap_tile", [some, cell_with("02", "widgets.explore_overlap_tile(")])
     book.run_all()
     monkeypatch.setenv("STEELNB_HOME", str(either.home))
-    twin = overlap_tile(book, locate.find(images=6, progress=False))
+    twin = overlap_tile(book, sources.find(images=6, progress=False))
     for slider in range(3):
         explore(book, twin, slider)
     measure(book, times, "overlap tile")
@@ -138,7 +140,7 @@ def test_the_whole_of_notebook_02(lab, page, monkeypatch):
     assert len(book.code()) > 10
     book.show("widgets.explore_overlap_tile(")
     monkeypatch.setenv("STEELNB_HOME", str(lab.home))
-    explore(book, overlap_tile(book, locate.find(progress=False)))
+    explore(book, overlap_tile(book, sources.find(progress=False)))
 
 
 TRAINING = """import os
@@ -172,7 +174,7 @@ def test_the_monitor_of_a_training_and_its_stop_button(either, page):
     book.screenshot("after")
     book.check()
     assert pd.read_csv(run / "sessions.csv")["ended"].iloc[-1] == SIGTERM
-    assert same_picture(book, run_view.draw_run(run))
+    assert same_picture(book, run_progress.draw_run(run))
     assert not book.code()[-1]["outputs"]  # while it trained: None
     book.run_last()
     page.wait_for_function(f"{book.cells}.at(-1).outputs.length == 1", timeout=30_000)

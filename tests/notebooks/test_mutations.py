@@ -17,11 +17,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FAULTS = {  # module, what stands there, the fault, the notebook, what the red cell says
     "mirrors the wrong way": (
-        "overlap_tile.py", "2 * size - 1 - place", "2 * size - 2 - place", "02", "assert np.array_equal(places,"),
+        "network/tiles.py", "2 * size - 1 - place", "2 * size - 2 - place", "02", "assert np.array_equal(places,"),
     "drops the sigmoid": (
-        "losses.py", "axes, p = _axes(per), logits.sigmoid()", "axes, p = _axes(per), logits", "06", "dice_by_hand("),
+        "losses/sound.py", "axes, p = _axes(per), logits.sigmoid()", "axes, p = _axes(per), logits", "06",
+        "dice_by_hand("),
     "shifts run-length text by one": (
-        "rle.py", "lengths = pairs[:, 0] - 1", "lengths = pairs[:, 0]", "01", "past the image of 24 pixels"),
+        "data/rle.py", "lengths = pairs[:, 0] - 1", "lengths = pairs[:, 0]", "01", "past the image of 24 pixels"),
 }  # fmt: skip
 
 

@@ -1,0 +1,165 @@
+"""What in a data set would spoil a training or its score: duplicates, contradicting labels, masks out of range, drift.
+
+Nothing is changed; each finding says what to do. `Audit.write` leaves a report with pictures.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import fisher_exact
+from skimage.transform import resize
+from tqdm import tqdm
+
+from steelnb.audit import checks, duplicates
+from steelnb.audit.checks import Finding
+from steelnb.audit.page import Audit
+from steelnb.data import dataset as steel_data
+from steelnb.data import splits
+from steelnb.data.dataset import DataError, SteelData
+from steelnb.data.images import names
+
+AGREE = 0.5  # intersection over union of two masks of the same steel, below which they contradict each other
+AGREE_EQUAL = 0.9  # the same, where the images' pixels are equal and nothing but the labelling differs
+DRIFT = 0.01  # p-value, divided by the number of comparisons in a split
+SEVERITIES = ("error", "warning", "note")
+Sides = tuple[set[str], set[str]]
+
+__all__ = ["Audit", "Finding", "audit", "drift"]
+
+
+def audit(source: SteelData | str | Path, *, seed: int = 0, validation: float = 0.2, skip_missing: bool = False,
+          progress: bool = False) -> Audit:
+    """Looks through a data set, or the folder of one, and the splits that training makes of it.
+
+    seed, validation: of the split by image; the original's split by row has the same share. A folder that
+    `dataset.read` refuses gives an audit with that as an error, and every row out of range; only one that is not there
+    raises DataError.
+    """
+    if isinstance(source, SteelData):
+        data = source
+    else:
+        folder = Path(source).expanduser().absolute()
+        try:
+            data = steel_data.read(folder, skip_missing=skip_missing, progress=progress)
+        except DataError as error:
+            if not folder.is_dir():
+                raise
+            told = f"{error}. Nothing else was looked at: mend this, then audit again"
+            findings = (Finding("refused", "error", (), told), *checks.bad_rows(folder))
+            return Audit(folder.name, "It could not be read.", findings, pd.DataFrame())
+    finder, findings = duplicates.Finder(), [*checks.files(data), *checks.odd_areas(data)]
+    for image_id in tqdm(data.images["ImageId"], "look", unit="image", disable=not progress):
+        try:
+            image = data.image(image_id)
+        except DataError as error:
+            findings.append(Finding("unreadable", "error", (image_id,), str(error)))
+            continue
+        finder.add(image_id, image)
+        findings += checks.masks(data, image_id, image)
+    pairs = finder.pairs(data.image, progress)
+    sides = _sides(data, seed, validation)
+    for pair in pairs:
+        findings += [_duplicate(pair, sides), *_contradiction(data, pair)]
+    shares = drift(data, seed, validation)
+    findings += [*_on_both(sides["the original's by row"]), *_drifting(shares)]
+    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))  # stable: within one, in the order above
+    groups = duplicates.groups(pairs, data.images["ImageId"]) if pairs else None
+    return Audit(data.name, data.describe(), tuple(findings), shares, data, groups)
+
+
+def drift(data: SteelData, seed: int = 0, validation: float = 0.2) -> pd.DataFrame:
+    """How the sides of a split differ: a row for each split ("by image", "by row") and class (or "clean").
+
+    train, validation: share that shows the class (by row: of the rows, clean images having none). low, high: 95 %
+    interval of validation less train (Agresti and Caffo 2000). p: Fisher's exact test. area_train, area_validation:
+    median of the class's masks, pixels.
+    """
+    classes, table = dict(zip(data.images["ImageId"], data.images["classes"], strict=True)), []
+    by_image = splits.by_image(data, validation, seed)
+    rows = [data.rows[data.rows["ImageId"].isin(side)] for side in by_image]
+    table += _compared("by image", [[classes[i] or ("clean",) for i in side] for side in by_image], rows, data)
+    rows = [data.rows.iloc[list(side)] for side in splits.by_row(data, validation)]
+    table += _compared("by row", [[(c,) for c in side["ClassId"]] for side in rows], rows, data)
+    columns = ["split", "class", "n_train", "n_validation", "train", "validation", "low", "high", "p", "area_train",
+               "area_validation"]  # fmt: skip
+    return pd.DataFrame(table, columns=columns)
+
+
+def _compared(split: str, shown: list[list[tuple]], rows: list[pd.DataFrame], data: SteelData) -> Iterator[tuple]:
+    """Rows of `drift`. shown: for each side, what each sample shows; rows: each side's label rows."""
+    n, m = map(len, shown)
+    for kind in ("clean", *data.classes):
+        a, b = (sum(kind in sample for sample in side) for side in shown)
+        if not n or not m or not a + b:
+            continue
+        p, q = (a + 1) / (n + 2), (b + 1) / (m + 2)
+        spread = 1.96 * math.sqrt(p * (1 - p) / (n + 2) + q * (1 - q) / (m + 2))
+        areas = (side["area"][side["ClassId"] == kind].median() for side in rows)
+        chance = float(fisher_exact([[a, b], [n - a, m - b]]).pvalue)
+        yield (split, str(kind), n, m, a / n, b / m, q - p - spread, q - p + spread, chance, *areas)
+
+
+def _drifting(shares: pd.DataFrame) -> Iterator[Finding]:
+    for row in shares.to_dict("records"):
+        if row["p"] < DRIFT / (shares["split"] == row["split"]).sum():
+            kind = "clean images" if row["class"] == "clean" else f"class {row['class']}"
+            told = (f"the split {row['split']} has {row['train']:.1%} {kind} to train on and {row['validation']:.1%} "
+                    f"to validate on (p = {row['p']:.1g}): scores of the two sides cannot be compared; take "
+                    "another split or seed")  # fmt: skip
+            yield Finding("drift", "warning", (), told)
+
+
+def _sides(data: SteelData, seed: int, validation: float) -> dict[str, Sides]:
+    """ImageIds to train on and to validate on, for each split."""
+    ids = data.rows["ImageId"].tolist()
+    train, held_out = ({ids[row] for row in side} for side in splits.by_row(data, validation))
+    by_image = splits.by_image(data, validation, seed)
+    return {"by image": (set(by_image.train), set(by_image.validation)), "the original's by row": (train, held_out)}
+
+
+def _on_both(sides: Sides) -> Iterator[Finding]:
+    if both := tuple(sorted(sides[0] & sides[1])):
+        told = (f"{len(both)} images of several classes are on both sides of the original's split by row "
+                f"({names(both)}): split by image")  # fmt: skip
+        yield Finding("image across a split", "note", both, told)
+
+
+def _duplicate(pair: duplicates.Pair, sides: dict[str, Sides]) -> Finding:
+    how = "equal pixels" if pair.identical else f"similarity {pair.similarity:.2f}"
+    way = "" if pair.symmetry == duplicates.SYMMETRIES[0] else f", the second {pair.symmetry}"
+    told = f"{pair.a} and {pair.b} show the same steel ({how}{way})"
+    if parted := [name for name, both in sides.items() if duplicates.across([pair], both)]:
+        told += (f" on both sides of a split ({', '.join(parted)}), which flatters the score: split with groups.csv, "
+                 "or remove one")  # fmt: skip
+        return Finding("duplicate across a split", "warning", pair[:2], told, pair)
+    told += " on one side: keep it so in every split with groups.csv, or remove one"
+    return Finding("duplicate", "note", pair[:2], told, pair)
+
+
+def _contradiction(data: SteelData, pair: duplicates.Pair) -> Iterator[Finding]:
+    """Whether two images of the same steel are labelled differently."""
+    a, b = data.masks(pair.a), duplicates.turned(data.masks(pair.b), pair.symmetry)
+    if a.shape != b.shape:  # a copy of another size
+        b = resize(b, a.shape, order=0)
+    shown = [tuple(c for c, mask in zip(data.classes, side, strict=True) if mask.any()) for side in (a, b)]
+    if shown[0] != shown[1]:
+        told = " and ".join(", ".join(f"class {c}" for c in classes) or "clean" for classes in shown)
+    elif (common := _common(a.any(0), b.any(0), pair.identical)) < (AGREE_EQUAL if pair.identical else AGREE):
+        told = f"{common:.0%} of what either labels is labelled by both"
+    else:
+        return
+    told = f"{pair.a} and {pair.b} show the same steel but are labelled differently ({told}): decide which is right"
+    yield Finding("contradictory labels", "warning", pair[:2], told, pair)
+
+
+def _common(a: np.ndarray, b: np.ndarray, exact: bool) -> float:
+    """Intersection over union, 1 for two empty masks; unless exact, the best of shifts by up to a cell, as images of a
+    pair may be shifted: a thin defect would miss itself."""
+    cell = 0 if exact else math.sqrt(a.size / duplicates.CELLS)
+    steps = sorted({round(cell * part) for part in (-1, -0.5, 0, 0.5, 1)})
+    ious = [(a & (c := np.roll(b, (down, across), (0, 1)))).sum() / max((a | c).sum(), 1)
+            for down in steps for across in steps]  # fmt: skip
+    return float(max(ious)) if a.any() or b.any() else 1.0

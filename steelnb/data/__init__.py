@@ -1,0 +1,1 @@
+"""Folders and archives → images and masks: data sets, labels, run-length text, splits, synthetic steel."""

@@ -1,0 +1,91 @@
+"""The tables of a data set, train.csv and groups.csv, checked line by line.  Taught in 01_data_exploration."""
+
+from csv import Error, reader
+from io import StringIO
+from pathlib import Path, PureWindowsPath
+
+import pandas as pd
+
+from steelnb.data.images import SYNTHETIC_MARK, DataError, long_cells
+
+COLUMNS = ("ImageId", "ClassId", "EncodedPixels")
+FORMS = {"now": COLUMNS, "2019": ("ImageId_ClassId", "EncodedPixels")}
+CLASSES = (1, 2, 3, 4)  # Severstal's
+
+
+def labels(csv: Path) -> tuple[pd.DataFrame, str]:
+    """The label rows (line, ImageId, ClassId, EncodedPixels) of a train.csv, and its form, a key of `FORMS`.
+
+    ClassId is int, 0 in the row of a clean image; EncodedPixels is text, not yet decoded. DataError names the line.
+    """
+    try:
+        text = csv.read_text("utf-8-sig")
+        if "\0" in text:  # some parsers end a field there
+            raise DataError(f"{csv}, line {text[: text.index(chr(0))].count(chr(10)) + 1}: a NUL byte; fetch it again")
+        with long_cells():
+            _check_fields(csv, *text.split("\n"))
+        table = pd.read_csv(StringIO(text), dtype=str, na_filter=False, skip_blank_lines=False, index_col=False)
+    except DataError:
+        raise
+    except (ValueError, OSError) as error:  # pandas' parser errors and undecodable text are ValueErrors
+        raise DataError(f"{csv}: not a readable table ({str(error).strip()}); fetch the file again") from error
+    table = table.rename(columns=str.strip).assign(line=range(2, len(table) + 2))
+    form = next((f for f, columns in FORMS.items() if {*columns} <= {*table.columns}), None)
+    header = [name.strip(' "') for name in text.split("\n", 1)[0].split(",")]  # pandas renames one that is there twice
+    if form is None or not table.columns.is_unique or any(header.count(name) > 1 for name in FORMS[form]):
+        raise DataError(f"{csv}, line 1: columns {', '.join(header)}; expected "
+                        f"{' or '.join(','.join(c) for c in FORMS.values())}")
+    table = table[["line", *FORMS[form]]].apply(lambda c: c if c.name == "line" else c.str.strip())
+    table = table[(table[list(FORMS[form])] != "").any(axis=1)].copy()  # without blank lines
+    if table.empty and not (csv.parent / SYNTHETIC_MARK).exists():  # of a few synthetic images, all may be clean
+        raise DataError(f"{csv}: no rows below the header, so no defect is labelled; fetch the file again")
+    if form == "2019":
+        table[["ImageId", "ClassId"]] = table["ImageId_ClassId"].str.extract(r"^(.*)_([^_]*)$", expand=True).fillna("")
+
+    def refuse(bad: pd.Series, problem: str) -> None:
+        if bad.any():
+            row = table[bad].iloc[0]
+            raise DataError(f"{csv}, line {row['line']}: " + problem.format(**row))
+
+    if form == "2019":
+        refuse(table["ImageId"] == "", "ImageId_ClassId {ImageId_ClassId!r} is not NAME_CLASS; write such as a.jpg_1")
+    refuse(table["ImageId"].map(lambda i: PureWindowsPath(i).name != i or i in ("", ".", "..") or "\0" in i),
+           "ImageId {ImageId!r} is not a plain file name; name a file of train_images/")
+    clean = (table["ClassId"] == "") & (table["EncodedPixels"] == "") & (form == "now")  # a clean image spelled out
+    refuse(~clean & ~table["ClassId"].str.fullmatch(r"[0-9]{1,9}(\.0+)?"),
+           "class id {ClassId!r} is not a whole number; write one of 1, 2, 3, 4")
+    table["ClassId"] = table["ClassId"].where(~clean, "0").str.replace(r"\.0+$", "", regex=True).astype(int)
+    refuse(~clean & ~table["ClassId"].isin(CLASSES), "unknown class id {ClassId}; the classes are 1, 2, 3, 4")
+    refuse(table.duplicated(["ImageId", "ClassId"]),
+           "a second row for image {ImageId}, class {ClassId}; keep one, with the runs of both")
+    return table[["line", *COLUMNS]], form
+
+
+def groups(csv: Path) -> dict[str, str]:
+    """ImageId → group of a CSV of these columns; DataError names the line."""
+    try:
+        lines = list(reader(StringIO(csv.read_text("utf-8-sig"))))
+    except FileNotFoundError as error:
+        raise DataError(f"{csv}: no such file") from error
+    except (ValueError, OSError, Error) as error:
+        raise DataError(f"{csv}: not a readable table ({error}); write it again") from error
+    header = [name.strip() for name in lines[0]] if lines else []
+    if header != ["ImageId", "group"]:
+        raise DataError(f"{csv}, line 1: columns {', '.join(header) or 'none'}; expected ImageId,group")
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines[1:], 2):
+        fields = [field.strip() for field in line]
+        if len(fields) not in (0, 2):
+            raise DataError(f"{csv}, line {number}: {len(fields)} fields, the header has 2")
+        if fields and found.setdefault(*fields) != fields[1]:
+            raise DataError(f"{csv}, line {number}: image {fields[0]} is in two groups; keep one")
+    return found
+
+
+def _check_fields(csv: Path, header: str, *lines: str) -> None:
+    """Refuse lines that pandas would fill up or cut silently: a label cut off would become a clean image."""
+    wanted = header.count(",")
+    for number, line in enumerate(lines, 2):
+        found = len(next(reader([line]), ())) - 1 if '"' in line else line.count(",")
+        if line.strip() and found != wanted:
+            raise DataError(f"{csv}, line {number}: {found + 1} fields, the header has {wanted + 1}; fetch it again")

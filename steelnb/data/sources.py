@@ -1,0 +1,129 @@
+"""Find a data set, and say where it came from.  Taught in 01_data_exploration.
+
+The first that is there: the folder or archive asked for, the one named by ``STEELNB_DATA``, Severstal in Kaggle's
+input folder; else synthetic steel, made on the spot. What was asked for and does not work is an error, never replaced
+by synthetic.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from steelnb import runtime
+from steelnb.data import archives, dataset, synthetic, synthetic_drawing
+from steelnb.data.dataset import DataError, SteelData
+
+COMPETITION = "severstal-steel-defect-detection"
+KAGGLE_INPUTS = tuple(Path("/kaggle/input", *middle, COMPETITION) for middle in ((), ("competitions",)))
+RULES = f"https://www.kaggle.com/c/{COMPETITION}/rules"
+ALTERNATIVES = ("Without it: give a folder that holds train.csv and train_images/ (or images/ and masks/), name one in "
+                'the environment variable STEELNB_DATA, or take where="synthetic"')
+
+
+def find(
+    where: str | Path | None = None, *, images: int = 64, seed: int = 0, skip_missing: bool = False,
+    progress: bool = True,
+) -> SteelData:
+    """The data set at `where`, or the first that is found.  Taught in 01_data_exploration.
+
+    `where`: a folder; an archive of one (.zip, .tar or .tar.gz, on Google Drive say), copied to this machine and
+    unpacked once, see `archives.unpacked`; "kaggle" downloads Severstal (1.6 GB, needs an account); "synthetic" makes
+    `images` images of synthetic steel from `seed`; None looks around as the module says. ``STEELNB_DATA`` may hold all
+    of these. `skip_missing` as in `dataset.read`. `describe()` of the result tells where it came from. Raises DataError
+    for a place that does not work.
+    """
+    source = "found at the place asked for"
+    if where is None and (where := named()):
+        source = "found through STEELNB_DATA"
+    if where is None and (where := next((folder for folder in KAGGLE_INPUTS if folder.is_dir()), None)):
+        source = "found in Kaggle's input folder"
+    if where is None or where == "synthetic":
+        return _synthetic(images, seed, progress)
+    if where == "kaggle":
+        return from_kaggle(progress=progress)
+    try:
+        folder = where
+        if _is_file(where):
+            folder = archives.unpacked(where, progress=progress)
+            source += f", unpacked from {Path(where).name}"
+        return _from(dataset.read(folder, skip_missing=skip_missing, progress=progress), source)
+    except DataError as error:
+        if source.startswith("found through STEELNB_DATA"):
+            raise DataError(f"STEELNB_DATA={where}: {error}") from error
+        raise
+
+
+def named() -> str | None:
+    """What ``STEELNB_DATA`` holds, if anything."""
+    return os.environ.get("STEELNB_DATA", "").strip() or None
+
+
+def _is_file(where: str | Path) -> bool:
+    try:
+        return Path(where).expanduser().is_file()
+    except RuntimeError as error:  # ~name of nobody
+        raise DataError(f"{where}: {error} Name the folder by its full path") from None
+
+
+def from_kaggle(*, progress: bool = True) -> SteelData:
+    """Severstal from Kaggle through `kagglehub`, which keeps it in its cache. Raises DataError telling what to do."""
+    try:
+        import kagglehub
+    except ImportError:
+        raise DataError(f"kagglehub is not installed: pip install 'kagglehub>=0.3'. {ALTERNATIVES}") from None
+    try:
+        folder = kagglehub.competition_download(COMPETITION)
+    except Exception as error:  # kagglehub's own, requests' and the disk's
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status == 403:
+            problem = ("Kaggle refused the download (403): the competition's rules must be accepted once, with the "
+                       f"account that downloads, at {RULES} ; then run this again")
+        elif status == 401 or type(error).__name__ in ("UnauthenticatedError", "CredentialError"):
+            problem = ("Kaggle does not know who is asking (401): create a token at https://www.kaggle.com/settings , "
+                       f"call kagglehub.login(), and accept the competition's rules at {RULES}")
+        else:
+            problem = f"the download from Kaggle failed ({type(error).__name__}: {error}); run it again, it goes on"
+        raise DataError(f"{problem}. {ALTERNATIVES}") from error
+    return _from(dataset.read(folder, progress=progress), "downloaded from Kaggle")
+
+
+def _synthetic(images: int, seed: int, progress: bool) -> SteelData:
+    """Synthetic steel from the cache; made first where it is missing, was interrupted, or was drawn by other code."""
+    code = b"".join(Path(module.__file__).read_bytes() for module in (synthetic_drawing, synthetic))
+    drawn_by = hashlib.sha256(code).hexdigest()[:8]
+    cache = runtime.cache_folder()
+    folder = cache / f"synthetic-{drawn_by}-seed{seed}-{images}"
+    if not _complete(folder, images):
+        try:
+            _draw(folder, images, seed, progress)
+        except OSError as error:
+            raise DataError(f"{folder}: cannot draw synthetic steel there: {error.strerror or error}. Mend that, "
+                            "or let STEELNB_HOME name a folder on another disk") from error
+    return _from(dataset.read(folder), f"made by steelnb from seed {seed}", name="synthetic steel")
+
+
+def _draw(folder: Path, images: int, seed: int, progress: bool) -> None:
+    cache = folder.parent
+    cache.mkdir(parents=True, exist_ok=True)
+    # Made under another name: the folder is whole from the moment it is there, for several processes as well.
+    with tempfile.TemporaryDirectory(prefix="unfinished-", dir=cache) as draft:
+        made = synthetic.write(Path(draft) / "set", images, seed=seed, progress=progress)
+        if not _complete(folder, images):
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # another process was faster; what lies there is read and checked afterwards
+                made.rename(folder)
+
+
+def _complete(folder: Path, images: int) -> bool:
+    try:
+        return len(dataset.read(folder)) == images
+    except DataError:
+        return False
+
+
+def _from(found: SteelData, origin: str, **changes) -> SteelData:
+    return replace(found, notes=(origin, *found.notes), **changes)

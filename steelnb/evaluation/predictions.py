@@ -1,0 +1,100 @@
+"""What a trained network says of labelled images, beside their masks.  Taught in 08_results."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+import torch
+from tqdm.auto import tqdm
+
+from steelnb.data.dataset import SteelData
+from steelnb.evaluation.operating_point import probabilities_of
+from steelnb.network.tiles import FlipAveraged
+from steelnb.network.weights import Trained, check_answer
+from steelnb.training.samples import ImageCache, Item, Samples
+from steelnb.training.validation import predicted
+
+PARTS = ("validation", "train", "all")
+
+
+def images_of(trained: Trained, data: SteelData, part: str | None = None) -> tuple[list[str], str]:
+    """The ImageIds of a part of a data set (see `report.report`), and a line that says which. Raises ValueError."""
+    about, outputs = trained.about, trained.model.config["out_channels"]
+    trained_on, held_out = set(about.get("training", ())), set(about.get("validation", ()))
+    if outputs > 1 and outputs != len(data.classes):
+        raise ValueError(f"the network has {outputs} classes, {data.name} has {len(data.classes)}: {data.classes}")
+    known = about.get("data", {}).get("fingerprint") == data.fingerprint()
+    part = part or ("validation" if known else "all")
+    if part not in PARTS:
+        raise ValueError(f"part is {part!r}; it can be {', '.join(PARTS)}")
+    if part != "all" and not known:
+        raise ValueError("these weights were trained on other data, or its labels have changed: take part 'all'")
+    wanted = {"all": set(data.images["ImageId"]), "train": trained_on, "validation": held_out - trained_on}[part]
+    ids = [image_id for image_id in data.images["ImageId"] if image_id in wanted]
+    which = {"all": "all images", "train": "training images",
+             "validation": "held out for validation (the best epoch was chosen on them)"}[part]  # fmt: skip
+    if part == "validation" and (leaked := len(held_out & trained_on)):
+        which += f", less {leaked} that the network was also trained on"
+    if part == "all" and (seen := len(trained_on.intersection(ids))):
+        which += f"; {seen} of them have the name of an image that it was trained on"
+    return ids, f"{len(ids)} of {len(data)} images: {which}"
+
+
+def halves(data: SteelData, ids: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Two halves of some images, with equal shares of clean ones, by the SHA-256 of their ids: the same everywhere."""
+    clean = dict(zip(data.images["ImageId"], data.images["masks"] == 0, strict=True))
+    ordered = sorted(ids, key=lambda image_id: (clean[image_id], hashlib.sha256(image_id.encode()).digest()))
+    return ordered[::2], ordered[1::2]
+
+
+def in_own_geometry(trained: Trained) -> bool:
+    """Whether the network was trained in the original's geometry, and so predicts the original's centre by itself."""
+    return trained.about.get("recipe", {}).get("geometry") == "original"
+
+
+def predictions(
+    trained: Trained, data: SteelData, ids: list[str], model: torch.nn.Module | None = None, progress: bool = False
+) -> Iterator[tuple]:
+    """What `Scores.update` takes, for each image: probabilities, masks, label rows, the centre (see `report.report`).
+
+    model: stands in the network's place, such as a FlipAveraged; its logits may have more channels.
+    """
+    model = model or trained.model
+    outputs, depth = trained.model.config["out_channels"], trained.model.depth
+    cache, items = ImageCache(data, progress=progress), [Item(image_id) for image_id in ids]
+    samples, centres = Samples(data, cache, items, depth, per_class=outputs > 1), None
+    if in_own_geometry(trained):
+        centres = Samples(data, cache, items, depth, per_class=outputs > 1, geometry="original")
+    for index, image_id in enumerate(tqdm(ids, desc="evaluate", unit="image", disable=not progress)):
+        logits, masks = predicted(model, samples, index)
+        check_answer(logits)
+        rows = data.masks(image_id) if outputs == 1 else None
+        centre = None
+        if centres is not None:
+            there = predicted(model, centres, index)
+            centre = probabilities_of(there[0]), there[1]
+        yield probabilities_of(logits), masks, rows, centre
+
+
+class _PlainAndFlipped(FlipAveraged):
+    """Logits [N, 2K, h, w]: those of the network, then those averaged over flips, which take the first in."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        each = self.flipped(x)
+        return torch.cat([each[0], each.mean(0)], dim=1)
+
+
+def with_and_without_flips(
+    trained: Trained, data: SteelData, ids: list[str], progress: bool
+) -> Iterator[tuple[tuple, tuple]]:
+    """What `predictions` gives, as a pair: without and with averaging over flips, in one pass."""
+    outputs = trained.model.config["out_channels"]
+    for both, masks, rows, centre in predictions(trained, data, ids, _PlainAndFlipped(trained.model), progress):
+        yield tuple(
+            (both[part], masks, rows, centre and (centre[0][part], centre[1]))
+            for part in (slice(None, outputs), slice(outputs, None))
+        )
+
+
+def labels_of(trained: Trained, data: SteelData) -> tuple[str, ...]:
+    """Names of the network's masks: each class, or "any"."""
+    return tuple(f"class {c}" for c in data.classes) if trained.model.config["out_channels"] > 1 else ("any",)

@@ -1,0 +1,229 @@
+"""How good a trained network is: what was scored, how, and how sure.  Taught in 08_results."""
+
+import json
+from dataclasses import dataclass, field
+
+import torch
+
+import steelnb
+from steelnb.data.dataset import SteelData
+from steelnb.evaluation.operating_point import OperatingPoint, Sweep
+from steelnb.evaluation.predictions import (
+    halves,
+    images_of,
+    in_own_geometry,
+    labels_of,
+    predictions,
+    with_and_without_flips,
+)
+from steelnb.evaluation.scores import (
+    ALL,
+    BATCHES,
+    CENTRE,
+    DEFECTIVE,
+    HARD,
+    LEVEL,
+    OVER,
+    SOFT,
+    WHOLE,
+    Key,
+    Scores,
+    Value,
+)
+from steelnb.network.tiles import FlipAveraged
+from steelnb.network.weights import Trained
+
+
+@dataclass
+class Report:
+    """Scores of a network on a part of a data set. `about` says of what; `options` what each option gains, if asked."""
+
+    about: dict
+    scores: Scores
+    options: list[dict] = field(default_factory=list)
+
+    def to_dict(self) -> dict:
+        """As plain JSON types; NaN as None. `scores` is a list with one record a number, its convention spelled out."""
+        scores = [{**key._asdict(), **value._asdict()} for key, value in self.scores.values().items()]
+        pixels, probabilities, defects = self.scores.calibration
+        curve = [
+            {"pixels": int(n), "mean_probability": p / n, "defect_share": d / n}
+            for n, p, d in zip(pixels, probabilities, defects, strict=True) if n
+        ]  # fmt: skip
+        return json.loads(
+            json.dumps({**self.about, "scores": scores, "calibration": curve, "options": self.options}),
+            parse_constant=lambda _: None,
+        )
+
+    def table(self) -> str:
+        """Everything as lines for people."""
+        values, about = self.scores.values(), self.about
+        lines = [
+            f"{about['data']['name']}, {about['part']}",
+            f"{about['images']} images, {about['clean']} of them clean; {about['operating_point']}"
+            + (", averaged over flips" if about["flips"] else ""),
+        ]
+        if about["replicates"]:
+            lines.append(f"[{about['interval']:.0%} intervals: bootstrap over images, {about['replicates']} replicates;"
+                         " of shares of images: Wilson]")  # fmt: skip
+        labels = dict.fromkeys(key.label for key in values)
+        for label in labels:
+            lines += ["", *_overlap_table(values, label, about["batch"], titled=len(labels) > 1)]
+        if self.options:
+            lines += ["", *_options_table(self.options)]
+        if "kaggle" in about:
+            lines += ["", f"Kaggle's score: {about['kaggle']}"]
+        return "\n".join(lines)
+
+
+def report(
+    trained: Trained, data: SteelData, part: str | None = None, *, point: OperatingPoint | None = None,
+    flips: bool = False, replicates: int = 1000, progress: bool = False,
+) -> Report:  # fmt: skip
+    """Scores of a trained network on a data set under every convention.
+
+    part: "validation" and "train" are those of its training run, "all" is every image; None takes "validation" on the
+    data it was trained on and "all" on other data. point: how masks are made. flips: averages over four flips.
+    The whole image is predicted in exact geometry; a network trained in the original's predicts the centre in its own.
+    Raises ValueError where there is no such part, or other classes.
+    """
+    ids, which = images_of(trained, data, part)
+    if not ids:
+        raise ValueError(f"{which}: there is nothing to score")
+    scores = _empty(trained, data, point, replicates)
+    model = FlipAveraged(trained.model) if flips else trained.model
+    for each in predictions(trained, data, ids, model, progress):
+        scores.update(*each)
+    return of(trained, data, which, scores, flips=flips)
+
+
+def chosen(
+    trained: Trained, data: SteelData, part: str | None = None, *, alarms: float | None = None, replicates: int = 1000,
+    progress: bool = False,
+) -> Report:  # fmt: skip
+    """Chooses threshold, smallest defect and guard on half of a part, and reports on the other half what each gains.
+
+    alarms: chooses the best Dice on defective images with at most this share of clean ones raising an alarm; None: the
+    best mean Dice over all images, an empty answer to a clean one counting 1. Which half an image is in follows from
+    its ImageId. Of the options the report takes the one that scored highest on the half it was chosen on. Other
+    arguments as for `report`; raises ValueError where a half is empty.
+    """
+    ids, which = images_of(trained, data, part)
+    first, second = halves(data, ids)
+    if not first or not second:
+        raise ValueError(f"{which}: too few images to choose an operating point on one half and report on the other")
+    sweeps = {False: Sweep(), True: Sweep()}
+    for plain, flipped in with_and_without_flips(trained, data, first, progress):
+        sweeps[False].update(*plain[:2])
+        sweeps[True].update(*flipped[:2])
+    options = {"as it is": (OperatingPoint(), False), "flips": (OperatingPoint(), True)}
+    for name, areas, guards in (("threshold", False, False), ("threshold, smallest defect", True, False),
+                                ("threshold, guard", False, True), ("all three", True, True)):  # fmt: skip
+        options[name] = (sweeps[False].best(areas=areas, guards=guards, alarms=alarms), False)
+    options["all three, flips"] = (sweeps[True].best(alarms=alarms), True)
+    scored = {name: _empty(trained, data, point, replicates) for name, (point, _) in options.items()}
+    for each in with_and_without_flips(trained, data, second, progress):
+        for name, (_, flips) in options.items():
+            scored[name].update(*each[flips])
+
+    def worth(name: str) -> tuple[float, float]:
+        there = sweeps[options[name][1]].at(options[name][0])
+        if alarms is None:
+            return 0.0, there["dice"]
+        return min(alarms - there["alarm_rate"], 0.0), there["dice_defective"]
+
+    taken = max(("all three", "all three, flips"), key=worth)
+    which += f"; the {len(second)} images of its second half, the operating point chosen on the other {len(first)}"
+    table = [_option(name, *options[name], scored["as it is"], scored[name], name == taken) for name in options]
+    return of(trained, data, which, scored[taken], flips=options[taken][1], options=table)
+
+
+def of(
+    trained: Trained, data: SteelData, which: str, scores: Scores, *, flips: bool = False, options: list | None = None
+) -> Report:
+    """The report of scores that are there already; `which` says of which images (see `images_of`)."""
+    key = Key("Dice", "all", ALL)
+    kaggle = "needs a mask for each of Severstal's four classes (train with --per-class)"
+    if len(scores.labels) == 4:
+        value = scores.values()[key]
+        interval = f" [{value.low:.4f}–{value.high:.4f}]" if value.low == value.low else ""
+        kaggle = f"{value.value:.4f}{interval}, mean Dice over (image, class), empty = 1"
+    point = scores.point
+    about = {
+        "steelnb": steelnb.__version__,
+        "torch": str(torch.__version__),
+        "data": {"name": data.name, "fingerprint": data.fingerprint(), "classes": list(data.classes)},
+        "recipe": trained.about.get("recipe", {}),
+        "part": which,
+        "images": scores.images,
+        "clean": scores.clean,
+        "threshold": point.threshold,
+        "minimum_area": point.minimum_area,
+        "guard": point.guard,
+        "operating_point": str(point),
+        "flips": flips,
+        "batch": scores.batch,
+        "interval": LEVEL,
+        "replicates": scores.replicates,
+        "kaggle": kaggle,
+    }
+    return Report(about, scores, options or [])
+
+
+def _empty(trained: Trained, data: SteelData, point: OperatingPoint | None, replicates: int) -> Scores:
+    depth = trained.model.depth if in_own_geometry(trained) else 4
+    return Scores(labels_of(trained, data), point=point, replicates=replicates, depth=depth)
+
+
+def _option(name: str, point: OperatingPoint, flips: bool, before: Scores, after: Scores, taken: bool) -> dict:
+    label = "all" if len(after.labels) > 1 else after.labels[0]
+    keys = {"dice_empty_is_one": Key("Dice", label, ALL), "dice": Key("Dice", label, DEFECTIVE),
+            "alarms": Key("clean images with an alarm", label)}  # fmt: skip
+    return {
+        "option": name, "operating_point": str(point), "flips": flips, "taken": taken,
+        **{name: after.value(key) for name, key in keys.items()},
+        "gain": before.gain(after, keys["dice_empty_is_one"])._asdict(),
+    }  # fmt: skip
+
+
+def _overlap_table(values: dict[Key, Value], label: str, batch: int, titled: bool) -> list[str]:
+    columns = [(area, kind) for area in (WHOLE, CENTRE) for kind in (HARD, SOFT)]
+    name = {BATCHES: f"batches of {batch}, one with a defect"}
+    lines = [f"{label if titled else '':<38}" + "".join(f"{f'{a}, {k}':<24}" for a, k in columns).rstrip()]
+    for score in ("Dice", "IoU"):
+        for over in OVER:
+            row = [values.get(Key(score, label, over, *column)) for column in columns]
+            if any(row):
+                lines.append(f"{f'{score}, {name.get(over, over)}':<38}" + "".join(f"{_text(v):<24}" for v in row))
+    lines += [
+        f"{key.score:<38}{_text(value):<24}" + (f"of {value.n}" if key.score[:5] in ("clean", "defec") else "")
+        for key, value in values.items() if key.label == label and not key.over
+    ]  # fmt: skip
+    return [line.rstrip() for line in lines]
+
+
+def _options_table(options: list[dict]) -> list[str]:
+    lines = [f"{'option':<30}{'Dice, empty = 1':<17}{'gain':<26}{'Dice, defective':<17}{'alarms':<9}operating point"]
+    for each in options:
+        gain = Value(**each["gain"])
+        gained = "" if each["option"] == "as it is" else f"{gain.value:+.3f}"
+        gained += f" [{gain.low:+.3f} … {gain.high:+.3f}]" if gained and gain.low == gain.low else ""
+        lines.append(
+            f"{each['option'] + ' ←' * each['taken']:<30}{each['dice_empty_is_one']:<17.3f}{gained:<26}"
+            f"{_number(each['dice']):<17}{_share(each['alarms']):<9}{each['operating_point']}"
+        )
+    return [*lines, "← taken: the highest on the half it was chosen on"]
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if value == value else "–"
+
+
+def _share(value: float) -> str:
+    return f"{value:.0%}" if value == value else "–"
+
+
+def _text(value: Value | None) -> str:
+    if value is None or value.value != value.value:
+        return "–"
+    return f"{value.value:.3f} [{value.low:.3f}–{value.high:.3f}]" if value.low == value.low else f"{value.value:.3f}"

@@ -1,0 +1,174 @@
+"""Pictures with a few parts that move.  Taught in 05_negative_dice and 08_results.
+
+Each is drawn at one value here, and under a slider in `widgets`.
+GitHub, a printed page and a committed notebook show these; a live front end shows the widget as well.
+"""
+
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from skimage.measure import block_reduce
+
+from steelnb.figures import plots
+
+REACH = 0.2  # the constant outputs shown go from −REACH to REACH
+HEIGHT = 3.1  # inches
+LOSSES_SHOWN = (-3.0, 5.0)
+
+
+class SignTrick(NamedTuple):
+    """Dice on raw outputs that all have one value x, where a share f of the pixels is defect; sums are per pixel."""
+
+    numerator: float  # 2·Σxt / N = 2fx
+    denominator: float  # (Σx + Σt) / N = x + f
+    loss: float  # 1 − numerator / denominator; NaN at the pole x = −f
+    slope: float  # d loss / dx = −2f² / (x + f)², never positive: descent always raises x
+
+
+def sign_trick(x: float, share: float) -> SignTrick:
+    """Raw Dice and its derivative at the constant output `x` for the `share` of defect pixels, in 0…1, unsmoothed."""
+    numerator, denominator = 2 * share * x, x + share
+    if abs(denominator) < 1e-9:
+        return SignTrick(numerator, 0.0, float("nan"), float("nan"))
+    return SignTrick(numerator, denominator, 1 - numerator / denominator, -2 * share**2 / denominator**2)
+
+
+def draw_sign_trick(x: float, share: float = 0.06, figure: Figure | None = None) -> Figure:
+    """The loss over one constant output, the point at `x`, and its signs.  Taught in 05_negative_dice.
+
+    The static twin of `widgets.explore_sign_trick`; by default a new pyplot figure.
+    """
+    view = SignTrickView(share, figure or plt.figure(figsize=(plots.WIDTH, HEIGHT)))
+    view.move(x)
+    return view.figure
+
+
+class SignTrickView:
+    """One figure whose moving parts are kept, so that a step of the slider redraws little."""
+
+    def __init__(self, share: float, figure: Figure) -> None:
+        if not 0 < share < REACH:
+            raise ValueError(f"share is {share}; it can be between 0 and {REACH}")
+        self.share, self.figure = share, figure
+        figure.set_layout_engine("none")  # the places below are fixed: nothing jumps while the slider moves
+        self.curve, self.parts = figure.add_axes((0.06, 0.16, 0.61, 0.74)), figure.add_axes((0.8, 0.16, 0.19, 0.74))
+        self._draw_curve()
+        self.point = self.curve.plot([], [], "o", color=plots.INK, ms=8, zorder=5)[0]
+        self.step = self.curve.annotate("", (0, 0), (0, 0), arrowprops=dict(arrowstyle="-|>", color=plots.INK, lw=2))
+        self.bars = self.parts.barh([1, 0], [0, 0], height=0.5)
+        self.parts.axvline(0, color=plots.INK, lw=1)
+        self.parts.set(yticks=[1, 0], yticklabels=["2Σxt / N", "(Σx + Σt) / N"], ylim=(-0.6, 1.6),
+                       xlim=(-REACH, REACH + share), xlabel="per pixel")  # fmt: skip
+        self.parts.grid(axis="y", visible=False)
+        self.titles = [ax.set_title("", loc="left") for ax in (self.curve, self.parts)]
+        self.values = [self.parts.text(0, y + 0.3, "", ha="center", va="bottom", fontsize=8) for y in (1, 0)]
+        self.moving = [self.point, self.step, *self.bars, *self.values, *self.titles]
+
+    def _draw_curve(self) -> None:
+        ax, pole = self.curve, -self.share
+        low, high = LOSSES_SHOWN
+        for left, right, colour, signs in (
+            (-REACH, pole, plots.PREDICTION, "(−) / (−)"), (pole, 0, plots.FAINT, "(−)/(+)"),
+            (0, REACH, plots.DEFECT, "(+) / (+)"),
+        ):  # fmt: skip
+            ax.axvspan(left, right, color=colour, alpha=0.12, lw=0)
+            ax.text((left + right) / 2, high - 0.15, signs, ha="center", va="top", fontsize=8)
+        for side in (np.linspace(-REACH, pole - 1e-4, 400), np.linspace(pole + 1e-4, REACH, 400)):
+            loss = 1 - 2 * self.share * side / (side + self.share)
+            ax.plot(side, np.where((loss > low - 9) & (loss < high + 9), loss, np.nan), color=plots.INK, lw=1.5)
+        ax.axvline(pole, color=plots.INK, lw=1, ls="--")
+        ax.text(pole - 0.006, low + 0.15, f"pole at x = −{self.share:g}", ha="right", fontsize=8)
+        ax.axhline(0, color=plots.MISS, lw=1)
+        ax.text(REACH, -0.1, "below this line no Dice loss can be", color=plots.INK, ha="right", va="top", fontsize=8)
+        ax.set(xlim=(-REACH, REACH), ylim=LOSSES_SHOWN, xlabel="the output x of every pixel", ylabel="1 − “Dice”")
+
+    def move(self, x: float) -> None:
+        here, (low, high) = sign_trick(x, self.share), LOSSES_SHOWN
+        shown = min(max(here.loss, low + 0.2), high - 0.9) if here.loss == here.loss else (low + high) / 2
+        self.point.set_data([x], [shown])
+        # The length says how steep; from the left it ends at the pole, where the next step is anyone's guess.
+        length = min(0.1, 0.015 + 0.02 * abs(here.slope) ** 0.5) if here.slope == here.slope else 0.0
+        if here.denominator < 0:
+            length = min(length, max(0.012, -self.share - x))
+        self.step.set_position((x, shown))
+        self.step.xy = (x + length, shown)
+        self.step.set_visible(length > 0)
+        for bar, text, value in zip(self.bars, self.values, here[:2], strict=True):
+            bar.set_width(value)
+            text.set_text(f"{value:+.3f}".replace("-", "−"))
+            text.set(x=0.02 * (1 if value >= 0 else -1), ha="left" if value >= 0 else "right")  # beside the line at 0
+            bar.set_color(plots.PREDICTION if value < 0 else plots.DEFECT)
+        self.titles[0].set_text(self._story(x, here))
+        ratio = "no value" if here.denominator == 0 else f"{here.numerator / here.denominator:.2f}".replace("-", "−")
+        self.titles[1].set_text(f"“Dice” = {ratio}")
+
+    def _story(self, x: float, here: SignTrick) -> str:
+        at = f"x = {x:g}".replace("-", "−")
+        if here.denominator == 0:
+            return f"{at}: the pole"
+        loss = f"{at}, loss {here.loss:.2f}".replace("-", "−")
+        if here.denominator < 0:
+            return f"{loss}: two minuses cancel, descent to the pole"
+        return f"{loss}: descent up, " + ("away from the pole" if x < 0 else "ever more slowly")
+
+
+def draw_threshold(
+    image: np.ndarray, probability: np.ndarray, mask: np.ndarray, threshold: float = 0.5, figure: Figure | None = None
+) -> Figure:
+    """What becomes of one image at a threshold, over its Dice at every one.  Taught in 08_results.
+
+    Hits, misses and false alarms. image: uint8 [H, W]; probability: float [H, W] in 0…1; mask: bool [H, W]. The static
+    twin of `widgets.explore_threshold`; by default a new pyplot figure.
+    """
+    view = ThresholdView(image, probability, mask, figure or plt.figure(figsize=(plots.WIDTH, HEIGHT)))
+    view.move(threshold)
+    return view.figure
+
+
+class ThresholdView:
+    """One image whose mask follows a threshold. The picture has about 800 columns, the numbers are of all."""
+
+    def __init__(self, image: np.ndarray, probability: np.ndarray, mask: np.ndarray, figure: Figure) -> None:
+        if not image.shape == probability.shape == mask.shape:
+            raise ValueError(f"image, probability and mask are of {image.shape}, {probability.shape}, {mask.shape}")
+        step = max(1, image.shape[1] // 800)
+        self.image = block_reduce(image, step, np.mean, cval=int(image.mean())).astype(np.uint8)
+        self.probability, self.mask = (each[::step, ::step] for each in (probability, mask))
+        self.true = int(mask.sum())
+        self._inside, self._all = np.sort(probability[mask]), np.sort(probability, axis=None)
+        thresholds = np.linspace(0, 1, 201)
+        found, predicted = self._above(thresholds)
+        self.figure = figure
+        figure.set_layout_engine("none")  # the places below are fixed: nothing jumps while the slider moves
+        self.picture_axes = figure.add_axes((0.0, 0.46, 1.0, 0.45))
+        self.curve = figure.add_axes((0.07, 0.14, 0.91, 0.28))
+        plots.show(self.picture_axes, plots.errors(self.image, self.mask & False, self.mask))
+        self.picture = self.picture_axes.images[0]
+        for name, colour, top, bottom in (("Dice", plots.INK, 2 * found, predicted + self.true),
+                                          ("precision", plots.FALSE_ALARM, found, predicted),
+                                          ("recall", plots.HIT, found, self.true)):  # fmt: skip
+            share = np.where(bottom, top / np.maximum(bottom, 1), np.nan)  # no precision where nothing is predicted
+            self.curve.plot(thresholds, share, color=colour, lw=1.5, label=name)
+        self.curve.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="this image")
+        self.curve.set_xlabel("threshold: defect where p is above it", loc="left")
+        self.curve.legend(loc="lower right", bbox_to_anchor=(1, -0.58), ncols=3, fontsize=8)  # off the curves
+        self.line = self.curve.axvline(0.5, color=plots.DEFECT, lw=2)
+        self.title = self.picture_axes.set_title("", loc="left")
+        self.moving = [self.picture, self.title, self.line]
+
+    def _above(self, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels with p above each threshold: those in the mask, and all."""
+        thresholds = np.asarray(thresholds, self._all.dtype)  # as the mask compares them, so ties fall alike
+        inside, everywhere = (len(p) - np.searchsorted(p, thresholds, side="right") for p in (self._inside, self._all))
+        return inside, everywhere
+
+    def move(self, threshold: float) -> None:
+        """Shows another threshold, 0 … 1."""
+        self.picture.set_data(plots.errors(self.image, self.probability > threshold, self.mask))
+        self.line.set_xdata([threshold, threshold])
+        found, predicted = self._above(threshold)
+        total = predicted + self.true
+        dice = f"Dice {2 * found / total:.2f}" if total else "rightly nothing"
+        self.title.set_text(f"p > {threshold:.2f}: {predicted / self._all.size:.1%} called defect, {dice}")

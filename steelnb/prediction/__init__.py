@@ -1,0 +1,1 @@
+"""Image files and strips of any length → mask files, a Kaggle submission, an ONNX network."""

@@ -1,0 +1,195 @@
+"""A trained network as one ONNX file, checked against PyTorch: for C++, JavaScript, and wherever PyTorch is not.
+
+The graph is written node by node from the `unet.UNet` rather than traced, so that any batch and any size that the
+network takes goes in, and a size that it refuses is an error in the runtime too, not a shifted mask. Needs the extra
+``onnx``: `pip install 'steelnb[onnx]'`.
+
+The file's metadata is text: under "steelnb" the JSON of `weights` (network, recipe, data, scores), under
+"steelnb_use" how windows are cut and logits read, also JSON; `use` says what it holds.
+"""
+
+import importlib
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+import steelnb
+from steelnb import storage
+from steelnb.network import geometry, weights
+from steelnb.network.unet import UNet
+from steelnb.network.weights import Trained
+from steelnb.prediction import onnx_graph
+from steelnb.prediction.onnx_graph import INPUT, OUTPUT, ExportError
+
+USE_KEY = "steelnb_use"
+OPSET, IR = 17, 8  # of 2022: runtimes older than that are rare, and nothing newer is needed
+LARGEST = 2**31 - 2**20  # bytes of weights: a protobuf ends at 2 GiB
+TOLERANCE = 1e-4  # of the largest logit, or of 1: float32 sums in another order
+
+
+class Exported(NamedTuple):
+    """What `to_onnx` did. difference: the largest of any logit to PyTorch's; None where it could not be checked."""
+
+    path: Path
+    megabytes: float
+    difference: float | None
+
+    def __str__(self) -> str:
+        checked = "not checked: onnxruntime is not installed (pip install 'steelnb[onnx]')"
+        if self.difference is not None:
+            checked = f"as PyTorch in ONNX Runtime, up to {self.difference:.1e} of a logit"
+        return f"{self.path}, {self.megabytes:.1f} MB; {checked}"
+
+
+def to_onnx(trained: Trained, path: str | Path) -> Exported:
+    """Writes the network as one file, whole or not at all; where ONNX Runtime is there, only if `check` agrees.
+
+    Its input "windows" is float32 [N, C, h, w] in 0…1, its output "logits" float32 [N, K, h', w']; N, h, w are free.
+    Raises ExportError where `path` is not NAME.onnx, the network is not a `unet.UNet` or does not fit into 2 GB, the
+    package onnx is missing, or the check fails; storage.StorageError.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise ExportError(f"{path}: name a file that ends in .onnx")
+    content = packed(trained)
+    difference = check(content, trained) if _there("onnxruntime") else None
+    storage.write(path, content)
+    return Exported(path, len(content) / 1e6, difference)
+
+
+def packed(trained: Trained) -> bytes:
+    """The bytes of the ONNX file; the same network gives the same bytes. Raises ExportError."""
+    onnx = _need("onnx")
+    model = trained.model
+    if not isinstance(model, UNet):
+        raise ExportError(f"{type(model).__name__} has no translation to ONNX here: export the UNet inside it")
+    if (size := 4 * sum(tensor.numel() for tensor in model.state_dict().values())) > LARGEST:
+        raise ExportError(f"{size / 1e9:.1f} GB of weights: one ONNX file holds 2; take a smaller width")
+    proto = onnx.helper.make_model(
+        onnx_graph.graph(onnx, model), producer_name="steelnb", producer_version=steelnb.__version__, ir_version=IR,
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)], doc_string=f"How to use it: metadata {USE_KEY!r}, JSON",
+    )  # fmt: skip
+    about = {"network": model.config} | trained.about
+    texts = {weights.KEY: about, USE_KEY: use(trained)}
+    texts = {key: json.dumps(_strict(value), ensure_ascii=False, allow_nan=False) for key, value in texts.items()}
+    onnx.helper.set_model_props(proto, texts)
+    onnx.checker.check_model(proto, full_check=True)
+    return proto.SerializeToString(deterministic=True)
+
+
+def use(trained: Trained) -> dict:
+    """How to use the file, for programs without steelnb: plain JSON types, sizes in pixels.
+
+    margin: pixels that a window has on each side around what it predicts. smallest, multiple, remainder: window sides
+    are multiple·k + remainder, from smallest up. mirror, window, tiles: the rules of `overlap_tile`, in words.
+    """
+    config, depth = trained.model.config, trained.model.depth
+    valid, grid = config["padding"] == "valid", 2**depth
+    outputs, classes = config["out_channels"], trained.about.get("data", {}).get("classes", [])
+    if outputs == 1 or len(classes) != outputs:
+        classes = ["defect"] if outputs == 1 else list(range(1, outputs + 1))
+    return {
+        "input": {"name": INPUT, "type": "float32", "shape": ["N", config["in_channels"], "h", "w"], "range": [0, 1],
+                  "gray": [0.299, 0.587, 0.114], "divide_by": 255},
+        "output": {"name": OUTPUT, "type": "float32", "shape": ["N", outputs, "h - 2 * margin",
+                   "w - 2 * margin"], "probability": "1 / (1 + exp(-logit))", "defect": "logit > 0",
+                   "classes": classes},
+        "margin": geometry.margin(depth) if valid else 0,
+        "smallest": geometry.input_size(1, depth) if valid else grid,
+        "multiple": grid,
+        "remainder": (-4) % grid if valid else 0,
+        "other_sizes": "an error" if config["crop"] == "exact" or not valid
+        else "taken, but deep features shift against the skips by some pixels, and the output is smaller",
+        "mirror": "beyond an edge stands the mirror image, edge pixel repeated: place i of an axis of n pixels is "
+                  "pixel min(j, 2n - 1 - j) with j = i mod 2n, 0 <= j < 2n",
+        "window": "to predict rows top .. top + H and columns left .. left + W, cut the window that begins at "
+                  "(top - margin, left - margin), its sides the smallest that cover H + 2 * margin and W + 2 * margin; "
+                  "output pixel (0, 0) is image pixel (top, left); drop what the output has beyond H and W",
+        "tiles": "where top and left are multiples of `multiple`, tiles give the answer of one window over all"
+        if valid else "none: zeros are padded inside the network, so a tile answers otherwise than the whole image",
+    }  # fmt: skip
+
+
+def sizes(model: UNet) -> list[tuple[int, int, int]]:
+    """Batches (N, h, w) to check at: the smallest, Severstal's whole image, three at once, high and low ones; for a
+    network that takes any size, the original's 430×1780 and odd sizes too."""
+    if model.padding == "same":
+        grid = 2**model.depth
+        return [(1, grid, grid), (1, 256, 1600 + -1600 % grid), (3, 3 * grid, 2 * grid)]
+    fit = [geometry.input_size(n, model.depth) for n in (1, 256, 1600, 40, 100)]
+    batches = [(1, fit[0], fit[0]), (1, fit[1], fit[2]), (3, fit[4], fit[3]), (1, fit[3], fit[4])]
+    if model.crop != "exact":
+        batches += [(1, fit[3] + 1, fit[4] + 3), (2, fit[0] + 2, fit[0] + 1)]
+        batches += [(1, 430, 1780)] if model.depth <= 4 else []
+    return batches
+
+
+def check(file: str | Path | bytes, trained: Trained, batches: list[tuple[int, int, int]] | None = None) -> float:
+    """Runs an ONNX file on the CPU beside PyTorch; returns the largest difference of a logit.
+
+    batches: (N, h, w) of windows of noise; None: `sizes`. Raises ExportError where the network described is another,
+    where shapes differ, and where a logit differs by more than `TOLERANCE`: so p > 0.5 can only be decided otherwise
+    where the logit is 0 up to rounding; and where onnxruntime is missing or cannot read the file.
+    """
+    runtime = _need("onnxruntime")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4  # what matters is raised
+    try:
+        content = file if isinstance(file, bytes) else Path(file).read_bytes()
+        session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors share no base class
+        raise ExportError(f"{_name(file)}: ONNX Runtime cannot read it: {error}") from None
+    model, told = trained.model, session.get_modelmeta().custom_metadata_map
+    if json.loads(told.get(weights.KEY, "{}")).get("network") != model.config:
+        raise ExportError(f"{_name(file)}: it does not describe the network {model.config}")
+    reference = UNet(**model.config).eval()  # on the CPU, whatever the other one is on and rounds to
+    reference.load_state_dict(model.state_dict())
+    rng, largest = np.random.default_rng(0), 0.0
+    for batch, height, width in batches or sizes(model):
+        windows = rng.random((batch, model.config["in_channels"], height, width), np.float32)
+        with torch.inference_mode():
+            expected = reference(torch.from_numpy(windows)).numpy()
+        try:
+            (logits,) = session.run([OUTPUT], {INPUT: windows})
+        except Exception as error:
+            raise ExportError(f"{_name(file)}: fails at {list(windows.shape)}: {error}") from None
+        if logits.shape != expected.shape:
+            raise ExportError(f"{_name(file)}: at {list(windows.shape)} it gives {list(logits.shape)}, PyTorch "
+                              f"{list(expected.shape)}")  # fmt: skip
+        difference, allowed = float(np.abs(logits - expected).max()), TOLERANCE * max(1, np.abs(expected).max())
+        if not difference <= allowed:  # NaN too
+            raise ExportError(f"{_name(file)}: at {list(windows.shape)} a logit differs from PyTorch's by "
+                              f"{difference:.2g}, more than {allowed:.2g}")  # fmt: skip
+        largest = max(largest, difference)
+    return largest
+
+
+def _strict(value):
+    """The same without NaN and infinity, which JSON does not have (JavaScript refuses them): null instead."""
+    if isinstance(value, dict):
+        return {key: _strict(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _there(package: str) -> bool:
+    try:
+        importlib.import_module(package)
+    except ImportError:
+        return False
+    return True
+
+
+def _need(package: str):
+    if not _there(package):
+        raise ExportError(f"the package {package} is not installed: pip install 'steelnb[onnx]'")
+    return importlib.import_module(package)
+
+
+def _name(file: str | Path | bytes) -> str:
+    return "the exported network" if isinstance(file, bytes) else str(file)

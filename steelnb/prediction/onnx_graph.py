@@ -1,0 +1,83 @@
+"""The ONNX graph of a `unet.UNet`, node by node: what `export` packs into a file."""
+
+import numpy as np
+from torch import nn
+
+from steelnb.network import geometry
+from steelnb.network.unet import UNet
+
+INPUT, OUTPUT = "windows", "logits"
+
+
+class ExportError(RuntimeError):
+    """A network that cannot be exported, or a file that does not answer as PyTorch does. The message says why."""
+
+
+def graph(onnx, model: UNet):
+    """The network in ONNX's operators, a GraphProto; weights under the names that they have in PyTorch.
+
+    onnx: the package. Raises ExportError for a layer without a translation.
+    """
+    nodes, tensors = [], []
+    state = {name: tensor.detach().float().cpu().numpy() for name, tensor in model.state_dict().items()}
+
+    def node(kind: str, name: str, *inputs: str, **attributes) -> str:
+        nodes.append(onnx.helper.make_node(kind, list(inputs), [name], name, **attributes))
+        return name
+
+    def constant(name: str, values: np.ndarray | list[int]) -> str:
+        tensors.append(onnx.numpy_helper.from_array(np.asarray(values), name))
+        return name
+
+    def layer(module: nn.Module, name: str, x: str, output: str | None = None) -> str:
+        weight = [constant(f"{name}.{part}", state[f"{name}.{part}"]) for part in ("weight", "bias", "running_mean",
+                  "running_var") if f"{name}.{part}" in state]  # fmt: skip
+        match module:
+            case nn.Conv2d():
+                return node("Conv", output or name, x, *weight, kernel_shape=module.kernel_size,
+                            pads=2 * module.padding)  # fmt: skip
+            case nn.ConvTranspose2d():
+                return node("ConvTranspose", name, x, *weight, kernel_shape=module.kernel_size, strides=module.stride)
+            case nn.BatchNorm2d():
+                return node("BatchNormalization", name, x, *weight, epsilon=module.eps)
+            case nn.ReLU():
+                return node("Relu", name, x)
+        raise ExportError(f"{name}: {type(module).__name__} has no translation to ONNX here")
+
+    def block(modules: nn.Sequential, name: str, x: str) -> str:
+        for index, module in enumerate(modules):
+            x = layer(module, f"{name}.{index}", x)
+        return x
+
+    def crop(skip: str, x: str, level: int) -> str:
+        name = f"crop.{level}"
+        if model.crop == "exact":  # by a constant: at a size that is not exact, the Concat then fails
+            start = exact[level]
+            ends = [constant(f"{name}.start", [start, start]), constant(f"{name}.end", [-start, -start])]
+            return node("Slice", name, skip, *ends, axes)
+        outer, inner = (node("Shape", f"{name}.{part}", of, start=2) for part, of in (("outer", skip), ("inner", x)))
+        room = node("Sub", f"{name}.room", outer, inner)
+        if model.crop == "ceil":
+            room = node("Add", f"{name}.up", room, constant(f"{name}.one", [1, 1]))
+        start = node("Div", f"{name}.start", room, constant(f"{name}.two", [2, 2]))
+        return node("Slice", name, skip, start, node("Add", f"{name}.end", start, inner), axes)
+
+    axes = constant("axes", [2, 3])
+    exact = [level.start for level in geometry.levels(geometry.input_size(1, model.depth), model.depth)][::-1]
+    skips, x = [], INPUT
+    for level, modules in enumerate(model.encoder):
+        x = node("MaxPool", f"pool.{level}", x, kernel_shape=[2, 2], strides=[2, 2]) if level else x
+        x = block(modules, f"encoder.{level}", x)
+        skips.append(x)
+    skips.pop()
+    for level in reversed(range(model.depth)):
+        x, skip = layer(model.up[level], f"up.{level}", x), skips.pop()
+        skip = skip if model.padding == "same" else crop(skip, x, level)
+        x = block(model.decoder[level], f"decoder.{level}", node("Concat", f"joined.{level}", skip, x, axis=1))
+    layer(model.head, "head", x, OUTPUT)
+
+    def value(name: str, channels: int, height: str, width: str):
+        return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", channels, height, width])
+
+    inputs, outputs = [value(INPUT, model.config["in_channels"], "h", "w")], model.config["out_channels"]
+    return onnx.helper.make_graph(nodes, "unet", inputs, [value(OUTPUT, outputs, "h_out", "w_out")], tensors)

@@ -1,0 +1,146 @@
+"""The files that are left of one image or strip: made, and read back.  Taught in 00_start_here."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from steelnb import storage
+from steelnb.data import rle
+from steelnb.data.images import SUFFIXES, DataError, gray, mask_values, opened, size_text
+from steelnb.evaluation.operating_point import OperatingPoint
+from steelnb.figures.plots import overlay
+from steelnb.network.weights import Trained
+from steelnb.prediction import strip_masks, strips
+from steelnb.prediction.strip_masks import PLAIN, predict_probabilities
+from steelnb.prediction.strips import Strip
+
+Mask = np.ndarray | Strip
+
+
+def whole_probabilities(
+    trained: Trained, image: np.ndarray, tile: int | tuple[int, int] | None = None, flips: bool = False
+) -> np.ndarray:
+    """Probabilities, float32 [K, H, W], of a gray image, uint8 [H, W]."""
+    out = np.empty((trained.model.config["out_channels"], *image.shape), np.float32)
+    for place, p in predict_probabilities(trained, image, tile, flips):
+        out[:, *place.region] = p
+    return out
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """How files are made in the folder `out`; `files.predict_files` says what the settings are."""
+
+    trained: Trained
+    out: Path
+    tile: int | tuple[int, int] | None = None
+    point: OperatingPoint = PLAIN
+    flips: bool = False
+    probabilities: bool = False
+    raw: tuple[int, int] | None = None
+    progress: bool = False
+
+    @property
+    def classes(self) -> Sequence[int | None]:
+        """The class of each output; of a network with one mask for all defects, None."""
+        outputs = self.trained.model.config["out_channels"]
+        if outputs == 1:
+            return (None,)
+        classes = tuple(self.trained.about.get("data", {}).get("classes", ()))
+        return classes if len(classes) == outputs else tuple(range(1, outputs + 1))
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """The column for the class, if there are several."""
+        return ("ClassId",) * (len(self.classes) > 1)
+
+    def settings(self) -> dict:
+        """What the masks depend on, for JSON: the digest of the weights, and how a mask was made of their answer."""
+        sha = hashlib.sha256()
+        for name, tensor in self.trained.model.state_dict().items():
+            sha.update(name.encode())
+            sha.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return {"weights": sha.hexdigest(), "classes": list(self.classes), **asdict(self.point), "flips": self.flips}
+
+    def is_strip(self, path: Path) -> bool:
+        """Whether the file is read as a strip."""
+        return strips.is_strip(path, self.raw, SUFFIXES)
+
+    def targets(self, path: Path, strip: bool) -> list[Path]:
+        """The files that it leaves: masks by class, probabilities by class if asked for, then the others."""
+        kind = ".npy" if strip else ".png"
+        each = [f"_class{class_id}" if self.prefix else "" for class_id in self.classes]
+        ends = [f"{part}_mask{kind}" for part in each]
+        ends += [f"{part}_probability{kind}" for part in each if self.probabilities]
+        ends += ["_defects.csv", "_overview.png"] if strip else ["_overlay.png"]
+        return [self.out / f"{path.stem}{end}" for end in ends]
+
+    def make(self, path: Path, strip: bool) -> Sequence[Mask]:
+        """Segments the file, leaves its targets, and gives the masks, bool [H, W], by class.
+
+        Raises DataError for a file that cannot be read, storage.StorageError for targets that cannot be written.
+        """
+        targets, count = self.targets(path, strip), len(self.classes)
+        if strip:
+            strip_masks.segment_strip(
+                self.trained, strips.open_strip(path, self.raw), targets[:count], *targets[-2:], classes=self.classes,
+                maps=targets[count:-2], tile=self.tile, point=self.point, flips=self.flips, progress=self.progress,
+            )  # fmt: skip
+            return [strips.open_mask(target) for target in targets[:count]]
+        image = _gray(path)
+        p = whole_probabilities(self.trained, image, self.tile, self.flips)
+        masks = self.point.masks(p)
+        pictures = [mask.astype(np.uint8) * 255 for mask in masks]
+        if self.probabilities:
+            pictures += [np.rint(255 * one).astype(np.uint8) for one in p]
+        for target, picture in zip(targets, [*pictures, overlay(image, masks)], strict=True):
+            content = io.BytesIO()
+            Image.fromarray(picture).save(content, format="PNG")
+            storage.write(target, content.getvalue())
+        return masks
+
+    def read(self, path: Path, strip: bool) -> Sequence[Mask]:
+        """The masks that were left of the file before. Raises DataError where they are not of its size."""
+        targets = self.targets(path, strip)[: len(self.classes)]
+        if strip:
+            masks, shape = [strips.open_mask(target) for target in targets], strips.open_strip(path, self.raw).shape
+        else:
+            masks = [mask_values(target) > 0 for target in targets]
+            with opened(path) as picture:
+                shape = picture.height, picture.width
+        for target, mask in zip(targets, masks, strict=True):
+            if tuple(mask.shape) != tuple(shape):
+                raise DataError(f"{target}: {size_text(*mask.shape)}, but {path} is {size_text(*shape)}: of another "
+                                "image? Remove it, or name another folder")  # fmt: skip
+        return masks
+
+
+def run_lengths(mask: Mask):
+    """Pieces of a mask's run-length text."""
+    return strips.run_lengths(mask) if isinstance(mask, Strip) else [rle.encode(mask)]
+
+
+def share(masks: Sequence[Mask]) -> float:
+    """The share of pixels that are defect in at least one mask."""
+    if not isinstance(masks[0], Strip):
+        return float(np.any(masks, axis=0).mean())
+    length, across = max(masks[0].shape), min(masks[0].shape)
+    step, count = max(1, strips.READ_BYTES // across), 0
+    for start in range(0, length, step):
+        count += np.count_nonzero(np.any([mask.along(start, start + step) for mask in masks], axis=0))
+    return int(count) / (length * across)
+
+
+def _gray(path: Path) -> np.ndarray:
+    if path.is_dir():
+        raise DataError(f"{path}: a folder, not an image")
+    try:
+        return gray(path)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error

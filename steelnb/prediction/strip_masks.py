@@ -1,0 +1,162 @@
+"""A strip of any length → its masks, in bands at constant memory.  Taught in 02_overlap_tile.
+
+Each band goes across the whole strip, so that what is written grows along its length; masks lie on disk in that order.
+"""
+
+import contextlib
+import csv
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from scipy.special import expit
+from tqdm.auto import tqdm
+
+from steelnb import runtime
+from steelnb.evaluation.operating_point import OperatingPoint
+from steelnb.figures.plots import overlay
+from steelnb.network import tiles
+from steelnb.network.tiles import FlipAveraged, Tile, predict_tiles
+from steelnb.network.weights import Trained, check_answer
+from steelnb.prediction import strips
+from steelnb.prediction.strip_defects import Defects
+from steelnb.prediction.strips import Strip
+
+BAND = 2**18  # pixels: 256×1024; on a CPU, bands of four times as many took twice as long a pixel
+SHORTEST = 512  # pixels along a strip, however wide it is: shorter ones are mostly margin
+PICTURE = (1500, 1600)  # pixels, at most, of an overview without its margin
+PLAIN = OperatingPoint()  # p > 0.5
+MARGIN, GAP = 76, 3  # pixels of an overview: for the positions, and between its rows
+
+
+def probability(logits: np.ndarray) -> np.ndarray:
+    """The sigmoid of logits, same shape and dtype; above 0.5 exactly where a logit is above 0, rounding or not."""
+    p = expit(logits)
+    return np.where(logits > 0, np.maximum(p, np.nextafter(p.dtype.type(0.5), p.dtype.type(1))), p)
+
+
+def predict_probabilities(
+    trained: Trained, image: np.ndarray | Strip, tile: int | tuple[int, int] | None = None, flips: bool = False
+) -> Iterator[tuple[Tile, np.ndarray]]:
+    """Yields each tile with its probabilities, float32 [K, h, w]; `flips` averages the logits over four flips.
+
+    Raises weights.WeightsError for a network that answers with NaN.
+    """
+    model = trained.model
+    if flips:  # a wrapper is in training mode when it is made, and would pass it on
+        model = FlipAveraged(model).train(model.training)
+    with runtime.autocast(next(model.parameters()).device):
+        for place, logits in predict_tiles(model, image, tile):
+            check_answer(logits)
+            yield place, probability(logits)
+
+
+def band_shape(shape: tuple[int, int], tile: int | tuple[int, int] | None = None) -> tuple[int, int]:
+    """Height and width of a strip's bands: right across it, and `tile` long; by default `BAND` pixels."""
+    sides = (tile, tile) if isinstance(tile, int) else tile or (max(SHORTEST, BAND // min(shape)),) * 2
+    return (shape[0], sides[1]) if shape[1] >= shape[0] else (sides[0], shape[1])
+
+
+def segment_strip(
+    trained: Trained, strip: Strip, masks: Sequence[Path], table: Path, picture: Path, *, classes: Sequence = (None,),
+    maps: Sequence[Path] = (), tile: int | tuple[int, int] | None = None, point: OperatingPoint = PLAIN,
+    flips: bool = False, progress: bool = False,
+) -> None:  # fmt: skip
+    """Writes a strip's files, each of them whole or not at all.
+
+    masks: one .npy a class, bool [H, W]; np.load(…, mmap_mode="r") reads them in place.
+    table: a CSV with a row for each connected defect: left, top, width, height, area in pixels, after its class if
+        there are several, in the order in which they end along the strip.
+    picture: `overview` as PNG. maps: probabilities, one .npy a class, uint8 [H, W], round(255 p).
+    The answer is that of the whole strip in memory, up to float rounding, minimum area included. Raises ValueError for
+    an operating point with a guard, durable.StorageError where the disk is full, DataError where the strip is lost.
+    """
+    if point.guard:
+        raise ValueError("the guard judges an image as a whole; a strip is never clean as a whole: leave the guard out")
+    wide, per_class = strip.wide, len(classes) > 1
+    shape = band_shape(strip.shape, tile)
+    with strips.unfinished(*masks, *maps, table, picture) as parts, contextlib.ExitStack() as stack:
+        arrays = [stack.enter_context(part.open("wb")) for part in parts[:-2]]
+        written = [strips.begin_array(file, np.bool_ if k < len(masks) else np.uint8, strip)
+                   for k, file in enumerate(arrays)]  # fmt: skip
+        rows = csv.writer(stack.enter_context(parts[-2].open("w", newline="")))
+        rows.writerow([*["ClassId"] * per_class, "left", "top", "width", "height", "area"])
+        trackers = [Defects(point.minimum_area) for _ in classes]
+
+        def note(k: int, found) -> None:
+            for (start, stop, low, high), area in zip(found.boxes.tolist(), found.areas.tolist(), strict=True):
+                left, top, width, height = start, low, stop - start, high - low
+                box = (left, top, width, height) if wide else (top, left, height, width)
+                rows.writerow([*[classes[k]] * per_class, *box, area])
+            if len(found.erased):
+                arrays[k].flush()
+                _erase(written[k], found.erased)
+
+        count = len(tiles.tiles(*strip.shape, shape, trained.model.depth))
+        bands = predict_probabilities(trained, strip, shape, flips)
+        for _, p in tqdm(bands, desc=strip.path.name, unit="band", total=count, leave=False, disable=not progress):
+            p = p.transpose(0, 2, 1) if wide else p
+            for k, (tracker, one) in enumerate(zip(trackers, p, strict=True)):
+                mask = np.ascontiguousarray(one > point.threshold)
+                found = tracker.add(mask)
+                arrays[k].write(mask)
+                note(k, found)
+                if maps:
+                    arrays[len(masks) + k].write(np.rint(255 * np.ascontiguousarray(one)).astype(np.uint8))
+        for k, tracker in enumerate(trackers):
+            note(k, tracker.finish())
+            arrays[k].flush()
+        Image.fromarray(overview(strip, written[: len(masks)])).save(parts[-1], format="PNG")
+
+
+def _erase(mask: Strip, pixels: np.ndarray) -> None:
+    """Sets pixels, int64 [P, 2] along and across, of a mask that is being written to background."""
+    first, last = pixels[:, 0].min(), pixels[:, 0].max()
+    width = min(mask.shape)
+    window = np.memmap(mask.path, mask.dtype, "r+", mask.offset + int(first) * width, (int(last - first) + 1, width))
+    window[pixels[:, 0] - first, pixels[:, 1]] = False
+    window.flush()
+
+
+def overview(strip: Strip, masks: Sequence[Strip]) -> np.ndarray:
+    """A strip as one picture of bounded size, uint8 [h, w, 3]: averaged down, laid in rows of equal length.
+
+    At the left of each row stands the pixel along the strip at which it begins. A cell has a defect's colour where one
+    of its pixels has. A strip that is taller than wide lies on its side, its first column on top.
+    """
+    across, length = sorted(strip.shape)
+    for factor in itertools.count(1):
+        height, cells = -(-across // factor), -(-length // factor)
+        lines = -(-cells // PICTURE[1])
+        if lines * (height + GAP) <= PICTURE[0]:
+            break
+    width = min(cells, PICTURE[1])
+    gray = np.full((lines * (height + GAP) - GAP, width), 255, np.uint8)
+    marks = np.zeros((len(masks), *gray.shape), bool)
+    step = max(1, BAND // (factor * across))  # cells at once
+    for line in range(lines):
+        for left in range(0, width, step):
+            start = line * width + left
+            stop = min(cells, start + min(step, width - left))
+            if start >= stop:
+                break
+            top, span = line * (height + GAP), (start * factor, min(length, stop * factor))
+            place = slice(top, top + height), slice(left, left + stop - start)
+            gray[place] = np.rint(_cells(strip.along(*span), factor).mean((1, 3))).T
+            for mark, mask in zip(marks, masks, strict=True):
+                mark[place] = _cells(mask.along(*span), factor).any((1, 3)).T
+    picture = Image.new("RGB", (MARGIN + width, gray.shape[0]), "white")
+    picture.paste(Image.fromarray(overlay(gray, marks)), (MARGIN, 0))
+    for line in range(lines):
+        place = (MARGIN - 6, line * (height + GAP) + height // 2)
+        ImageDraw.Draw(picture).text(place, f"{line * width * factor:,}", fill="#333333", anchor="rm")
+    return np.asarray(picture)
+
+
+def _cells(block: np.ndarray, factor: int) -> np.ndarray:
+    """[n, width] → [cells, factor, cells, factor], its edges repeated where they are not full."""
+    pad = [(0, -side % factor) for side in block.shape]
+    block = np.pad(block, pad, mode="edge") if any(p[1] for p in pad) else block
+    return block.reshape(block.shape[0] // factor, factor, block.shape[1] // factor, factor)

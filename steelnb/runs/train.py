@@ -1,0 +1,106 @@
+"""One recipe trained on one data set, over any number of sessions.  Taught in 07_hundred_hours.
+
+A run folder holds
+
+    config.json          recipe, seed, data, versions: what makes this run this run
+    history.csv          a row an epoch: losses and scores
+    sessions.csv         a row a session: when, how long, on what, how it ended
+    tensorboard/         the curves, live
+    checkpoints/         everything needed to go on as if nothing had happened
+    weights.safetensors  the epoch with the best validation Dice on defective images (which flatters it a little)
+"""
+
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from steelnb import runtime
+from steelnb.runs import identity
+from steelnb.training import batches, distributed
+from steelnb.data.dataset import SteelData
+from steelnb.runs.training_loop import Loop
+from steelnb.training.recipes import Recipe
+from steelnb.runs.identity import TrainingError
+from steelnb.runs.session import Session
+from steelnb.training.trainer import Trainer
+
+
+def train(
+    data: SteelData,
+    run: str | Path,
+    recipe: Recipe,
+    *,
+    epochs: int | None = None,
+    steps: int | None = None,
+    hours: float | None = None,
+    session_hours: float | None = None,
+    seed: int = 0,
+    device: torch.device | None = None,
+    checkpoint_seconds: float = 60.0,
+    accept_changes: bool = False,
+    progress: bool = True,
+    report: Callable[[str], None] = print,
+) -> pd.DataFrame:
+    """Trains a network on `data` by `recipe`, or goes on where `run` left off. Returns the history, a row an epoch.
+
+    epochs: instead of the recipe's number; steps: instead of epochs (the last epoch may then be a part of one).
+    hours, session_hours: of wall clock, over all sessions and in this one, after which it stops cleanly, as it does on
+        Ctrl-C, the notebook's stop button and SIGTERM: with a checkpoint, at the next step. Call it again to go on.
+    checkpoint_seconds: between checkpoints; longer where they would cost more than 1 % of the time. 0: all the time.
+    accept_changes: goes on although recipe, seed, length, data or steelnb's version are not those of the run.
+    progress: a bar over steps. `report` gets a line a session and an epoch. Everything random follows from `seed`.
+    Seconds in the history are of training alone, without the scoring between epochs.
+
+    Raises TrainingError for a run that is not this one, images that make no batch, a loss that is not finite, and a GPU
+    without memory; ValueError for data that cannot be split; durable.StorageError where nothing can be written;
+    SessionError for a run that another process is busy with; CheckpointError where no checkpoint can be used. All leave
+    the last good checkpoint as it is, and the run folder is not made before the data has been read.
+    """
+    run = Path(run)
+    with distributed.world() as processes:
+        device = device or runtime.device()
+        if recipe.batch < processes.size:
+            raise TrainingError(f"a batch of {recipe.batch} cannot be shared by {processes.size} processes")
+        parts = batches.parts(data, recipe, seed, progress and processes.first)
+        if recipe.crop is None and recipe.batch > 1 and len(data.images[["height", "width"]].drop_duplicates()) > 1:
+            raise TrainingError(f"{data.name}: images of several sizes do not fit into one batch: take a recipe with "
+                                "crops, or a batch of 1")  # fmt: skip
+        per_epoch = math.ceil(batches.epoch_length(parts[0], recipe) / recipe.batch)
+        total = steps or (epochs or recipe.epochs) * per_epoch
+        trainer = Trainer(recipe, len(data.classes) if recipe.per_class else 1, total, seed, device, processes)
+        if processes.first:
+            (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+        # A GPU's data workers outlive a killed run by some seconds, and hold its lock.
+        patience = 10.0 if device.type == "cuda" else 1.0
+        with (
+            Session(run, hours, session_hours, patience, leads=processes.first) as session,
+            Loop(trainer, parts, total, run, session, checkpoint_seconds, report) as loop,
+        ):
+            loop.about = identity.about(data, recipe, seed, total)
+            saved = processes.told(partial(identity.opened, run, loop.about, loop.checkpoints, accept_changes, report))
+            loop.open(saved, progress)
+            loop.run_to_the_end()
+    return pd.DataFrame(trainer.history)
+
+
+def seconds_a_step(data: SteelData, recipe: Recipe, steps: int = 3, device: torch.device | None = None) -> float:
+    """What one step takes here, measured: the median of `steps` real ones on a network made for it, after a first."""
+    device = device or runtime.device()
+    training, _ = batches.parts(data, recipe, seed=0)
+    trainer = Trainer(recipe, len(data.classes) if recipe.per_class else 1, steps + 1, 0, device)
+    taken = []
+    trainer.begin()
+    for batch in batches.batches(training, recipe, 0, device=device):
+        before = time.perf_counter()
+        trainer.take(*batch)
+        trainer.summed.item()  # waits for a GPU
+        taken.append(time.perf_counter() - before)
+        if len(taken) > steps:
+            break
+    return float(np.median(taken[1:] or taken))

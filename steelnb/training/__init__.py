@@ -1,0 +1,1 @@
+"""How a network learns: recipes, samples and batches, one optimisation step, validation scores."""

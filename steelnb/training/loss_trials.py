@@ -1,0 +1,243 @@
+"""Small controlled trials, in which the loss is the only thing that differs.  Taught in 04_bce_imbalance.
+
+A trial trains a U-Net of a few thousand weights on crops of steel for some 200 steps: seconds on one CPU core. Its
+seed decides the first weights and the batches, so two losses with one seed start from the same network and see the same
+steel in the same order.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from itertools import cycle, islice
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from steelnb import runtime, storage
+from steelnb.data.dataset import DataError, SteelData
+from steelnb.evaluation.metrics import Streaming
+from steelnb.network.tiles import Tile, input_window
+from steelnb.network.unet import UNet
+from steelnb.training.samples import ImageCache
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+CHOICE = 8  # places drawn for each crop kept
+
+
+class Steel(NamedTuple):
+    """Crops ready for a valid U-Net: `windows`, uint8 [N, 1, h, w] with surroundings; `masks`, bool [N, 1, H, W]."""
+
+    windows: Tensor
+    masks: Tensor
+
+    @property
+    def share(self) -> float:
+        """Share of defect pixels over all crops."""
+        return self.masks.float().mean().item()
+
+
+def crops(
+    data: SteelData, count: int = 64, size: tuple[int, int] = (48, 48), share: float | None = 0.06,
+    clean: float = 0.0, depth: int = 2, seed: int = 0, shrink: int = 4,
+) -> Steel:
+    """`count` crops of H × W pixels from the images of `data` in turn, for a network of `depth`.
+
+    share: the mean share of defect pixels of the crops that have any. Of `CHOICE` places drawn so that they hold a
+        random defect pixel, that one is kept which brings the mean nearest. None: every crop as it comes.
+    clean: this part of the crops has no defect. Plays no part where `share` is None.
+    shrink: images are averaged over blocks of so many pixels a side first (a mask by majority), so that a small crop
+        sees what a large one would: 48 × 48 is then 192 × 192 of the image.
+    Raises DataError where the share is missed by more than a fifth, or no crops of a kind are found.
+    """
+    rng, cache = np.random.default_rng(seed), ImageCache(data)
+    ids = rng.permutation(data.images["ImageId"])
+    pixels = {image_id: np.rint(_blocks(cache[image_id], shrink)).astype(np.uint8) for image_id in ids}
+    images = {image_id: _blocks(data.mask(image_id), shrink) > 0.5 for image_id in ids}
+    defective = [image_id for image_id, mask in images.items() if mask.any()]
+    if share is not None and not defective:
+        raise DataError(f"{data.name}: no image with a defect")
+    without = 0 if share is None else round(clean * count)
+    windows, masks, total = [], [], 0.0
+
+    def keep(image_id: str, place: Tile) -> None:
+        windows.append(input_window(pixels[image_id], place, depth))
+        masks.append(images[image_id][place.region])
+
+    for image_id in islice(cycle(images if share is None else defective), count - without):
+        mask, through_defect = images[image_id], share is not None
+        drawn = [_draw(mask, size, rng, through_defect) for _ in range(CHOICE if through_defect else 1)]
+        shares = [mask[place.region].mean() for place in drawn]
+        best = int(np.argmin([abs(total + s - (share or 0) * (len(masks) + 1)) for s in shares]))
+        total += shares[best]
+        keep(image_id, drawn[best])
+    reached = total / max(1, len(masks))
+    if share and masks and abs(reached / share - 1) > 0.2:
+        raise DataError(f"{data.name}: crops of {size[0]}×{size[1]} pixels reach a share of {reached:.3f}, not {share}")
+    for image_id in islice(cycle(images), CHOICE * count):
+        place = _draw(images[image_id], size, rng)
+        if len(masks) < count and not images[image_id][place.region].any():
+            keep(image_id, place)
+    if len(masks) < count:
+        raise DataError(f"{data.name}: only {len(masks)} of {count} crops found, {without} of them to be clean")
+    return Steel(torch.from_numpy(np.stack(windows)[:, None]), torch.from_numpy(np.stack(masks)[:, None]))
+
+
+def _blocks(image: np.ndarray, side: int) -> np.ndarray:
+    """Means over blocks of side × side pixels, float64 [H // side, W // side]; what is left over is cut off."""
+    height, width = (n // side for n in image.shape)
+    return image[: height * side, : width * side].reshape(height, side, width, side).mean((1, 3))
+
+
+def _draw(mask: np.ndarray, size: tuple[int, int], rng: np.random.Generator, on_defect: bool = False) -> Tile:
+    """A random place for a crop in an image; `on_defect`: one of those that hold at least a pixel of the defect."""
+    height, width = (min(n, m) for n, m in zip(size, mask.shape, strict=True))
+    allowed = mask if on_defect else np.ones_like(mask)
+    rows, columns = np.flatnonzero(allowed.any(1)), np.flatnonzero(allowed.any(0))
+    while True:  # among the places that touch the defect's bounding box, until one holds some of it
+        top = int(rng.integers(max(0, rows[0] - height + 1), min(mask.shape[0] - height, rows[-1]) + 1))
+        left = int(rng.integers(max(0, columns[0] - width + 1), min(mask.shape[1] - width, columns[-1]) + 1))
+        place = Tile(top, left, height, width)
+        if allowed[place.region].any():
+            return place
+
+
+class Trial(NamedTuple):
+    """`history`: a row each `every` steps, see `trial`; `model`: the network as it ended, `.grad` of its last step."""
+
+    history: pd.DataFrame
+    model: UNet
+
+
+def trial(
+    loss: Loss, training: Steel, held_out: Steel, *, seed: int = 0, steps: int = 200, batch: int = 4,
+    optimizer: str = "adamw", learning_rate: float = 1e-2, momentum: float = 0.9,
+    model: Mapping = {"width": 4, "depth": 2}, threshold: float = 0.0, every: int = 10, decay: bool = False,
+    watch: Callable[[UNet, Tensor, Tensor], dict] | None = None, device: torch.device | None = None,
+) -> Trial:
+    """Trains a `UNet(**model)` with `loss`, a function of outputs and masks.
+
+    decay: lowers the learning rate from step to step, in a straight line to 0; else it is constant.
+
+    threshold: outputs above it are called defect; 0 for logits, 0.5 for outputs meant as probabilities.
+    watch: called with the network, a batch of windows (float 0…1) and its masks, in training mode, before the step;
+        what it returns are further columns. It may run `backward`; gradients and batch norms are put back after it.
+    History: `step` (how many were taken); `loss` on the coming batch, in training mode; on the held-out crops, in
+    evaluation mode, `dice` (hard, mean over defective crops), `accuracy` and `positive` (shares of all pixels: right,
+    called defect), `false_alarm_rate` (of the clean crops, NaN without any), `mean` (of the outputs); `seconds` of
+    training, scoring left out. A loss that is not finite ends the trial, in a last row that says so.
+    """
+    device = device or runtime.device()
+    training, held_out = (Steel(*(part.to(device) for part in steel)) for steel in (training, held_out))
+    torch.manual_seed(seed)
+    network, rng = UNet(**model).to(device), np.random.default_rng(seed)
+    if optimizer == "sgd":
+        stepper = torch.optim.SGD(network.parameters(), learning_rate, momentum)
+    elif optimizer == "adamw":
+        stepper = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=0.0)
+    else:
+        raise ValueError(f"optimizer is {optimizer!r}; it can be sgd or adamw")
+    history, seconds, order = [], 0.0, []
+    for step in range(steps + 1):
+        due = step % every == 0 or step == steps
+        row = {"step": step} | (score(network, held_out, threshold) if due else {})
+        if len(order) < batch:
+            order = rng.permutation(len(training.windows)).tolist()
+        chosen, order = order[:batch], order[batch:]
+        windows, masks = training.windows[chosen].float() / 255, training.masks[chosen]
+        if due and watch:
+            row |= _undisturbed(network, watch, windows, masks)
+        started = time.perf_counter()
+        with _statistics_kept(network) if step == steps else nullcontext():  # the model returned is the one scored
+            value = loss(outputs(network, windows, masks), masks)
+        row |= {"loss": value.item(), "seconds": seconds}
+        finite = math.isfinite(row["loss"])
+        if due or not finite:
+            history.append(row | ({} if due else score(network, held_out, threshold)))
+        if not finite or step == steps:
+            break
+        for group in stepper.param_groups:
+            group["lr"] = learning_rate * (1 - step / steps if decay else 1)
+        stepper.zero_grad()
+        value.backward()
+        stepper.step()
+        seconds += time.perf_counter() - started
+    first = ["step", "loss", "dice", "accuracy", "positive", "false_alarm_rate", "mean", "seconds"]
+    table = pd.DataFrame(history)
+    return Trial(table[first + [name for name in table if name not in first]], network)
+
+
+def trials(
+    losses: Mapping[str, Loss], training: Steel, held_out: Steel, seeds: Iterable[int], **options
+) -> pd.DataFrame:
+    """The histories of all losses and seeds in one table, with columns `name` and `seed` in front."""
+    tables = []
+    for name, loss in losses.items():
+        for seed in seeds:
+            table = trial(loss, training, held_out, seed=seed, **options).history
+            table.insert(0, "seed", seed)
+            table.insert(0, "name", name)
+            tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def outputs(model: UNet, windows: Tensor, masks: Tensor) -> Tensor:
+    """The network's outputs for windows (float, 0…1), cut to the size of the masks."""
+    return model(windows)[..., : masks.shape[2], : masks.shape[3]]
+
+
+def score(model: UNet, steel: Steel, threshold: float = 0.0) -> dict[str, float]:
+    """Dice and the rest of a network on crops, in evaluation mode, as the columns of `trial`."""
+    was_training, streaming, total = model.training, Streaming(), 0.0
+    model.eval()
+    with torch.inference_mode():
+        for windows, masks in zip(steel.windows.split(32), steel.masks.split(32), strict=True):
+            x = outputs(model, windows.float() / 255, masks)
+            streaming.update(x > threshold, masks)
+            total += x.double().sum().item()
+    model.train(was_training)
+    scores = streaming.scores(empty="skip")
+    return {
+        "dice": scores["dice"], "accuracy": scores["accuracy"], "positive": streaming.predicted / streaming.pixels,
+        "false_alarm_rate": scores["false_alarm_rate"], "mean": total / streaming.pixels,
+    }  # fmt: skip
+
+
+def log(notebook: str, rows: list[dict[str, str]]) -> pd.DataFrame:
+    """The running loss log: puts this notebook's rows (disease, symptom, measured, fix) in, and returns all of it.
+
+    Kept as loss_log.csv in `runtime.runs_folder`; earlier rows of the same notebook are replaced.
+    """
+    columns = ["notebook", "disease", "symptom", "measured", "fix"]
+    table = pd.DataFrame([{"notebook": notebook} | row for row in rows], columns=columns)
+    path = runtime.runs_folder() / "loss_log.csv"
+    if path.exists():
+        before = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.concat([before[before["notebook"] != notebook], table])
+    table = table.sort_values("notebook", kind="stable", ignore_index=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    storage.write(path, table.to_csv(index=False).encode())
+    return table
+
+
+def _undisturbed(model: UNet, watch: Callable, windows: Tensor, masks: Tensor) -> dict:
+    """What `watch` returns, with gradients and batch norms as they were before it."""
+    gradients = [weight.grad for weight in model.parameters()]
+    model.zero_grad()
+    with _statistics_kept(model):
+        seen = watch(model, windows, masks)
+    for weight, gradient in zip(model.parameters(), gradients, strict=True):
+        weight.grad = gradient
+    return seen
+
+
+@contextmanager
+def _statistics_kept(model: UNet) -> Iterator[None]:
+    """Puts the batch norms' running statistics back, which a forward pass in training mode moves."""
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    yield
+    for name, value in model.named_buffers():
+        value.copy_(before[name])

@@ -1,0 +1,195 @@
+"""Training samples with mirrored surroundings, from a uint8 cache on disk.  Taught in 02_overlap_tile.
+
+A sample is what a valid U-Net needs to predict one rectangle of an image: an input window
+(mirrored where it leaves the image) and the mask of the rectangle. Which rectangle and which flip follow from
+(seed, epoch, index) alone, so any sample of any epoch can be drawn again by itself.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from steelnb import runtime
+from steelnb.data import rle
+from steelnb.data.dataset import DataError, SteelData
+from steelnb.network import tiles
+from steelnb.network.geometry import crop_start, output_size
+from steelnb.network.tiles import Tile
+
+ORIGINAL_MARGINS = ((87, 87), (90, 90))  # rows, columns: 256×1600 → 430×1780
+
+
+class Item(NamedTuple):
+    """One entry of an epoch: an image, and which label rows make its mask (None: all of them)."""
+
+    image_id: str
+    rows: tuple[int, ...] | None = None
+
+
+class ImageCache:
+    """Every image of a data set as gray uint8 in one memory-mapped file, decoded once.
+
+    The file is named by the data's fingerprint and its files' places, lengths and times, and written under a temporary
+    name first, so an interrupted or changed data set is never mistaken for a finished one. A file that does not decode
+    raises files.DataError, naming it.
+    """
+
+    def __init__(self, data: SteelData, folder: Path | None = None, progress: bool = False) -> None:
+        sizes = data.images["height"].to_numpy() * data.images["width"].to_numpy()
+        self._starts = dict(zip(data.images["ImageId"], (np.cumsum(sizes) - sizes).tolist(), strict=True))
+        self._shapes = {row.ImageId: (row.height, row.width) for row in data.images.itertuples()}
+        # The fingerprint knows ids, sizes and labels; place, length and time of the files stand for their pixels.
+        stamps = [(str(path), (s := path.stat()).st_size, s.st_mtime_ns) for path in data.images["path"]]
+        name = hashlib.sha256(f"{data.fingerprint()} {stamps}".encode()).hexdigest()[:16]
+        self.path = (folder or runtime.cache_folder()) / f"{name}.uint8"
+        if not self.path.exists() or self.path.stat().st_size != sizes.sum():
+            self._write(data, progress)
+        self.pixels = np.memmap(self.path, np.uint8, mode="r")  # of all images, one after the other
+
+    def __getitem__(self, image_id: str) -> np.ndarray:
+        """uint8 [H, W], read from disk as far as it is used."""
+        height, width = self.shape(image_id)
+        start = self.start(image_id)
+        return self.pixels[start : start + height * width].reshape(height, width)
+
+    def shape(self, image_id: str) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self._shapes[image_id]
+
+    def start(self, image_id: str) -> int:
+        """Where its first pixel is in `pixels`."""
+        return self._starts[image_id]
+
+    def _write(self, data: SteelData, progress: bool) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path.with_suffix(f".{os.getpid()}.part")
+        try:
+            with unfinished.open("wb") as file:
+                for image_id in tqdm(data.images["ImageId"], desc="decode", unit="image", disable=not progress):
+                    file.write(data.image(image_id).tobytes())
+            unfinished.replace(self.path)
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot write the cache of images: {error.strerror or error}. "
+                            "Make room there, or let STEELNB_HOME name a folder on another disk") from error
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+class Samples(Dataset):
+    """Pairs of input window, uint8 [1, h, w], and mask, uint8 0/1 [K, H, W], for `items` of a data set.
+
+    geometry: "exact" (mirrored margins for a network without skew) or "original" (its 87 and 90 pixels; the mask cut
+        to the centre that it predicts, the cut starting at ``ceil``).
+    crop: (H, W) of the rectangle to draw from each image, no larger than the smallest image; None: the whole image.
+    on_defect: share of crops that are centred on a defect pixel, where the image has one.
+    flips: mirror left-right and top-bottom at random. per_class: a mask a class (K of them) instead of their union.
+    The random choices depend on (seed, epoch, index): call `set_epoch` before each epoch.
+    """
+
+    def __init__(
+        self, data: SteelData, cache: ImageCache, items: Sequence[Item], depth: int = 4, *, geometry: str = "exact",
+        crop: tuple[int, int] | None = None, on_defect: float = 0.0, flips: bool = False, per_class: bool = False,
+        seed: int = 0,
+    ) -> None:  # fmt: skip
+        if geometry not in ("exact", "original"):
+            raise ValueError(f"geometry is {geometry!r}; it can be exact or original")
+        if geometry == "original" and crop is not None:
+            raise ValueError("the original's geometry takes whole images, not crops")
+        self.data, self.cache, self.items, self.depth = data, cache, list(items), depth
+        self.geometry, self.on_defect, self.flips = geometry, on_defect, flips
+        self.per_class, self.seed, self.epoch = per_class, seed, 0
+        self.resident = None  # these samples on a device, if they are there: see `batches.pixels`
+        self.crop = crop and (
+            min(crop[0], int(data.images["height"].min())),
+            min(crop[1], int(data.images["width"].min())),
+        )
+        self._rows = data.rows[["ImageId", "ClassId", "EncodedPixels"]].to_numpy()
+        self._rows_of: dict[str, list[int]] = {}
+        for position, image_id in enumerate(data.rows["ImageId"]):
+            self._rows_of.setdefault(image_id, []).append(position)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the crops and flips of this epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def planes(self) -> int:
+        """Masks of a sample: K."""
+        return len(self.data.classes) if self.per_class else 1
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        item = self.items[index]
+        image = self.cache[item.image_id]
+        mask = self.mask(item, image.shape)
+        drawn = self.draw(index, image.shape, lambda *flip: np.flatnonzero(flipped(mask.any(0), *flip)))
+        flip = drawn.down, drawn.across
+        window = tiles.window(flipped(image, *flip), *drawn.window)
+        mask = flipped(mask, *flip)[:, *drawn.output.region].copy()  # a flipped row of one pixel counts as contiguous
+        return torch.from_numpy(window[None].copy()), torch.from_numpy(mask.view(np.uint8))
+
+    def draw(self, index: int, shape: tuple[int, int], defects: Callable[[bool, bool], Sequence[int]]) -> "Drawn":
+        """What chance takes from the image of `shape` (H, W) behind an index, in this epoch.
+
+        defects: (down, across) → the defect's pixels, counted row by row in the image so flipped; called where one is
+            to be hit.
+        """
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        down, across = (rng.random(2) < 0.5).tolist() if self.flips else (False, False)
+        if self.geometry == "original":
+            (above, below), (before, behind) = ORIGINAL_MARGINS
+            window = Tile(-above, -before, shape[0] + above + below, shape[1] + before + behind)
+            return Drawn(window, original_output(shape, self.depth), down, across)
+        height, width = self.crop or shape
+        top = left = 0
+        if self.crop:
+            room = shape[0] - height, shape[1] - width
+            top, left = (int(rng.integers(0, r + 1)) for r in room)
+            if rng.random() < self.on_defect and (count := len(pixels := defects(down, across))):
+                row, column = divmod(int(pixels[rng.integers(count)]), shape[1])
+                top, left = min(max(row - height // 2, 0), room[0]), min(max(column - width // 2, 0), room[1])
+        output = Tile(top, left, height, width)
+        return Drawn(tiles.input_place(output, self.depth), output, down, across)
+
+    def mask(self, item: Item, shape: tuple[int, int]) -> np.ndarray:
+        """Bool [K, H, W]: a mask a class, or one union of all that the item's rows label."""
+        classes = self.data.classes if self.per_class else (None,)
+        mask = np.zeros((len(classes), *shape), bool)
+        for position in self._rows_of.get(item.image_id, ()) if item.rows is None else item.rows:
+            _, class_id, text = self._rows[position]
+            mask[classes.index(class_id) if self.per_class else 0] |= rle.decode(text, shape, item.image_id)
+        return mask
+
+
+class Drawn(NamedTuple):
+    """A sample's places in its image, flipped first: what the network sees, beyond the border too; what it predicts."""
+
+    window: Tile
+    output: Tile
+    down: bool
+    across: bool
+
+
+def flipped(array: np.ndarray, down: bool, across: bool) -> np.ndarray:
+    """A view of an array [..., H, W], mirrored top-bottom, left-right or both."""
+    return array[..., :: -1 if down else 1, :: -1 if across else 1]
+
+
+def original_output(shape: tuple[int, int], depth: int = 4) -> Tile:
+    """What the original's geometry predicts of an image: 256×1600 → the 244×1588 at its centre, 6 pixels a side."""
+    out = [output_size(n + sum(margins), depth) for n, margins in zip(shape, ORIGINAL_MARGINS, strict=True)]
+    return Tile(*(crop_start(n, m) for n, m in zip(shape, out, strict=True)), *out)
+
+
+def original_crop(mask: np.ndarray, depth: int = 4) -> np.ndarray:
+    """The part of a mask, [..., H, W], that the original's geometry predicts."""
+    return mask[..., *original_output(mask.shape[-2:], depth).region]

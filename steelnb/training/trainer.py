@@ -1,0 +1,201 @@
+"""What changes while a network is trained: one step forward, out, and back.  Taught in 07_hundred_hours."""
+
+import copy
+import math
+import random
+import time
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from steelnb import runtime
+from steelnb.losses import LOSSES
+from steelnb.network.unet import UNet
+from steelnb.training.distributed import World
+from steelnb.training.recipes import Recipe
+
+
+class Trainer:
+    """A network in training by a recipe.
+
+    epoch, seen, step: finished epochs, samples drawn since, optimizer steps in all. summed: the loss summed over the
+    samples seen in this epoch. seconds: of training alone. best: the best validation Dice. history: a dict an epoch.
+    averaged: the network to score and to keep: the moving average of `model`, or `model` itself without `recipe.ema`.
+    """
+
+    def __init__(
+        self, recipe: Recipe, outputs: int, total: int, seed: int, device: torch.device, world: World | None = None
+    ) -> None:
+        torch.manual_seed(seed)
+        self.recipe, self.device, self.world = recipe, device, world or World()
+        layout = torch.channels_last if recipe.channels_last else torch.preserve_format
+        self.model = UNet(**recipe.model | {"out_channels": outputs}).to(device, memory_format=layout)
+        self.averaged = copy.deepcopy(self.model).requires_grad_(False) if recipe.ema else self.model
+        self._moving = [by_kind(each) for each in (self.averaged, self.model)]  # found once: each step has to be short
+        self._forward = self.world.wrapped(self.model)
+        if recipe.compile and runtime.compiles(device):
+            self._forward = torch.compile(self._forward)
+        self.optimizer, self.scheduler = optimizer_and_schedule(self.model, recipe, total)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=runtime.precision(device) is torch.float16)
+        self.epoch, self.seen, self.step = 0, 0, 0
+        self.summed = torch.zeros((), device=device)
+        self.seconds, self.best, self.history = 0.0, -1.0, []
+        self._mark = 0.0
+
+    def begin(self) -> None:
+        """Puts the network into training mode and starts the clock."""
+        self.model.train()
+        self._mark = time.perf_counter()
+
+    def take(self, windows: Tensor, masks: Tensor, factor: float, drawn: int) -> None:
+        """One optimizer step on uint8 windows [n, 1, h, w] and masks [n, K, H, W], a part of a batch of `drawn`."""
+        windows = windows.to(self.device, non_blocking=True)
+        masks = masks.to(self.device, non_blocking=True)
+        with runtime.autocast(self.device):
+            logits = self._forward(windows.float().div_(255))[..., : masks.shape[2], : masks.shape[3]]
+        loss = LOSSES[self.recipe.loss](logits, masks) * factor
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.scheduler.step()
+        if self.recipe.ema:
+            follow(*self._moving, decay(self.recipe.ema, self.step))
+        self.summed += self.world.summed(loss.detach() / self.world.size) * drawn
+        self.seen += drawn
+        self.step += 1
+        now = time.perf_counter()
+        self.seconds, self._mark = self.seconds + now - self._mark, now
+
+    @property
+    def mean_loss(self) -> float:
+        """Of the samples seen in this epoch. Waits for the GPU."""
+        return self.summed.item() / max(self.seen, 1)
+
+    def scored(self, scores: dict[str, float]) -> bool:
+        """Ends an epoch: appends its row to the history and returns whether its Dice is the best so far.
+
+        Where it is NaN, with no defect to validate on, the last epoch counts as the best.
+        """
+        self.epoch += 1
+        row = {"epoch": self.epoch, "step": self.step, "seconds": self.seconds, "train_loss": self.mean_loss}
+        self.history.append(row | {f"validation_{name}": value for name, value in scores.items()})
+        self.seen = 0
+        self.summed = torch.zeros((), device=self.device)
+        better = not scores["dice"] <= self.best
+        if better:
+            self.best = scores["dice"]
+        return better
+
+    def state(self) -> dict:
+        """All of it, as tensors and plain types; `average` is there where the recipe has one."""
+        average = {"average": self.averaged.state_dict()} if self.recipe.ema else {}
+        return average | {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": random_state(),
+            "epoch": self.epoch, "seen": self.seen, "step": self.step, "summed": self.summed,
+            "seconds": self.seconds, "best": self.best, "history": self.history,
+        }  # fmt: skip
+
+    def restore(self, state: dict, changed: bool = False) -> None:
+        """Back to a `state`. changed: it comes from another recipe, whose rates and momenta are not taken over.
+
+        Raises ValueError or RuntimeError where network or optimizer are of another kind.
+        """
+        self.model.load_state_dict(state["model"])
+        if self.recipe.ema:  # a run that had none until now begins it here
+            self.averaged.load_state_dict(state.get("average", state["model"]))
+        fresh = [{key: value for key, value in g.items() if key != "params"} for g in self.optimizer.param_groups]
+        # Whether the optimizer is fused is the device's affair, and decides where its moments' counters must lie.
+        groups = [saved | {"fused": own["fused"]}
+                  for saved, own in zip(state["optimizer"]["param_groups"], fresh, strict=True)]  # fmt: skip
+        self.optimizer.load_state_dict(state["optimizer"] | {"param_groups": groups})
+        if changed:
+            for group, own in zip(self.optimizer.param_groups, fresh, strict=True):
+                group.update(own)
+            self.scheduler.last_epoch = state["step"] - 1
+            with warnings.catch_warnings(action="ignore", category=UserWarning):  # that no optimizer step came before
+                self.scheduler.step()  # to the rate of this step
+        else:
+            self.scheduler.load_state_dict(state["scheduler"])
+        if state["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+        restore_random(state["random"])
+        self.epoch, self.seen, self.step = state["epoch"], state["seen"], state["step"]
+        self.summed = state["summed"].to(self.device)
+        self.seconds, self.best, self.history = state["seconds"], state["best"], list(state["history"])
+
+
+def optimizer_and_schedule(
+    model: UNet, recipe: Recipe, total: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """A recipe's optimizer and its learning rate over `total` steps. On CUDA all weights move in one kernel."""
+    weights = list(model.parameters())
+    shared = dict(lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=weights[0].is_cuda or None)
+    if recipe.optimizer == "sgd":
+        optimizer = torch.optim.SGD(weights, momentum=recipe.momentum, nesterov=recipe.nesterov, **shared)
+    else:
+        optimizer = torch.optim.AdamW(weights, **shared)
+    warm_up = max(1, total // 10)
+
+    def factor(step: int) -> float:
+        if recipe.schedule == "constant":
+            return 1.0
+        if step < warm_up:
+            return (step + 1) / warm_up
+        return 0.5 + 0.5 * math.cos(math.pi * (step - warm_up) / max(1, total - warm_up))
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def decay(most: float, step: int) -> float:
+    """How much of an average outlives a step: (1 + step) / (10 + step) until that reaches `most`.
+
+    So the first averages are of the last few steps, not of the random first weights.
+    """
+    return min(most, (1 + step) / (10 + step))
+
+
+def by_kind(model: UNet) -> tuple[list[Tensor], list[Tensor]]:
+    """All that a network's state holds, sharing its memory: weights and statistics; counts of batches."""
+    every = model.state_dict().values()
+    return [t for t in every if t.is_floating_point()], [t for t in every if not t.is_floating_point()]
+
+
+@torch.no_grad()
+def follow(averaged: tuple[list, list], model: tuple[list, list], decay: float) -> None:
+    """Moves an average, both as `by_kind`, towards a model: decay · average + (1 − decay) · model, counts the model's.
+
+    The batch norms' statistics move as the weights do. No loop over tensors: a few kernels, as in torch.optim.
+    """
+    torch._foreach_lerp_(averaged[0], model[0], 1 - decay)
+    if model[1]:
+        torch._foreach_copy_(averaged[1], model[1])
+
+
+def random_state() -> dict:
+    """The state of every global random generator (Python, NumPy, torch on CPU and CUDA), as plain types."""
+    version, words, gauss = random.getstate()
+    numpy = np.random.get_state(legacy=False)  # noqa: NPY002 — the global one is what others draw from
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": {**numpy, "state": {"key": numpy["state"]["key"].tolist(), "pos": numpy["state"]["pos"]}},
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random(state: dict) -> None:
+    """Sets every global random generator to what `random_state` returned. CUDA's, on as many cards."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    key = np.array(state["numpy"]["state"]["key"], np.uint32)
+    np.random.set_state({**state["numpy"], "state": {"key": key, "pos": state["numpy"]["state"]["pos"]}})  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,0 +1,86 @@
+"""How good a network is on labelled images, while it trains: plain scores at p > 0.5.  Taught in 00_start_here.
+
+`report` has every convention, with intervals.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from steelnb import runtime
+from steelnb.evaluation.metrics import Streaming, original_accuracy
+from steelnb.network.tiles import predict
+from steelnb.network.unet import UNet
+from steelnb.training.samples import Samples
+
+
+def evaluate(
+    model: UNet, samples: Samples, loss: Callable[[Tensor, Tensor], Tensor] | None = None, progress: bool = False,
+    before_each: Callable[[], None] = lambda: None,
+) -> dict[str, float]:  # fmt: skip
+    """Scores of a network over whole images, one at a time, at threshold 0.5; NaN where there is nothing to score.
+
+    With exact geometry every pixel of an image counts (`tiles.predict`); with the original's, its centre, which
+    is all that it predicts. The conventions are in the names:
+
+    dice, iou: mean over defective images (and classes); an image without defects has no part in them.
+    dice_empty_is_one, iou_empty_is_one: mean over all images, empty mask and empty prediction counting 1.
+    dice_all_pixels, precision, recall, accuracy: all pixels of all images pooled.
+    false_alarm_rate: share of clean images in which something was found.
+    original_accuracy: the original's metric, with its smoothing; a logit of exactly 0 is a defect there (≥), and
+        nowhere else here (>). loss: mean over images, if `loss` is given.
+    images, defective: how many of each were scored (with a mask a class: pairs of image and class).
+
+    before_each: called before each image; may raise to end the scoring.
+    """
+    streaming, losses, accuracies = Streaming(), [], []
+    for index in tqdm(range(len(samples)), desc="evaluate", unit="image", disable=not progress, leave=False):
+        before_each()
+        logits, mask = predicted(model, samples, index)
+        logits, mask = torch.from_numpy(logits)[None], torch.from_numpy(mask)[None]
+        streaming.update(logits > 0, mask)
+        accuracies.append(original_accuracy(logits.sigmoid(), mask))
+        if loss is not None:
+            losses.append(loss(logits, mask).item())
+    strict, lenient = streaming.scores(empty="skip"), streaming.scores(empty="one")
+    return {
+        **({"loss": _mean(losses)} if loss is not None else {}),
+        **strict,
+        "dice_empty_is_one": lenient["dice"],
+        "iou_empty_is_one": lenient["iou"],
+        "original_accuracy": _mean(accuracies),
+        "images": streaming.pairs,
+        "defective": streaming.defective,
+    }
+
+
+def predicted(model: UNet, samples: Samples, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, float32 [K, H, W], and mask, bool [K, H, W], of one sample's whole image, in the samples' geometry."""
+    item = samples.items[index]
+    if samples.geometry == "exact":
+        image = samples.cache[item.image_id]
+        with runtime.autocast(next(model.parameters()).device):
+            return predict(model, image), samples.mask(item, image.shape)
+    window, mask = samples[index]
+    weight, was_training = next(model.parameters()), model.training
+    model.eval()
+    with torch.inference_mode(), runtime.autocast(weight.device):
+        logits = model(window[None].to(weight) / 255)
+    model.train(was_training)
+    return logits[0].float().cpu().numpy(), mask.numpy().astype(bool)
+
+
+def table(scores: dict[str, float]) -> str:
+    """The scores as lines for people."""
+    name = max(map(len, scores))
+    return "\n".join(
+        f"{key:<{name}}  {value:d}" if isinstance(value, int) else f"{key:<{name}}  {value:.4f}"
+        for key, value in scores.items()
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")

@@ -1,0 +1,402 @@
+"""What an archive holds lies in one folder, or nothing does: hostile, damaged and cut ones leave no trace."""
+
+import errno
+import gzip
+import io
+import os
+import shutil
+import stat
+import subprocess
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from steelnb import runtime
+from steelnb.data import archives, dataset, sources
+from steelnb.data.archives import unpacked
+from steelnb.data.dataset import DataError
+
+KINDS = {"zip": "zip", "tar": "tar", "gztar": "tar.gz"}
+CONTENT = {"a.txt": b"a" * 700, "b/c.bin": bytes(range(256)) * 9, "b/empty": b"", "b/d/ü.txt": "ü".encode()}
+
+
+@pytest.fixture
+def cache(home):
+    """Where archives are unpacked; it must never hold what was not finished."""
+    yield home / "cache"
+    assert not list((home / "cache").glob("unfinished-*"))
+
+
+def tree(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def left(cache):
+    return [path.name for path in cache.iterdir() if path.suffix != ".lock"] if cache.exists() else []
+
+
+def filled(folder, content=CONTENT):
+    for name, value in content.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(value)
+    return folder
+
+
+def zipped(path, members):
+    with zipfile.ZipFile(path, "w") as file:
+        for name, value in members:
+            file.writestr(name, value)
+    return path
+
+
+def tarred(path, *members, **options):
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w", **options) as file:
+        for info, value in members:
+            info.size = len(value)
+            file.addfile(info, io.BytesIO(value))
+    return path
+
+
+def entry(name, kind=tarfile.REGTYPE, link=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
+
+
+# ---- what it is for
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_round_trip_through_shutil(tmp_path, cache, kind):
+    archive = shutil.make_archive(str(tmp_path / "set"), kind, filled(tmp_path / "set"))
+    folder = unpacked(archive)
+    assert tree(folder) == CONTENT
+    assert folder.parent == cache
+    assert folder.name.startswith("unpacked-set-")
+
+
+@pytest.mark.parametrize("command", [
+    ["zip", "-q", "-0", "-r", "../set.made", "."], ["zip", "-q", "-r", "../set.made", "b", "a.txt"],
+    ["tar", "cf", "../set.made", "."], ["tar", "czf", "../set.made", "a.txt", "b"],
+    ["tar", "--format=pax", "-cf", "../set.made", "a.txt", "b"], ["tar", "--format=v7", "-cf", "../set.made", "."],
+])  # fmt: skip
+def test_archives_of_other_programs(tmp_path, cache, command):
+    if not shutil.which(command[0]):
+        pytest.skip(f"no {command[0]} here")
+    subprocess.run(command, cwd=filled(tmp_path / "set"), check=True)
+    made = next(tmp_path.glob("set.made*"))
+    archive = made.rename(tmp_path / "no_suffix_that_helps")
+    assert tree(unpacked(archive)) == CONTENT
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("top", [False, True])
+def test_a_data_set_is_read_from_its_archive_like_from_its_folder(steel, steel_folder, tmp_path, cache, kind, top):
+    inside = dict(root_dir=steel_folder.parent, base_dir=steel_folder.name) if top else dict(root_dir=steel_folder)
+    archive = Path(shutil.make_archive(str(tmp_path / "steel"), kind, **inside))
+    found = sources.find(archive, progress=False)
+    assert found.fingerprint() == steel.fingerprint()
+    for image_id in steel.images["ImageId"][:3]:
+        assert np.array_equal(found.image(image_id), steel.image(image_id))
+    assert f"found at the place asked for, unpacked from {archive.name}" in found.describe()
+    assert sources.find(str(archive), progress=False).folder == found.folder
+
+
+def test_the_variable_may_name_an_archive(steel, steel_folder, tmp_path, cache, monkeypatch):
+    archive = shutil.make_archive(str(tmp_path / "steel"), "zip", steel_folder)
+    monkeypatch.setenv("STEELNB_DATA", archive)
+    found = sources.find(progress=False)
+    assert found.fingerprint() == steel.fingerprint()
+    assert "found through STEELNB_DATA, unpacked from steel.zip" in found.describe()
+    zipped(Path(archive), [("unrelated.txt", b"")])
+    with pytest.raises(DataError, match=r"STEELNB_DATA=.*steel\.zip: .*no data set"):
+        sources.find(progress=False)
+
+
+def test_it_is_unpacked_once_and_again_when_it_changes(tmp_path, cache, monkeypatch):
+    archive = zipped(tmp_path / "set.zip", [("a", b"1")])
+    first = unpacked(archive)
+    with monkeypatch.context() as patched:
+        patched.setattr(archives, "_make", None)
+        assert unpacked(str(archive)) == first
+    os.utime(archive, ns=(1, 1))
+    second = unpacked(archive)
+    assert second != first
+    zipped(archive, [("a", b"2")])
+    assert tree(unpacked(archive)) == {"a": b"2"}
+    assert tree(first) == {"a": b"1"}
+    (tmp_path / "other").mkdir()
+    assert unpacked(shutil.copy2(archive, tmp_path / "other")) != unpacked(archive)
+
+
+def test_from_another_disk_it_is_copied_in_one_piece(tmp_path, cache, monkeypatch):
+    elsewhere = Path("/dev/shm")
+    if not elsewhere.is_dir() or elsewhere.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second disk here")
+    copied, copy = [], archives._copy
+    monkeypatch.setattr(archives, "_copy", lambda *given: (copied.append(given[0]), copy(*given)))
+    with tempfile.TemporaryDirectory(dir=elsewhere) as drive:
+        for kind in KINDS:
+            archive = shutil.make_archive(f"{drive}/{kind}", kind, filled(tmp_path / "set"))
+            assert tree(unpacked(archive)) == CONTENT
+    assert len(copied) == 3
+    unpacked(zipped(tmp_path / "here.zip", CONTENT.items()))
+    assert len(copied) == 3
+
+
+def test_a_copy_that_ends_early_is_noticed(tmp_path, cache, monkeypatch):
+    archive = zipped(tmp_path / "set.zip", CONTENT.items())
+
+    class Short:
+        def __init__(self, path, mode):
+            self.file = whole(path, mode)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def read(self, size):
+            return self.file.read(100) if self.file.tell() == 0 else b""
+
+    whole = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *mode: (Short if path == archive else whole)(path, *mode))
+    with pytest.raises(EOFError, match=f"100 of {archive.stat().st_size} bytes"):
+        archives._copy(archive, tmp_path / "copy", False)
+
+
+def test_one_process_unpacks_and_the_others_wait(tmp_path, cache):
+    archive = zipped(tmp_path / "set.zip", CONTENT.items())
+    ask = ("import sys; from steelnb.data import archives; make = archives._make; archives._make = lambda *given: ("
+           "print('made'), make(*given)); print(archives.unpacked(sys.argv[1]))")
+    asked = [subprocess.Popen([os.sys.executable, "-c", ask, archive], stdout=subprocess.PIPE, text=True) for _ in "ab"]
+    said = [process.communicate()[0].split() for process in asked]
+    assert sorted(map(len, said)) == [1, 2]
+    assert said[0][-1] == said[1][-1]
+    assert tree(Path(said[0][-1])) == CONTENT
+
+
+def test_progress(tmp_path, cache, capsys, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    archive = zipped(tmp_path / "set.zip", CONTENT.items())
+    unpacked(archive)
+    assert capsys.readouterr().err == ""
+    os.utime(archive, ns=(1, 1))
+    unpacked(archive, progress=True)
+    bar = capsys.readouterr().err
+    assert "unpacking set.zip" in bar
+    assert "100%" in bar
+
+
+def test_what_macos_adds_is_left_out(tmp_path, cache):
+    added = ["__MACOSX/._a.txt", "__MACOSX/b/._c", "b/._c.bin", ".DS_Store", "b/.DS_Store"]
+    archive = zipped(tmp_path / "set.zip", [*CONTENT.items(), *((name, b"x") for name in added)])
+    assert tree(unpacked(archive)) == CONTENT
+
+
+def test_names_with_backslashes_are_folders(tmp_path, cache):
+    assert tree(unpacked(zipped(tmp_path / "set.zip", [("b\\c.txt", b"1")]))) == {"b/c.txt": b"1"}
+
+
+# ---- hostile archives
+
+OUTSIDE = ["../out", "b/../../out", "/out", "//host/out", "..\\out", "b\\..\\..\\out", "C:\\out", "C:out", "\\out",
+           ".."]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_name_that_leaves_the_folder_is_refused(tmp_path, cache, name, kind):
+    if kind == "zip":
+        archive = zipped(tmp_path / "set.zip", [("good", b"1"), (name, b"out")])
+    else:
+        archive = tarred(tmp_path / "set.tar", (entry("good"), b"1"), (entry(name), b"out"))
+    with pytest.raises(DataError, match=r"lies outside of the folder .*nothing of it was unpacked"):
+        unpacked(archive)
+    assert left(cache) == []
+    assert not [path for path in tmp_path.rglob("*out*")]
+    assert not Path("/out").exists()
+
+
+def test_absolute_names_of_a_folder_are_refused_too(tmp_path, cache):
+    target = tmp_path / "evil"
+    with pytest.raises(DataError, match="outside"):
+        unpacked(zipped(tmp_path / "set.zip", [(f"{target}/", b"")]))
+    with pytest.raises(DataError, match="outside"):
+        unpacked(tarred(tmp_path / "set.tar", (entry(str(target), tarfile.DIRTYPE), b"")))
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE])
+@pytest.mark.parametrize("link", ["..", "/etc/passwd", "good", ""])
+def test_links_and_devices_of_a_tar_are_refused(tmp_path, cache, kind, link):
+    archive = tarred(tmp_path / "set.tar.gz", (entry("good"), b"1"), (entry("odd", kind, link), b""),
+                     (entry("odd/file"), b"2"))  # fmt: skip
+    with pytest.raises(DataError, match=r"'odd' is neither file nor folder \(a link\?\)"):
+        unpacked(archive)
+    assert left(cache) == []
+
+
+def test_links_of_a_zip_are_refused(tmp_path, cache):
+    info = zipfile.ZipInfo("odd")
+    info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    with pytest.raises(DataError, match="'odd' is neither file nor folder"):
+        unpacked(zipped(tmp_path / "set.zip", [("good", b"1"), (info, b"..")]))
+    assert left(cache) == []
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("members", [
+    [("a", b"1"), ("a", b"2")], [("a", b"1"), ("./a", b"2")], [("a", b"1"), ("a/b", b"2")],
+    [("a/b", b"1"), ("a", b"2")], [("a", b"1"), ("a/", b"")],
+])  # fmt: skip
+def test_one_name_twice_is_refused(tmp_path, cache, members):
+    with pytest.raises(DataError, match="is there twice"):
+        unpacked(zipped(tmp_path / "set.zip", members))
+    assert left(cache) == []
+
+
+def test_what_is_unpacked_is_neither_executable_nor_owned_by_others(tmp_path, cache):
+    info = entry("a")
+    info.mode, info.uid = 0o6777, 12345
+    file = unpacked(tarred(tmp_path / "set.tar", (info, b"1"))) / "a"
+    (tmp_path / "plain").touch()
+    assert file.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert file.stat().st_uid == (tmp_path / "plain").stat().st_uid
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_than_the_disk_has_room_for(tmp_path, cache, monkeypatch, kind):
+    archive = shutil.make_archive(str(tmp_path / "set"), kind, filled(tmp_path / "set", {"zeros": bytes(10**6)}))
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 999, 999_999))
+    with pytest.raises(DataError, match=r"no room .* 0\.00 GB are needed, 0\.00 GB are free.*STEELNB_HOME"):
+        unpacked(archive)
+    assert left(cache) == []
+
+
+def test_a_disk_that_fills_up_on_the_way(tmp_path, cache, monkeypatch):
+    archive = zipped(tmp_path / "set.zip", CONTENT.items())
+    write = archives._write
+
+    def full(member, *rest):
+        if member.name.startswith("b/"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(member, *rest)
+
+    monkeypatch.setattr(archives, "_write", full)
+    with pytest.raises(DataError, match=r"no room to unpack it in .*: \d+\.\d\d GB are free"):
+        unpacked(archive)
+    assert left(cache) == []
+    monkeypatch.setattr(archives, "_write", write)
+    assert tree(unpacked(archive)) == CONTENT
+
+
+def test_a_drive_that_goes_away_and_the_stop_button_leave_nothing(tmp_path, cache, monkeypatch):
+    archive = zipped(tmp_path / "set.zip", CONTENT.items())
+    for error in (OSError(errno.ENOTCONN, "Transport endpoint is not connected"), KeyboardInterrupt()):
+        def fails(*_, error=error):
+            raise error
+        with monkeypatch.context() as patched:
+            patched.setattr(archives, "_write", fails)
+            with pytest.raises((DataError, KeyboardInterrupt)) as caught:
+                unpacked(archive)
+        assert "mount it again" in str(caught.value) or caught.type is KeyboardInterrupt
+        assert left(cache) == []
+
+
+# ---- damaged archives
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_archive_that_is_cut_off_is_noticed(tmp_path, cache, kind):
+    """A tar cut between two members above all: tarfile itself takes that for its end."""
+    whole = Path(shutil.make_archive(str(tmp_path / "set"), kind, filled(tmp_path / "set"))).read_bytes()
+    end = len(whole.rstrip(b"\0")) if kind == "tar" else len(whole) - 1
+    for size in sorted({1, 3, 511, 512, 513, *range(1024, end, 512 if kind == "tar" else 37), end - 1}):
+        if size < len(whole):
+            (tmp_path / "cut").write_bytes(whole[:size])
+            with pytest.raises(DataError, match=r"damaged or cut off|not an archive of the kinds"):
+                unpacked(tmp_path / "cut")
+    assert left(cache) == []
+
+
+def test_a_tar_with_a_broken_header_inside_is_noticed(tmp_path, cache):
+    archive = tarred(tmp_path / "set.tar", *((entry(name), b"1" * 512) for name in "abc"))
+    content = bytearray(archive.read_bytes())
+    content[1024 + 148] ^= 1  # a digit of the second header's checksum
+    archive.write_bytes(content)
+    with tarfile.open(archive) as file:
+        assert file.getnames() == ["a"]  # which is why the end is looked for
+    with pytest.raises(DataError, match="damaged"):
+        unpacked(archive)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
+@example(place=0.8803092674884915, change=64)  # a version of the format that does not exist
+def test_a_changed_byte_never_changes_what_is_read(tmp_path, kind, place, change):
+    """Both formats hold checksums of the content: it is the same or refused; only file times and modes may change."""
+    content = {"a.txt": bytes(range(256)) * 3, "b/c": b"12345"}
+    archive = tmp_path / f"set.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+            for name, value in content.items():
+                file.writestr(zipfile.ZipInfo(name), value)
+    else:
+        tarred(archive, *((entry(name), value) for name, value in content.items()))
+    changed = bytearray(archive.read_bytes())
+    changed[int(place * len(changed))] ^= change
+    archive.write_bytes(changed)
+    shutil.rmtree(runtime.cache_folder(), ignore_errors=True)
+    try:
+        found = tree(unpacked(archive))
+    except DataError:
+        assert left(runtime.cache_folder()) == []
+    else:
+        assert sorted(found.values()) == sorted(content.values())
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(begin=st.sampled_from([b"PK\x03\x04", b"PK\x05\x06" + bytes(18), b"\x1f\x8b\x08", gzip.compress(b"text"), b""]),
+       rest=st.binary(max_size=600))  # fmt: skip
+def test_noise_is_refused(tmp_path, begin, rest):
+    (tmp_path / "noise.zip").write_bytes(begin + rest)
+    with pytest.raises(DataError):
+        unpacked(tmp_path / "noise.zip")
+
+
+def test_what_is_no_archive_is_said_to_be_none(tmp_path, cache):
+    for name, content in (("a.csv", b"ImageId,ClassId,EncodedPixels\n"), ("a.7z", b"7z\xbc\xaf"), ("empty.zip", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=rf"{name}: a file, and not an archive of the kinds \.zip, \.tar or "):
+            sources.find(tmp_path / name)
+    with pytest.raises(DataError, match=r"gone\.zip: No such file"):
+        unpacked(tmp_path / "gone.zip")
+    for empty in (zipped(tmp_path / "none.zip", []), zipped(tmp_path / "folders.zip", [("a/", b"")])):
+        with pytest.raises(DataError, match="holds no files"):
+            unpacked(empty)
+
+
+def test_passwords_and_odd_packing_are_named(tmp_path, cache):
+    archive = zipped(tmp_path / "set.zip", [("a", b"1")])
+    content = archive.read_bytes()
+    centre = content.index(b"PK\x01\x02")
+    for offset, value, problem in ((8, 1, "asks for a password"), (10, 9, "is packed in a way unknown to Python")):
+        changed = bytearray(content)
+        changed[centre + offset] |= value
+        archive.write_bytes(changed)
+        with pytest.raises(DataError, match=f"'a' {problem}"):
+            unpacked(archive)
+
+
+def test_what_reads_folders_says_what_to_do_with_a_file(tmp_path):
+    with pytest.raises(DataError, match="unpack it first"):
+        dataset.read(zipped(tmp_path / "set.zip", [("a", b"1")]))

@@ -1,0 +1,174 @@
+"""A file is the old one or the new one, whatever fails; and the error says what to do."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from steelnb import storage
+from steelnb.storage import StorageError
+
+ROOM = "Make room there (on Google Drive, empty the trash too), then give the same command again"
+REACH = "The folder can no longer be reached: mount it again, then give the same command again"
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A file that is there already."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_bytes(b"old")
+    return tmp_path / "folder" / "file"
+
+
+def fail(monkeypatch, name, number):
+    """Makes a call of os fail with an errno."""
+
+    def failing(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(storage.os, name, failing)
+
+
+def test_new_content_takes_the_old_one_s_place(old):
+    storage.write(old, b"new" * 1000)
+    assert old.read_bytes() == b"new" * 1000
+    storage.write(str(old), b"")  # text for a path, and nothing for content
+    assert old.read_bytes() == b""
+    assert [path.name for path in old.parent.iterdir()] == ["file"]
+
+
+def test_what_a_kill_left_is_written_over(old):
+    (old.parent / ".file.part").write_bytes(b"half of something longer than this")
+    storage.write(old, b"new")
+    assert old.read_bytes() == b"new"
+    assert [path.name for path in old.parent.iterdir()] == ["file"]
+
+
+def test_content_is_on_the_disk_before_it_has_its_name(old, monkeypatch):
+    done = []
+    for name in ("fsync", "replace"):
+        call = getattr(os, name)
+        monkeypatch.setattr(storage.os, name, lambda *a, name=name, call=call: (done.append(name), call(*a)))
+    storage.write(old, b"new")
+    assert done[:2] == ["fsync", "replace"]
+    assert done[2:] == (["fsync"] if os.name == "posix" else [])  # the folder, which knows the name
+
+
+@pytest.mark.parametrize("back", [b"", b"ne", b"nfw", b"newer"])
+def test_what_reads_back_otherwise_is_not_taken(old, monkeypatch, back):
+    monkeypatch.setattr(Path, "read_bytes", lambda path: back)
+    with pytest.raises(StorageError, match=r"cannot write file, .*: what was read back is not what was written"):
+        storage.write(old, b"new")
+    monkeypatch.undo()
+    assert old.read_bytes() == b"old"
+    assert [path.name for path in old.parent.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("operation", ["fsync", "replace"])
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, ROOM), (errno.EDQUOT, ROOM), (errno.EFBIG, ROOM), (errno.ENOENT, REACH), (errno.ENOTCONN, REACH),
+     (errno.EIO, REACH), (errno.EACCES, "Mend that, then give the same command again")],
+)  # fmt: skip
+def test_the_error_says_what_to_do(old, monkeypatch, operation, number, advice):
+    fail(monkeypatch, operation, number)
+    with pytest.raises(StorageError) as error:
+        storage.write(old, bytes(2_500_000))
+    monkeypatch.undo()
+    assert str(error.value) == f"cannot write file, 2.5 MB, in {old.parent}: {os.strerror(number)}. {advice}"
+    assert error.value.__cause__.errno == number
+    assert old.read_bytes() == b"old"
+    assert [path.name for path in old.parent.iterdir()] == ["file"]
+
+
+def test_an_error_of_cleaning_up_hides_no_other(old, monkeypatch):
+    fail(monkeypatch, "fsync", errno.ENOSPC)
+    fail(monkeypatch, "truncate", errno.ENOTCONN)
+    with pytest.raises(StorageError, match="Make room there"):
+        storage.write(old, b"new")
+
+
+def test_a_folder_that_has_gone_is_not_made_again(old):
+    shutil.rmtree(old.parent)
+    with pytest.raises(StorageError, match="The folder can no longer be reached: mount it again"):
+        storage.write(old, b"new")
+    assert not old.parent.exists()
+    old.parent.write_bytes(b"")  # and where a file has taken its place
+    with pytest.raises(StorageError, match="can no longer be reached"):
+        storage.write(old, b"new")
+
+
+def test_a_mount_that_syncs_no_folders_will_do(old, monkeypatch):
+    sync, calls = os.fsync, []
+
+    def files_only(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 1:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        sync(descriptor)
+
+    monkeypatch.setattr(storage.os, "fsync", files_only)
+    storage.write(old, b"new")
+    assert old.read_bytes() == b"new"
+
+
+def test_what_is_discarded_is_cut_to_nothing_first(old, monkeypatch):
+    sizes, unlink = [], os.unlink
+
+    def seen(path):
+        sizes.append(os.path.getsize(path))
+        unlink(path)
+
+    monkeypatch.setattr(storage.os, "unlink", seen)
+    storage.discard(old)
+    assert sizes == [0]
+    assert not old.exists()
+    storage.discard(old)  # not there: nothing to do
+
+
+def test_digest_is_sha_256():
+    assert storage.digest(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2
+
+
+def write_in_a_process(path, before=""):
+    """Writes 100,000 bytes in a process of its own, and returns what it says."""
+    code = f"""
+        from steelnb import storage
+        {before}
+        try:
+            storage.write({str(path)!r}, bytes(100_000))
+        except storage.StorageError as error:
+            print(error)
+    """
+    told = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    return told.stdout.strip()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of a process are POSIX")
+def test_a_file_size_limit_leaves_the_old_file(old):
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))"
+    assert write_in_a_process(old, limit) == f"cannot write file, 0.1 MB, in {old.parent}: File too large. {ROOM}"
+    assert old.read_bytes() == b"old"
+    assert [path.name for path in old.parent.iterdir()] == ["file"]
+    assert write_in_a_process(old) == ""  # the same command again
+    assert old.read_bytes() == bytes(100_000)
+
+
+def test_a_full_disk_leaves_the_old_file(old):
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", old.parent], capture_output=True
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("mounting a small file system takes root's rights; a file-size limit stands in for it")
+    try:
+        old.write_bytes(b"old")
+        assert write_in_a_process(old).endswith(f"No space left on device. {ROOM}")
+        assert old.read_bytes() == b"old"
+        assert [path.name for path in old.parent.iterdir()] == ["file"]
+    finally:
+        subprocess.run(["umount", old.parent], check=True)

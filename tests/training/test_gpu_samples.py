@@ -1,0 +1,124 @@
+"""Samples that lie on a device are those of the CPU, to the last bit."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from PIL import Image
+
+from steelnb.data import dataset
+from steelnb.training import batches, gpu_samples
+from steelnb.training.gpu_samples import PackedMasks, Pixels, ResidentSamples
+from steelnb.training.samples import ImageCache, Item, Samples, flipped
+
+CPU = torch.device("cpu")
+OPTIONS = {
+    "crops": dict(crop=(32, 64)),
+    "crops on defects, flipped": dict(crop=(32, 64), on_defect=0.7, flips=True),
+    "small crops on defects": dict(crop=(9, 13), on_defect=1.0, flips=True),
+    "a plane a class": dict(crop=(16, 16), on_defect=0.8, per_class=True, flips=True),
+    "whole images": dict(flips=True),
+    "the original's geometry": dict(geometry="original", flips=True),
+}
+
+
+def assert_same(samples, epochs=(0, 3), size=5):
+    there = ResidentSamples(samples, CPU)
+    for epoch in epochs:
+        samples.set_epoch(epoch)
+        for start in range(0, len(samples), size):
+            indices = list(range(start, min(start + size, len(samples))))[::-1]
+            windows, masks = there.batch(indices)
+            assert windows.dtype == masks.dtype == torch.uint8
+            for number, index in enumerate(indices):
+                window, mask = samples[index]
+                assert torch.equal(windows[number], window)
+                assert torch.equal(masks[number], mask)
+
+
+@pytest.mark.parametrize("rows", [False, True], ids=["whole masks", "label rows"])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_batches_are_those_of_the_cpu(steel, options, rows):
+    ids = steel.rows["ImageId"] if rows else steel.images["ImageId"]
+    items = [Item(name, (row,) if rows else None) for row, name in enumerate(ids)]
+    samples = Samples(steel, ImageCache(steel), items, depth=4 if "geometry" in options else 2, seed=3, **options)
+    assert_same(samples)
+
+
+@pytest.fixture(scope="module")
+def unequal(tmp_path_factory):
+    """Images and masks of several sizes, none of whole bytes; one is clean."""
+    folder, rng = tmp_path_factory.mktemp("unequal"), np.random.default_rng(0)
+    for number, shape in enumerate([(40, 61), (33, 50), (57, 33), (40, 61)]):
+        mask = 255 * (rng.random(shape) < 0.1 * number)
+        for part, pixels in (("images", rng.integers(0, 256, shape)), ("masks", mask)):
+            (folder / part).mkdir(exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / part / f"{number}.png")
+    return dataset.read(folder)
+
+
+def test_crops_of_images_of_several_sizes(unequal):
+    items = [Item(name) for name in unequal.images["ImageId"]] * 4
+    assert_same(Samples(unequal, ImageCache(unequal), items, depth=2, crop=(16, 24), on_defect=0.8, flips=True))
+
+
+def test_whole_images_of_several_sizes_are_refused(unequal):
+    samples = Samples(unequal, ImageCache(unequal), [Item(name) for name in unequal.images["ImageId"]], depth=2)
+    there = ResidentSamples(samples, CPU)
+    assert torch.equal(there.batch([0, 3])[0][1], samples[3][0])
+    with pytest.raises(ValueError, match="several sizes"):
+        there.batch([0, 1])
+
+
+@settings(deadline=None, derandomize=True)
+@given(npst.arrays(bool, st.tuples(*(st.integers(1, size) for size in (3, 9, 20)))), st.booleans(), st.booleans())
+def test_pixels_of_packed_planes_are_those_of_numpy(mask, down, across):
+    true = np.flatnonzero(flipped(mask.any(0), down, across))
+    bits, in_row = np.packbits(mask, axis=-1), mask.any(0).sum(1)
+    step = -1 if down else 1
+    found = Pixels(bits[:, ::step], in_row[::step], mask.shape[2], across)
+    assert len(found) == len(true)
+    assert [found[i] for i in range(len(found))] == true.tolist()
+
+
+def test_a_clean_image_has_no_pixels_to_hit(unequal):
+    samples = Samples(unequal, ImageCache(unequal), [Item("0.png")], depth=2, crop=(16, 16), on_defect=1.0)
+    assert len(PackedMasks(samples).defects(samples.items[0], (40, 61), True, False)) == 0
+    assert_same(samples)
+
+
+def test_a_training_takes_them_where_they_are(steel, tiny):
+    """What a GPU would be fed: the same batches, and so the same training."""
+    recipe = tiny.changed(epoch_samples=11)
+    plain, there = (batches.parts(steel, recipe, seed=5)[0] for _ in range(2))
+    there.resident = ResidentSamples(there, CPU)
+    for epoch in (0, 2):
+        pairs = zip(batches.batches(plain, recipe, epoch), batches.batches(there, recipe, epoch), strict=True)
+        for one, other in pairs:
+            assert all(torch.equal(a, b) for a, b in zip(one[:2], other[:2], strict=True))
+            assert one[2:] == other[2:]
+        assert plain.resident is None
+
+
+def test_a_cpu_and_a_full_device_do_without(steel, tiny, monkeypatch):
+    samples = batches.parts(steel, tiny, seed=0)[0]
+    assert ResidentSamples.where_it_fits(samples, CPU) is None
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (len(samples.cache.pixels), 10**12))
+    assert ResidentSamples.where_it_fits(samples, torch.device("cuda")) is None
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * len(samples.cache.pixels), 10**12))
+    monkeypatch.setattr(gpu_samples.ResidentSamples, "__init__", lambda *_: None)
+    assert isinstance(ResidentSamples.where_it_fits(samples, torch.device("cuda")), ResidentSamples)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_too(steel, tiny):
+    recipe = tiny.changed(epoch_samples=11)
+    plain, there = (batches.parts(steel, recipe, seed=5)[0] for _ in range(2))
+    cuda = torch.device("cuda")
+    drawn = batches.batches(plain, recipe, 1), batches.batches(there, recipe, 1, device=cuda)
+    for one, other in zip(*drawn, strict=True):
+        assert other[0].is_cuda
+        assert all(torch.equal(a, b.cpu()) for a, b in zip(one[:2], other[:2], strict=True))
