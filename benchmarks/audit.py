@@ -75,16 +75,16 @@ def measured(folder: Path) -> dict:
     """Seconds of each part of an audit, its peak of memory in MB, and the pairs that it found."""
     comparing = []
 
-    class Timed(duplicates.Finder):
+    class Timed(duplicates.DuplicateFinder):
         def pairs(self, *arguments):
             started = time.perf_counter()
             found = super().pairs(*arguments)
             comparing.append(time.perf_counter() - started)
             return found
 
-    duplicates.Finder = Timed
+    duplicates.DuplicateFinder = Timed
     times = [time.perf_counter()]
-    steel = dataset.read(folder)
+    steel = dataset.read_dataset(folder)
     times.append(time.perf_counter())
     found = audit(steel)
     times.append(time.perf_counter())

@@ -4,7 +4,7 @@
 
 Synthetic steel in Severstal's layout, recipes `smoke` (crops of 96×96) and `original` (whole images with its mirrored
 borders), one process, no workers. A batch is ready when the network could take it: float windows in 0…1, mirrored, and
-masks. Ours comes from the cache of decoded images through `batches.batches`; a GPU takes our bytes as they are, a line
+masks. Ours comes from the cache of decoded images through `iter_batches`; a GPU takes our bytes as they are, a line
 of its own. The Kaggle loader opens the JPEG with Pillow, decodes run-length text in a loop, pads with NumPy, divides by
 255, for each sample. torch's plain one opens image and mask files, pads with torch, as PyTorch's tutorials do. Both cut
 crops where the recipe has them, at random places; ours looks for a defect in half of them, which they are spared.
@@ -27,9 +27,10 @@ from torch.utils.data import DataLoader, Dataset
 from steelnb import runtime
 from steelnb.data import dataset, synthetic
 from steelnb.network import geometry
+from steelnb.network.tiles import ORIGINAL_MARGINS, original_crop
 from steelnb.training import batches
 from steelnb.training.recipes import ORIGINAL, SMOKE, Recipe
-from steelnb.training.samples import ORIGINAL_MARGINS, Item, Samples, original_crop
+from steelnb.training.samples import Item, Samples
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPE, LEAST = (256, 1600), 5.0
@@ -109,7 +110,7 @@ class Plain(Usual):
 
 def ours(samples: Samples, recipe: Recipe, ready: bool) -> Iterator[int]:
     """Sizes of the batches of one epoch; `ready`: as floats."""
-    for windows, masks, *_ in batches.batches(samples, recipe, 0):
+    for windows, masks, *_ in batches.iter_batches(samples, recipe, 0):
         if ready:
             windows, masks = windows.float().div_(255), masks.float()
         yield len(windows)
@@ -123,7 +124,7 @@ def theirs(samples: Dataset, recipe: Recipe) -> Iterator[int]:
 
 def measure(recipe: Recipe, steel: dataset.SteelData, masks: Path, repeats: int) -> dict[str, dict]:
     """{name: images/s and how many times ours is faster}."""
-    samples, _ = batches.parts(steel, recipe, seed=0)
+    samples, _ = batches.training_and_validation_samples(steel, recipe, seed=0)
     table = {
         OURS: lambda: ours(samples, recipe, True),
         BYTES: lambda: ours(samples, recipe, False),
@@ -186,7 +187,7 @@ def main() -> None:
     results = {"made": time.strftime("%Y-%m-%d"), "on": runtime.describe(), "images": options.images, "recipes": {}}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["STEELNB_HOME"] = folder  # for the cache of decoded images
-        steel = dataset.read(synthetic.write(f"{folder}/steel", options.images, progress=False))
+        steel = dataset.read_dataset(synthetic.write_dataset(f"{folder}/steel", options.images, progress=False))
         write_masks(steel, Path(folder) / "masks")
         for recipe in (SMOKE, ORIGINAL):
             rows = results["recipes"][recipe.name] = measure(recipe, steel, Path(folder) / "masks", options.repeats)

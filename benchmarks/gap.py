@@ -31,11 +31,13 @@ from PIL import Image
 
 from steelnb import runtime
 from steelnb.data import dataset, rle, splits, synthetic
+from steelnb.data.image_cache import ImageCache
 from steelnb.evaluation.metrics import dice, original_accuracy
-from steelnb.network.tiles import predict
+from steelnb.network.inference import predict_logits
+from steelnb.network.tiles import original_crop
 from steelnb.training import batches
 from steelnb.training.recipes import SMOKE
-from steelnb.training.samples import ImageCache, Item, Samples, original_crop
+from steelnb.training.samples import Item, Samples
 from steelnb.training.trainer import Trainer
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -114,11 +116,11 @@ def trained(steel, cache, items, recipe, steps, seed):
     samples = Samples(steel, cache, items, recipe.model["depth"], crop=recipe.crop, on_defect=recipe.on_defect,
                       flips=recipe.flips, seed=seed)  # fmt: skip
     epoch = 0
-    while trainer.step < steps:
+    while trainer.steps < steps:
         trainer.begin()
-        for batch in batches.batches(samples, recipe, epoch):
-            trainer.take(*batch)
-            if trainer.step >= steps:
+        for batch in batches.iter_batches(samples, recipe, epoch):
+            trainer.step(*batch)
+            if trainer.steps >= steps:
                 break
         epoch += 1
     return trainer.model.eval()
@@ -130,7 +132,7 @@ def score(model, steel, cache, items, change=lambda image, mask: (image, mask)) 
     for item in items:
         image = cache[item.image_id]
         image, mask = change(image, samples.mask(item, image.shape)[0])
-        logits = torch.from_numpy(predict(model, np.ascontiguousarray(image)))[None]
+        logits = torch.from_numpy(predict_logits(model, np.ascontiguousarray(image)))[None]
         mask = torch.from_numpy(np.ascontiguousarray(mask))[None, None]
         # The original lost 6 of 256 pixels a side
         c = max(1, round(6 * image.shape[0] / 256))
@@ -165,8 +167,8 @@ def text(s: dict) -> str:
 
 def rows(folder: Path, drawn: int, steps: int, seeds) -> dict:
     """Label rows as samples, where every image has several."""
-    synthetic.write(folder / "steel", drawn, seed=0, shape=(64, 200), progress=False)
-    steel = dataset.read(folder / "steel", progress=False)
+    synthetic.write_dataset(folder / "steel", drawn, seed=0, shape=(64, 200), progress=False)
+    steel = dataset.read_dataset(folder / "steel", progress=False)
     steel = steel.subset(row.ImageId for row in steel.images.itertuples() if row.masks > 1)
     cache, recipe = ImageCache(steel, folder), BASE.changed(model=dict(width=8, depth=2))
     ids = steel.rows["ImageId"].tolist()
@@ -214,7 +216,7 @@ def rows(folder: Path, drawn: int, steps: int, seeds) -> dict:
 def ladder(source: Path, folder: Path, images: int | None, steps: int, seeds) -> dict:
     """Augmentation, length, number of images, and the largest leak, on real images."""
     halve(source, folder / "halved", images)
-    steel = dataset.read(folder / "halved", progress=False)
+    steel = dataset.read_dataset(folder / "halved", progress=False)
     cache = ImageCache(steel, folder)
     few = 90 if images is None else images // 4
     print(f"ladder: {len(steel)} real images of 100×100, {few} to train on unless said, {steps} steps unless said")

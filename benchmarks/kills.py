@@ -22,7 +22,7 @@ KILLS, EPOCHS = 100, 90
 def main() -> int:
     print(runtime.describe())
     with tempfile.TemporaryDirectory() as folder:
-        steel = synthetic.write(Path(folder) / "steel", 12, seed=3, shape=(64, 200), progress=False)
+        steel = synthetic.write_dataset(Path(folder) / "steel", 12, seed=3, shape=(64, 200), progress=False)
         undisturbed, killed = Path(folder) / "undisturbed", Path(folder) / "killed"
         started = time.perf_counter()
         life = lives.start(steel, undisturbed, epochs=EPOCHS)

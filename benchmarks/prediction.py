@@ -28,7 +28,8 @@ from steelnb import runs, runtime
 from steelnb.data import dataset, synthetic
 from steelnb.data.synthetic_drawing import draw
 from steelnb.network import geometry, weights
-from steelnb.network.tiles import Tile, input_window, mirror_index, predict, to_tensor, window
+from steelnb.network.inference import predict_logits, to_tensor
+from steelnb.network.tiles import Tile, input_window, mirror_index, window
 from steelnb.network.unet import UNet
 from steelnb.training.recipes import SMOKE
 
@@ -50,11 +51,11 @@ def trained_network(steps: int) -> UNet:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["STEELNB_HOME"] = folder  # for the cache of decoded images
         try:
-            steel = dataset.read(synthetic.write(f"{folder}/steel", 40, progress=False))
+            steel = dataset.read_dataset(synthetic.write_dataset(f"{folder}/steel", 40, progress=False))
             told = runs.train(steel, f"{folder}/run", SMOKE, steps=steps, progress=False, report=lambda line: None)
             if told.empty or told["step"].iloc[-1] < steps:  # it takes a signal for the end of its session
                 raise SystemExit("the short training was stopped: nothing is measured")
-            return weights.load(f"{folder}/run", torch.device("cpu")).model.eval()
+            return weights.load_network(f"{folder}/run", torch.device("cpu")).model.eval()
         finally:
             os.environ.pop("STEELNB_HOME")
             if home is not None:
@@ -114,10 +115,10 @@ def contenders(model: UNet, blended: list) -> dict[str, Callable[[np.ndarray], n
     """{name: image → logits}; the first is ours, the second the reference."""
     plain, last = torch.contiguous_format, torch.channels_last
     table = {
-        OURS: lambda image: predict(model, image),
+        OURS: lambda image: predict_logits(model, image),
         WHOLE: lambda image: whole(model, image, plain),
         "one forward, channels last": lambda image: whole(model, image, last),
-        "steelnb, tiles of 256×800": lambda image: predict(model, image, (256, 800)),
+        "steelnb, tiles of 256×800": lambda image: predict_logits(model, image, (256, 800)),
     }
     if sliding_window_inference:
         for overlap, mode in blended:
@@ -193,7 +194,7 @@ def main() -> None:
     if not sliding_window_inference:
         print("MONAI is not installed (pip install -c constraints.txt -e '.[peers]'); the rest:")
     if options.weights:
-        model, about = weights.load(options.weights, torch.device("cpu")).model.eval(), "weights given"
+        model, about = weights.load_network(options.weights, torch.device("cpu")).model.eval(), "weights given"
     else:
         model, about = trained_network(options.steps), f"trained for {options.steps} steps on synthetic steel"
     results = {"made": time.strftime("%Y-%m-%d"), "on": runtime.describe(), "runs": []}

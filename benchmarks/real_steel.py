@@ -13,7 +13,7 @@ from pathlib import Path
 
 from steelnb import runs, runtime
 from steelnb.data import sources
-from steelnb.evaluation.report import chosen, report
+from steelnb.evaluation.report import choose_operating_point, evaluate
 from steelnb.network import weights
 from steelnb.training.recipes import SMOKE
 
@@ -29,13 +29,13 @@ def main() -> None:
         if not (SHARED / name).is_dir():
             print(f"{name}: not there, left out")
             continue
-        data = sources.find(SHARED / name, progress=False)
+        data = sources.open_dataset(SHARED / name, progress=False)
         recipe = SMOKE.changed(epochs=18, per_class=per_class)
         with tempfile.TemporaryDirectory() as folder:
             history = runs.train(data, Path(folder) / "run", recipe, progress=False, report=lambda line: None)
-            trained = weights.load(Path(folder) / "run")
+            trained = weights.load_network(Path(folder) / "run")
         began = time.perf_counter()
-        scored, halved = report(trained, data), chosen(trained, data)
+        scored, halved = evaluate(trained, data), choose_operating_point(trained, data)
         seconds = {"training": float(history["seconds"].iloc[-1]), "scoring": time.perf_counter() - began}
         results["runs"].append({"mask_a_class": per_class, "seconds": seconds, "report": scored.to_dict(),
                                 "chosen": halved.to_dict()})  # fmt: skip

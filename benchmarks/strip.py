@@ -40,12 +40,12 @@ def measure(length: int, images: int, weights: str | None) -> dict:
     from steelnb import runtime
     from steelnb.data.synthetic_drawing import draw
     from steelnb.network.unet import UNet
-    from steelnb.network.weights import Trained, load
+    from steelnb.network.weights import Trained, load_network
     from steelnb.prediction.files import predict_files, segment
     from steelnb.training.recipes import SMOKE
 
     torch.manual_seed(0)
-    trained = load(weights) if weights else Trained(UNet(**SMOKE.model).eval(), {})
+    trained = load_network(weights) if weights else Trained(UNet(**SMOKE.model).eval(), {})
     pictures = [draw(0, number).image for number in range(PICTURES)]
     base = np.concatenate(pictures, axis=1)
 

@@ -8,7 +8,7 @@ floats, its Dice loss after the repair, `loss.item()` at each step. Then one cha
 exact geometry; bytes to the device, divided there; TF32; mixed precision (bfloat16, or float16 where the card has
 none); channels-last; a fused optimizer; `trainer.Trainer`, which waits for nothing; a fixed batch on the device, so no
 work on data; torch.compile; larger batches. At the batch with most images a second follow the same again (its distance
-from the line above is the noise), the same with all work on data (`batches.batches`), and same-padding U-Nets of equal
+from the line above is the noise), the same with all work on data (`iter_batches`), and same-padding U-Nets of equal
 width on 256×1600 pixels, on a fixed batch and with all of ours but its geometry: one built as milesial's, and MONAI's
 where it is installed.
 
@@ -95,8 +95,10 @@ def measure(plan: Plan) -> Iterator[dict]:
     recipe = ORIGINAL.changed(model=ORIGINAL.model | {"width": plan.width})
     with tempfile.TemporaryDirectory() as folder:
         os.environ["STEELNB_HOME"] = folder  # for the cache of decoded images
-        steel = dataset.read(synthetic.write(f"{folder}/steel", plan.images, shape=plan.shape, progress=False))
-        samples, _ = batches.parts(steel, recipe, seed=0)
+        steel = dataset.read_dataset(
+            synthetic.write_dataset(f"{folder}/steel", plan.images, shape=plan.shape, progress=False)
+        )
+        samples, _ = batches.training_and_validation_samples(steel, recipe, seed=0)
         pool = [(image := samples.cache[item.image_id].copy(), samples.mask(item, image.shape))
                 for item in samples.items]  # fmt: skip
         rates = clock.matrix_rates(plan)

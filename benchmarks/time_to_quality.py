@@ -35,12 +35,13 @@ import torch
 
 from steelnb import runtime
 from steelnb.data import dataset, splits, synthetic
+from steelnb.data.image_cache import ImageCache
 from steelnb.network.unet import UNet
 from steelnb.training import batches
 from steelnb.training.recipes import FAST, ORIGINAL, Recipe
-from steelnb.training.samples import ImageCache, Item, Samples
+from steelnb.training.samples import Item, Samples
 from steelnb.training.trainer import Trainer
-from steelnb.training.validation import evaluate
+from steelnb.training.validation import validate
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SETS = ("synthetic", "sd_saliency_900")
@@ -66,7 +67,7 @@ class Steel:
     """A data set with its cache, split by image; `items` of one recipe's kind, `held_out` ones to score on."""
 
     def __init__(self, folder: Path, cache: Path) -> None:
-        self.data = dataset.read(folder, progress=False)
+        self.data = dataset.read_dataset(folder, progress=False)
         self.cache = ImageCache(self.data, cache)
 
     def training(self, recipe: Recipe, seed: int) -> Samples:
@@ -104,24 +105,24 @@ def curve(
 
     def scores(at_most: int | None) -> dict:
         return {"dice_own_geometry": None} | {
-            name: evaluate(trainer.averaged, steel.held_out(seed, geometry, at_most))["dice"]
+            name: validate(trainer.averaged, steel.held_out(seed, geometry, at_most))["dice"]
             for name, geometry in geometries.items()
         }
 
-    while trainer.step < steps:
+    while trainer.steps < steps:
         trainer.begin()
         mark = time.process_time()
-        for batch in batches.batches(samples, recipe, epoch):
-            trainer.take(*batch)
-            if trainer.step in at:
+        for batch in batches.iter_batches(samples, recipe, epoch):
+            trainer.step(*batch)
+            if trainer.steps in at:
                 cpu += time.process_time() - mark
-                found.append({"step": trainer.step, "images": trainer.step * recipe.batch, "cpu_seconds": cpu,
+                found.append({"step": trainer.steps, "images": trainer.steps * recipe.batch, "cpu_seconds": cpu,
                               "wall_seconds": trainer.seconds} | scores(SCORED))  # fmt: skip
                 trainer.begin()  # the clock stood still while it was scored
                 mark = time.process_time()
                 if best(found[-1]) >= until:
                     return {"seed": seed, "steps": steps, "points": found, "final": None}
-            if trainer.step >= steps:
+            if trainer.steps >= steps:
                 break
         cpu += time.process_time() - mark
         epoch += 1
@@ -300,7 +301,7 @@ def main() -> None:
         sets = {}
         for name in options.only:
             if name == "synthetic":
-                made = synthetic.write(Path(folder) / name, 24 if quick else 96, shape=(128, 400),
+                made = synthetic.write_dataset(Path(folder) / name, 24 if quick else 96, shape=(128, 400),
                                        progress=False)  # fmt: skip
                 sets[name] = Steel(made, Path(folder))
             elif (options.shared / name).is_dir():

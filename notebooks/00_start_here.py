@@ -60,7 +60,7 @@ from steelnb.data import sources
 from steelnb.figures import plots
 from steelnb.training import batches
 from steelnb.training.recipes import SMOKE
-from steelnb.training.validation import evaluate, predicted, table
+from steelnb.training.validation import format_scores, logits_and_mask, validate
 
 plots.use_style()
 print(runtime.describe())
@@ -68,13 +68,13 @@ print(runtime.describe())
 # %% [markdown]
 # ## 1 · Steel
 #
-# `sources.find()` takes the folder that `STEELNB_DATA` names, the Severstal images where Kaggle has them attached, or
+# `sources.open_dataset()` takes the folder that `STEELNB_DATA` names, the Severstal images where Kaggle has them attached, or
 # else draws **synthetic steel**: procedural images with the layout, sizes, class shares and loose labels of the real set.
 # What it found stands in the first line. On synthetic steel the numbers below say that the machinery works, not how good
 # it would be on real steel.
 
 # %%
-data = sources.find(progress=False)
+data = sources.open_dataset(progress=False)
 print(data.describe())
 
 # %% [markdown]
@@ -141,9 +141,9 @@ plt.show()
 from steelnb.evaluation import metrics
 from steelnb.network import weights
 
-trained = weights.load(run)
-_, held_out = batches.parts(data, recipe, seed=0)
-results = [predicted(trained.model, held_out, index) for index in range(len(held_out))]
+trained = weights.load_network(run)
+_, held_out = batches.training_and_validation_samples(data, recipe, seed=0)
+results = [logits_and_mask(trained.model, held_out, index) for index in range(len(held_out))]
 dices = [metrics.dice((p > 0)[None], m[None], empty="skip").item() for p, m in results]
 defective = sorted((i for i, (_, mask) in enumerate(results) if mask.any()), key=lambda i: -dices[i])
 shown = {"best": defective[0], "median": defective[len(defective) // 2], "worst": defective[-1]}
@@ -166,8 +166,8 @@ plt.show()
 # high. So every number in this series says its convention.
 
 # %%
-scores = evaluate(trained.model, held_out)
-print(table(scores))
+scores = validate(trained.model, held_out)
+print(format_scores(scores))
 
 # %% [markdown]
 # Is that any good? The least a network must beat is a mask that ignores the image. The best of those is all defect:
@@ -202,7 +202,7 @@ print("left behind in the run folder:", *sorted(path.name for path in run.iterdi
 # %% [markdown]
 # ## What to remember
 #
-# - Images and labels in, masks out: `sources.find` → `runs.train` → `weights.load` → `validation.predicted`.
+# - Images and labels in, masks out: `sources.open_dataset` → `runs.train` → `weights.load_network` → `validation.logits_and_mask`.
 # - Scores are from held-out images and name their convention; "Dice" without one means little.
 # - A minute on a CPU shows that everything works. What 100 GPU-hours bought, and what they need not have cost, is the
 #   rest of the series.

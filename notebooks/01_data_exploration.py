@@ -59,16 +59,16 @@ import torch
 from scipy import ndimage
 
 from steelnb.data import rle, sources, splits, synthetic
-from steelnb.data.dataset import read
+from steelnb.data.dataset import read_dataset
 from steelnb.evaluation import metrics
 from steelnb.figures import plots
 
 plots.use_style()
-data = sources.find(images=200, progress=False)
+data = sources.open_dataset(images=200, progress=False)
 print(data.describe())
 
 # %% [markdown]
-# `sources.find` takes the first that is there: the folder that `STEELNB_DATA` names, Severstal in Kaggle's input folder,
+# `sources.open_dataset` takes the first that is there: the folder that `STEELNB_DATA` names, Severstal in Kaggle's input folder,
 # else **synthetic steel**, drawn on the spot. The first line above says which one you are looking at.
 #
 # ## 1 · Two kinds of numbers
@@ -113,7 +113,7 @@ for form, text in TABLES.items():
         for name in ("a.jpg", "b.jpg"):
             Image.new("L", (6, 4), 90).save(Path(folder) / "train_images" / name)
         (Path(folder) / "train.csv").write_text(text)
-        tiny = read(folder)
+        tiny = read_dataset(folder)
     fingerprints.append(tiny.fingerprint())
     print(form, "|", text.replace("\n", "  |  "))
     print("    ->", dict(zip(tiny.images["ImageId"], tiny.images["classes"], strict=True)))

@@ -54,11 +54,11 @@ import torch
 
 from steelnb.data import sources
 from steelnb.figures import plots, tile_window, widgets
-from steelnb.network import geometry, tiles
+from steelnb.network import geometry, inference, tiles
 from steelnb.network.unet import UNet, cost
 
 plots.use_style()
-data = sources.find(progress=False)
+data = sources.open_dataset(progress=False)
 print(data.describe())
 
 # %% [markdown]
@@ -129,8 +129,8 @@ widgets.explore_overlap_tile(image)
 # %%
 tile_window.draw_overlap_tile(image)
 plt.show()
-first = tile_window.window(image.shape, 0, 0, 176)
-largest = tile_window.window(image.shape, 0, 0, max(image.shape))
+first = tile_window.tile_window(image.shape, 0, 0, 176)
+largest = tile_window.tile_window(image.shape, 0, 0, max(image.shape))
 assert largest.pixels * first.tile.height * first.tile.width <= first.pixels * image.size
 print(f"pixels seen for a pixel predicted: {first.pixels / first.tile.height / first.tile.width:.1f} with this tile, "
       f"{largest.pixels / image.size:.1f} with one as large as the image")  # fmt: skip
@@ -289,14 +289,14 @@ model = UNet(width=8, depth=4)
 with torch.no_grad():  # show it some steel, so that its batch norms know the range
     for i in range(20):
         patch = tiles.window(image, 0, 16 * i, 204, 204)
-        model(tiles.to_tensor(patch).expand(2, -1, -1, -1))
+        model(inference.to_tensor(patch).expand(2, -1, -1, -1))
 model.eval()
 small = image[:, : min(width, 640)]
-whole = tiles.predict(model, small)
+whole = inference.predict_logits(model, small)
 
 print("tile      tiles   largest difference from the whole image")
 for side in (16, 50, 64, 200, (256, 96)):
-    tiled = tiles.predict(model, small, tile=side)
+    tiled = inference.predict_logits(model, small, tile=side)
     difference = np.abs(tiled - whole).max()
     print(f"{side!s:<10} {len(tiles.tiles(*small.shape, side)):>4}   {difference:.1e} of {np.abs(whole).max():.1f}")
     assert difference < 1e-4 * np.abs(whole).max()
@@ -307,7 +307,7 @@ def predict_at(offset, left=240, size=128):
     start = left - offset
     window = tiles.input_window(small, tiles.Tile(0, start, small.shape[0], size + 16))
     with torch.inference_mode():
-        return model(tiles.to_tensor(window)).numpy()[0, 0, : small.shape[0], offset : offset + size]
+        return model(inference.to_tensor(window)).numpy()[0, 0, : small.shape[0], offset : offset + size]
 
 
 there = whole[0, :, 240:368] if small.shape[1] >= 368 else None
@@ -342,7 +342,7 @@ def segment_strip(model, folder, length, tile=(256, 1024)):
     strip[:] = small[:256, :256] if small.shape >= (256, 256) else 90
     strip = strip.reshape(256, length)
     mask = np.memmap(Path(folder) / "mask.u8", bool, "w+", shape=strip.shape)
-    for place, logits in tiles.predict_tiles(model, strip, tile):
+    for place, logits in inference.iter_logits(model, strip, tile):
         mask[place.region] = logits[0] > 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

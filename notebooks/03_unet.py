@@ -58,13 +58,13 @@ from torch.nn import functional
 
 from steelnb.data import sources
 from steelnb.figures import plots
-from steelnb.network import geometry, tiles
+from steelnb.network import geometry, inference, tiles
 from steelnb.network.unet import UNet, cost
 
 plots.use_style()
 LEVELS = ["#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00"]  # one colour a level, 0 is full resolution
 HEAT = plt.get_cmap("magma", 8)  # eight steps: readable as a map, small as a picture
-data = sources.find(progress=False)
+data = sources.open_dataset(progress=False)
 print(data.describe())
 
 # %% [markdown]
@@ -515,7 +515,7 @@ def predict_same(model, image, tile, context=0):
         top, left = max(place.top - context, 0), max(place.left - context, 0)
         near = image[top : place.top + place.height + context, left : place.left + place.width + context]
         with torch.inference_mode():
-            logits = model(tiles.to_tensor(near))[0, 0].numpy()
+            logits = model(inference.to_tensor(near))[0, 0].numpy()
         out[place.region] = logits[place.top - top :, place.left - left :][: place.height, : place.width]
     return out
 
@@ -530,8 +530,8 @@ print("seed  valid     same      same, 112 px of context")
 for seed in range(3):
     models = twins(seed)
     valid, same = models.values()
-    whole = tiles.predict(valid, image)[0], predict_same(same, image, max(image.shape))
-    tiled = tiles.predict(valid, image, tile=128)[0], predict_same(same, image, 128)
+    whole = inference.predict_logits(valid, image)[0], predict_same(same, image, max(image.shape))
+    tiled = inference.predict_logits(valid, image, tile=128)[0], predict_same(same, image, 128)
     with_context = predict_same(same, image, 128, context=112)
     seams = [np.abs(t - w) / w.std() for t, w in zip((*tiled, with_context), (*whole, whole[1]), strict=True)]
     print(f"{seed:>4}  {seams[0].max():.0e}     {seams[1].max():.1f}       {seams[2].max():.0e}")

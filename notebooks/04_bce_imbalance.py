@@ -69,7 +69,7 @@ LONGER = 4 if FULL else 1  # times as many steps
 device = runtime.device() if FULL else torch.device("cpu")
 
 NETWORK = dict(width=64, depth=4) if FULL else dict(width=4, depth=2)  # full: the original's, on whole images
-data = sources.find("synthetic", images=512 if FULL else 64, progress=False)
+data = sources.open_dataset("synthetic", images=512 if FULL else 64, progress=False)
 sides = splits.by_image(data, 0.4)
 
 

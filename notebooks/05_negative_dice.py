@@ -62,7 +62,8 @@ import torch
 from steelnb import losses, runtime
 from steelnb.data import sources, splits
 from steelnb.evaluation import metrics
-from steelnb.figures import plots, views, widgets
+from steelnb.figures import plots, widgets
+from steelnb.figures.sign_trick import draw_sign_trick, sign_trick
 from steelnb.losses import broken
 from steelnb.network.unet import UNet
 from steelnb.training import loss_trials
@@ -97,7 +98,7 @@ assert torch.allclose(raw_dice(x, t), broken.raw_dice(x, t))
 signs = {True: "−", False: "+"}
 print("     x   numerator / denominator     loss   slope")
 for x in (-100.0, -1.0, -0.1, -0.065, -0.03, 0.03, 1.0, 100.0):
-    here = views.sign_trick(x, share=0.06)
+    here = sign_trick(x, share=0.06)
     print(f"{x:>7}          ({signs[here.numerator < 0]}) / ({signs[here.denominator < 0]})"
           f"           {here.loss:>6.2f}   {here.slope:.1e}")
     assert here.slope < 0
@@ -116,7 +117,7 @@ for x in (-100.0, -1.0, -0.1, -0.065, -0.03, 0.03, 1.0, 100.0):
 widgets.explore_sign_trick(share=0.06)
 
 # %%
-views.draw_sign_trick(-0.1, share=0.06)
+draw_sign_trick(-0.1, share=0.06)
 plt.show()
 
 # %% [markdown]
@@ -155,7 +156,7 @@ NETWORK = dict(width=64, depth=4) if FULL else dict(width=4, depth=2)
 ORIGINAL = dict(optimizer="sgd", learning_rate=1e-3, momentum=0.99, batch=2, model=NETWORK | {"norm": "encoder"})
 SEEDS, STEPS = (range(16), 400) if FULL else (range(8), 200)
 
-data = sources.find("synthetic", images=512 if FULL else 64, progress=False)
+data = sources.open_dataset("synthetic", images=512 if FULL else 64, progress=False)
 parts = splits.by_image(data, 0.4)
 training = loss_trials.crops(data.subset(parts.train), 96, share=0.06, **STEEL)
 held_out = loss_trials.crops(data.subset(parts.validation), 32, share=0.06, seed=1, **STEEL)

@@ -66,7 +66,7 @@ from steelnb.training import loss_trials
 plots.use_style()
 pd.set_option("display.max_colwidth", None)
 full = runtime.profile() == "full"
-steel = sources.find("synthetic", images=512 if full else 64, progress=False)
+steel = sources.open_dataset("synthetic", images=512 if full else 64, progress=False)
 print(steel.describe())
 
 # %% [markdown]
@@ -355,7 +355,7 @@ assert full or (few_alarms < many_alarms and dice_of["batch_dice"] > dice_of[per
 # the losses:
 
 # %%
-found = sources.find(progress=False)
+found = sources.open_dataset(progress=False)
 if found.name == steel.name:
     print("no other data set here: the same on your images with STEELNB_DATA=folder")
 else:

@@ -74,11 +74,11 @@ from steelnb.runs import checkpoints
 from steelnb.training import batches
 from steelnb.training.recipes import MODERN, ORIGINAL, SMOKE
 from steelnb.training.trainer import Trainer
-from steelnb.training.validation import predicted
+from steelnb.training.validation import logits_and_mask
 
 plots.use_style()
 print(runtime.describe())
-data = sources.find(progress=False)
+data = sources.open_dataset(progress=False)
 print(data.describe())
 
 # %% [markdown]
@@ -98,12 +98,12 @@ print(data.describe())
 CUT, STEPS = 20, 40
 small = SMOKE.changed(model=dict(width=4, depth=2), crop=(48, 48), epoch_samples=4 * STEPS, epochs=5, scored=2)
 cpu = torch.device("cpu")  # what is to be the same to the last bit is computed on one kind of device
-samples, _ = batches.parts(data, small, seed=0)
+samples, _ = batches.training_and_validation_samples(data, small, seed=0)
 
 
 def by_index(trainer):
     """This library's batches: they follow from (seed, epoch, index), so they can begin anywhere."""
-    return batches.batches(samples, small, trainer.epoch, trainer.seen)
+    return batches.iter_batches(samples, small, trainer.epoch, trainer.seen)
 
 
 def by_global_generator(trainer):
@@ -119,9 +119,9 @@ def go_on(trainer, feed, until):
     trail = []
     trainer.begin()
     for batch in feed(trainer):
-        trainer.take(*batch)
+        trainer.step(*batch)
         trail.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]).clone())
-        if trainer.step == until:
+        if trainer.steps == until:
             return torch.stack(trail)
 
 
@@ -154,7 +154,7 @@ def distances(feed, forgotten):
     fresh = copy.deepcopy(trainer.state())
     steps_to_take = STEPS - CUT
     trainer.restore({key: fresh[key] if key in forgotten else value for key, value in state.items()})
-    trail = go_on(trainer, feed, trainer.step + steps_to_take)
+    trail = go_on(trainer, feed, trainer.steps + steps_to_take)
     return ((trail - undisturbed).norm(dim=1) / undisturbed.norm(dim=1)).numpy()
 
 
@@ -208,10 +208,10 @@ recipe = MODERN if full else SMOKE.changed(epochs=4, epoch_samples=120, scored=8
 hours, session_hours = (100, 11.5) if full else (None, None)
 
 a_step = runs.seconds_a_step(data, recipe)
-samples_to_draw, held_out = batches.parts(data, recipe, seed=0)
+samples_to_draw, held_out = batches.training_and_validation_samples(data, recipe, seed=0)
 steps = recipe.epochs * int(np.ceil(batches.epoch_length(samples_to_draw, recipe) / recipe.batch))
 began = time.perf_counter()
-predicted(Trainer(recipe, 1, 1, 0, runtime.device()).model, held_out, 0)
+logits_and_mask(Trainer(recipe, 1, 1, 0, runtime.device()).model, held_out, 0)
 scoring = (time.perf_counter() - began) * len(held_out) * recipe.epochs
 here = a_step * steps + scoring
 print(f"recipe {recipe.name}: {steps} steps of {1000 * a_step:.0f} ms and {recipe.epochs} times {len(held_out)} images to score: "
@@ -268,11 +268,11 @@ plt.close(figure)
 # What it finds on two images that it was not trained on:
 
 # %%
-trained = weights.load(run)
+trained = weights.load_network(run)
 defective = [i for i, item in enumerate(held_out.items) if data.mask(item.image_id).any()][:2]
 pictures = {}
 for i in defective:
-    logits, mask = predicted(trained.model, held_out, i)
+    logits, mask = logits_and_mask(trained.model, held_out, i)
     image = held_out.cache[held_out.items[i].image_id]
     pictures[f"{held_out.items[i].image_id}: found {(logits > 0)[mask].mean():.0%} of its defect pixels"] = plots.errors(
         image, (logits > 0).any(0), mask.any(0)
@@ -346,7 +346,7 @@ content = bytearray(newest.read_bytes())
 content[len(content) // 2] ^= 1
 newest.write_bytes(content)
 try:
-    checkpoints.read(newest)
+    checkpoints.read_checkpoint(newest)
 except checkpoints.CheckpointError as error:
     print(error)
     assert "has changed since it was written" in str(error)
@@ -391,7 +391,7 @@ plt.show()
 # last bit. Only the seconds differ.
 
 # %% tags=["nbval-check-output"]
-ours, theirs = (weights.load(folder).model.state_dict() for folder in (undisturbed, killed))
+ours, theirs = (weights.load_network(folder).model.state_dict() for folder in (undisturbed, killed))
 same_weights = all(torch.equal(ours[name], theirs[name]) for name in ours)
 histories = [pd.read_csv(folder / "history.csv").drop(columns="seconds") for folder in (undisturbed, killed)]
 same_history = histories[0].equals(histories[1])

@@ -63,13 +63,14 @@ from steelnb.data import sources
 from steelnb.evaluation import metrics, predictions, report, scores
 from steelnb.evaluation.operating_point import Sweep
 from steelnb.evaluation.scores import Key, Scores
-from steelnb.figures import plots, views, widgets
+from steelnb.figures import plots, widgets
+from steelnb.figures.threshold import draw_threshold
 from steelnb.network import weights
 from steelnb.training.recipes import MODERN, SMOKE
 
 plots.use_style()
 print(runtime.describe())
-data = sources.find(images=120, progress=False)
+data = sources.open_dataset(images=120, progress=False)
 stand_in = data.name == "synthetic steel"
 print(data.describe())
 
@@ -90,7 +91,7 @@ if yours := os.environ.get("STEELNB_RUN"):
     history = pd.read_csv(run / "history.csv")
 else:
     history = runs.train(data, run, recipe, progress=full)
-trained = weights.load(run, runtime.device())
+trained = weights.load_network(run, runtime.device())
 ids, which = predictions.images_of(trained, data)
 print("scored here:", which)
 
@@ -118,7 +119,7 @@ plt.show()
 # The network gives each pixel a probability. Everything below is counted from these, once:
 
 # %%
-keep = [each[:3] for each in predictions.predictions(trained, data, ids)]
+keep = [each[:3] for each in predictions.iter_predictions(trained, data, ids)]
 labels = predictions.labels_of(trained, data)
 here = Scores(labels)
 for each in keep:
@@ -134,7 +135,7 @@ print(f"{here.images} images, {here.clean} of them clean")
 # %%
 conventions = [key for key in values if key.score == "Dice" and key.label == label and values[key].n]
 figure, ax = plt.subplots(figsize=(plots.WIDTH, 3.4))
-looks = {("hard", scores.WHOLE): (plots.INK, "o"), ("soft", scores.WHOLE): (plots.PREDICTION, "o"),
+looks = {("hard", scores.WHOLE_IMAGE): (plots.INK, "o"), ("soft", scores.WHOLE_IMAGE): (plots.PREDICTION, "o"),
          ("hard", scores.CENTRE): (plots.INK, "D"), ("soft", scores.CENTRE): (plots.PREDICTION, "D")}  # fmt: skip
 rows = list(dict.fromkeys(key.over for key in conventions))
 for key in conventions:
@@ -161,7 +162,7 @@ plt.show()
 # counted one by one:
 
 # %%
-print(report.of(trained, data, which, here).table())
+print(report.build_report(trained, data, which, here).table())
 
 # %%
 strict, lenient = (values[Key("Dice", label, over)] for over in (scores.DEFECTIVE, scores.ALL))
@@ -185,7 +186,7 @@ if rows_key not in values:  # a mask a class: its rows are its masks
     rows_key = Key("Dice", label, scores.DEFECTIVE)
 trained_on = predictions.images_of(trained, data, "train")[0][::2]  # every second one will do
 there = Scores(labels)
-for each in predictions.predictions(trained, data, trained_on):
+for each in predictions.iter_predictions(trained, data, trained_on):
     there.update(*each)
 
 
@@ -326,7 +327,7 @@ i = shown["median"]
 widgets.explore_threshold(images[i], keep[i][0].max(0), true_masks[i])
 
 # %%
-views.draw_threshold(images[i], keep[i][0].max(0), true_masks[i], threshold=0.75)
+draw_threshold(images[i], keep[i][0].max(0), true_masks[i], threshold=0.75)
 plt.show()
 
 # %% [markdown]
@@ -359,7 +360,7 @@ plt.show()
 # The same choice with all options, and averaging over flips, as `python -m steelnb evaluate --choose` does it:
 
 # %%
-choice = report.chosen(trained, data)
+choice = report.choose_operating_point(trained, data)
 print(*choice.table().rpartition("\noption")[1:], sep="")
 
 # %%

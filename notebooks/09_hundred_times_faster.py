@@ -68,14 +68,15 @@ from matplotlib.ticker import LogLocator
 
 from steelnb import runtime
 from steelnb.data import dataset, sources, splits, synthetic
-from steelnb.evaluation.recorded import measured
+from steelnb.data.image_cache import ImageCache
+from steelnb.evaluation.recorded import recorded_result
 from steelnb.figures import plots
 from steelnb.network.unet import UNet, cost
 from steelnb.training import batches
 from steelnb.training.recipes import FAST, ORIGINAL
-from steelnb.training.samples import ImageCache, Item, Samples
+from steelnb.training.samples import Item, Samples
 from steelnb.training.trainer import Trainer
-from steelnb.training.validation import evaluate
+from steelnb.training.validation import validate
 
 plots.use_style()
 SMOKE_PROFILE, DEVICE = runtime.profile() == "smoke", runtime.device()
@@ -176,10 +177,10 @@ STEPS = dict(original=90, fast=400) if SMOKE_PROFILE else dict(original=3000, fa
 POINTS, SEEDS = (6 if SMOKE_PROFILE else 12), ((0, 1) if SMOKE_PROFILE else (0, 1, 2))
 folder = Path(tempfile.mkdtemp())
 if SMOKE_PROFILE:  # a quarter of the size of Severstal's images: the original's step is then under half a second
-    steel = dataset.read(synthetic.write(folder / "steel", 60, shape=(128, 400), progress=False))
+    steel = dataset.read_dataset(synthetic.write_dataset(folder / "steel", 60, shape=(128, 400), progress=False))
     recipes = SMALL
 else:
-    steel, recipes = sources.find(progress=False), {recipe.name: recipe for recipe in (ORIGINAL, FAST)}
+    steel, recipes = sources.open_dataset(progress=False), {recipe.name: recipe for recipe in (ORIGINAL, FAST)}
 cache = ImageCache(steel, folder)
 print(f"{len(steel)} images, {steel.name}; networks of width {recipes['fast'].model['width']}")
 
@@ -214,17 +215,17 @@ def race(recipe, seed):
     trainer = Trainer(recipe, 1, STEPS[recipe.name], seed, DEVICE)
     samples, found, seconds = to_train_on(recipe, seed), [], 0.0
     geometries = {"exact", recipe.geometry}
-    while trainer.step < STEPS[recipe.name]:
+    while trainer.steps < STEPS[recipe.name]:
         trainer.begin()
         mark = now()
-        for batch in batches.batches(samples, recipe, epoch=trainer.epoch, device=DEVICE):
-            trainer.take(*batch)
-            if trainer.step % (STEPS[recipe.name] // POINTS) == 0:
+        for batch in batches.iter_batches(samples, recipe, epoch=trainer.epoch, device=DEVICE):
+            trainer.step(*batch)
+            if trainer.steps % (STEPS[recipe.name] // POINTS) == 0:
                 seconds += now() - mark
-                dice = max(evaluate(trainer.averaged, held_out(geometry, seed))["dice"] for geometry in geometries)
-                found.append({"recipe": recipe.name, "seed": seed, "step": trainer.step, "seconds": seconds, "dice": dice})
+                dice = max(validate(trainer.averaged, held_out(geometry, seed))["dice"] for geometry in geometries)
+                found.append({"recipe": recipe.name, "seed": seed, "step": trainer.steps, "seconds": seconds, "dice": dice})
                 mark = now()
-            if trainer.step == STEPS[recipe.name]:
+            if trainer.steps == STEPS[recipe.name]:
                 break
         seconds += now() - mark
         trainer.epoch += 1
@@ -273,7 +274,7 @@ assert (best["fast"] - best["original"]).mean() > 0.02, "recipe fast should reac
 # was chosen; seeds 1 and 2 had no part in it.
 
 # %%
-record = measured("time_to_quality")
+record = recorded_result("time_to_quality")
 NAMES = {"synthetic": "synthetic steel, 128×400", "sd_saliency_900": "SD-saliency-900, 200×200, real"}
 figure, axes = plt.subplots(1, 2, figsize=(plots.WIDTH, 3.0))
 for ax, (name, title) in zip(axes, NAMES.items(), strict=True):
@@ -388,8 +389,8 @@ def milliseconds(recipe, steps=8):
     trainer, samples, taken = Trainer(recipe, 1, steps + 2, 0, DEVICE), to_train_on(recipe, 0), []
     trainer.begin()
     before = now()
-    for batch in batches.batches(samples, recipe, 0, device=DEVICE):
-        trainer.take(*batch)
+    for batch in batches.iter_batches(samples, recipe, 0, device=DEVICE):
+        trainer.step(*batch)
         taken.append(now() - before)
         before = now()
         if len(taken) == steps + 2:
@@ -408,7 +409,7 @@ if SMOKE_PROFILE:
 #
 # On a GPU other things decide: a step as small as `fast`'s leaves a large card idle, so its batch has to grow, and there
 # `compile`, half precision and uploading bytes instead of floats count. The code is there (`Recipe.compile`,
-# `runtime.autocast`, `Trainer.take`), its figures are open.
+# `runtime.autocast`, `Trainer.step`), its figures are open.
 #
 # ## 7 · What the saved hours buy
 #

@@ -38,12 +38,12 @@ def told(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def sample(options: argparse.Namespace) -> int:
+def run_sample(options: argparse.Namespace) -> int:
     """Draws a set of synthetic steel; see --help."""
     from steelnb.data import synthetic
 
     try:
-        folder = synthetic.write(
+        folder = synthetic.write_dataset(
             options.out, options.images, seed=options.seed, shape=options.size, form=options.form,
             progress=options.progress,
         )  # fmt: skip
@@ -53,7 +53,7 @@ def sample(options: argparse.Namespace) -> int:
     return 0
 
 
-def train(options: argparse.Namespace) -> int:
+def run_train(options: argparse.Namespace) -> int:
     """Trains a network; see --help."""
     from steelnb import runs, runtime
     from steelnb.data import sources
@@ -63,7 +63,7 @@ def train(options: argparse.Namespace) -> int:
         raise ValueError(f"no recipe {options.recipe!r}; there are {', '.join(RECIPES)}")
     changes = dict(options.set) | ({"per_class": True} if options.per_class else {})
     recipe = RECIPES[options.recipe].changed(**changes)
-    data = sources.find(options.data, skip_missing=options.skip_missing, progress=options.progress)
+    data = sources.open_dataset(options.data, skip_missing=options.skip_missing, progress=options.progress)
     if options.groups:
         data = data.with_groups(options.groups)
     say = print if os.environ.get("RANK", "0") == "0" else lambda *_, **__: None  # one of torchrun's processes speaks
@@ -78,14 +78,14 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
-def predict(options: argparse.Namespace) -> int:
+def run_predict(options: argparse.Namespace) -> int:
     """Segments images and strips; 1 where one of them failed."""
     from steelnb import runtime, storage
     from steelnb.network import weights
     from steelnb.prediction.files import predict_files
 
     point = _point(options)
-    trained = weights.load(options.weights, runtime.device())
+    trained = weights.load_network(options.weights, runtime.device())
     try:
         outcome = predict_files(
             trained, options.images, options.out, tile=options.tile, point=point, flips=options.flips,
@@ -104,11 +104,11 @@ def predict(options: argparse.Namespace) -> int:
     return 1 if outcome.failed else 0
 
 
-def evaluate(options: argparse.Namespace) -> int:
+def run_evaluate(options: argparse.Namespace) -> int:
     """Prints scores of a network; see --help."""
     from steelnb import runtime, storage
     from steelnb.data import sources
-    from steelnb.evaluation.report import chosen, report
+    from steelnb.evaluation import report
     from steelnb.network import weights
 
     point = _point(options)
@@ -118,31 +118,31 @@ def evaluate(options: argparse.Namespace) -> int:
         _check_new(options.out)  # before the minutes, not after them
     if options.alarms is not None and not options.choose:
         raise ValueError("--alarms says how --choose chooses: add --choose")
-    trained = weights.load(options.weights, runtime.device())
-    data = sources.find(options.data, skip_missing=options.skip_missing, progress=options.progress)
+    trained = weights.load_network(options.weights, runtime.device())
+    data = sources.open_dataset(options.data, skip_missing=options.skip_missing, progress=options.progress)
     shared = dict(replicates=options.replicates, progress=options.progress)
     if options.choose:
-        found = chosen(trained, data, options.part, alarms=options.alarms, **shared)
+        found = report.choose_operating_point(trained, data, options.part, alarms=options.alarms, **shared)
     else:
-        found = report(trained, data, options.part, point=point, flips=options.flips, **shared)
+        found = report.evaluate(trained, data, options.part, point=point, flips=options.flips, **shared)
     text = json.dumps(found.to_dict(), allow_nan=False, indent=1, ensure_ascii=False)
     print(text if options.json else found.table())
     if options.out:
-        storage.write(options.out, (text + "\n").encode())
+        storage.write_file(options.out, (text + "\n").encode())
     return 0
 
 
-def audit(options: argparse.Namespace) -> int:
+def run_audit(options: argparse.Namespace) -> int:
     """Looks through a data set; 1 where it holds an error."""
-    from steelnb.audit.audit import audit as look_through
+    from steelnb.audit.audit import audit
     from steelnb.data import sources
 
     if (page := options.out / "report.html").exists():  # before the minutes, not after them
         raise ValueError(f"{page} is there already; name another folder, or delete this report")
     named = options.data if options.data is not None else sources.named()
     folder = named if named and Path(named).is_dir() else None
-    source = folder or sources.find(options.data, skip_missing=options.skip_missing, progress=options.progress)
-    found = look_through(source, seed=options.seed, skip_missing=options.skip_missing, progress=options.progress)
+    source = folder or sources.open_dataset(options.data, skip_missing=options.skip_missing, progress=options.progress)
+    found = audit(source, seed=options.seed, skip_missing=options.skip_missing, progress=options.progress)
     page = found.write(options.out)
     print(found.described)
     for finding in found.findings[:20]:
@@ -153,13 +153,13 @@ def audit(options: argparse.Namespace) -> int:
     return 0 if found.ok else 1
 
 
-def export(options: argparse.Namespace) -> int:
+def run_export(options: argparse.Namespace) -> int:
     """Writes a network as ONNX; see --help."""
     from steelnb.network import weights
     from steelnb.prediction.onnx_export import to_onnx
 
     _check_new(options.out)
-    print(to_onnx(weights.load(options.weights), options.out))
+    print(to_onnx(weights.load_network(options.weights), options.out))
     return 0
 
 
@@ -176,7 +176,10 @@ def _point(options: argparse.Namespace):
     return OperatingPoint(options.threshold, options.minimum_area, options.guard)
 
 
-COMMANDS = {run.__name__: run for run in (sample, train, audit, evaluate, predict, export)}
+COMMANDS = {
+    "sample": run_sample, "train": run_train, "audit": run_audit, "evaluate": run_evaluate, "predict": run_predict,
+    "export": run_export,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

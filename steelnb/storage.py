@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -11,7 +12,7 @@ class StorageError(OSError):
     """A file could not be written. The message says why and what to do; what was there before is untouched."""
 
 
-def write(path: str | Path, content: bytes) -> None:
+def write_file(path: str | Path, content: bytes) -> None:
     """Writes a file so that `path` is, at every moment, either the old file or all of the new one.
 
     Under a temporary name, forced to the disk (fsync), read back and compared, and only then renamed. The folder must
@@ -26,17 +27,43 @@ def write(path: str | Path, content: bytes) -> None:
             os.fsync(file.fileno())
             if hasattr(os, "posix_fadvise"):  # read back from the disk, as far as the system lets itself be asked
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        if digest(unfinished.read_bytes()) != digest(content):
+        if sha256(unfinished.read_bytes()) != sha256(content):
             raise OSError(errno.EIO, "what was read back is not what was written")
         os.replace(unfinished, path)
         _sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):  # the first error tells more
-            discard(unfinished)
+            delete_file(unfinished)
         raise StorageError(_advice(error, "write", path, f", {len(content) / 1e6:.1f} MB,")) from error
 
 
-def discard(path: str | Path) -> None:
+@contextlib.contextmanager
+def unfinished(*targets: Path) -> Iterator[list[Path]]:
+    """Temporary names beside `targets`, which they get when the block ends well; else nothing is left of them.
+
+    A file that the block has deleted again leaves its target as it was. Raises StorageError where the disk is full or
+    gone.
+    """
+    parts = [target.with_name(f".{target.name}.part") for target in targets]
+    try:
+        yield parts
+        for part, target in zip(parts, targets, strict=True):
+            if not part.exists():
+                continue
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            part.replace(target)
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(_advice(error, "write", targets[0])) from error
+    finally:
+        for part in parts:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def delete_file(path: str | Path) -> None:
     """Deletes a file, cut to nothing first: Google Drive keeps what is deleted in its trash, at the quota's expense.
 
     Nothing where there is none. Raises StorageError.
@@ -50,7 +77,7 @@ def discard(path: str | Path) -> None:
         raise StorageError(_advice(error, "delete", Path(path))) from error
 
 
-def digest(content: bytes) -> str:
+def sha256(content: bytes) -> str:
     """SHA-256, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 

@@ -19,12 +19,14 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def steel_folder(tmp_path_factory):
     """Twelve synthetic images of 64×200 in Severstal's layout."""
-    return synthetic.write(tmp_path_factory.mktemp("steel") / "set", 12, seed=3, shape=(64, 200), progress=False)
+    return synthetic.write_dataset(
+        tmp_path_factory.mktemp("steel") / "set", 12, seed=3, shape=(64, 200), progress=False
+    )
 
 
 @pytest.fixture(scope="session")
 def steel(steel_folder):
-    return dataset.read(steel_folder)
+    return dataset.read_dataset(steel_folder)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from steelnb import runs, storage
 from steelnb.data import dataset
-from steelnb.runs.checkpoints import read
+from steelnb.runs.checkpoints import read_checkpoint
 from steelnb.training.recipes import SMOKE
 from steelnb.training.trainer import Trainer
 
@@ -49,8 +49,10 @@ def life(
         take_its_time()
     recipe = RECIPE.changed(**options.pop("recipe", {}))
     try:
-        runs.train(dataset.read(folder), run, recipe, device=torch.device("cpu"), checkpoint_seconds=0, progress=False,
-                       report=lambda line: None, **options)  # fmt: skip
+        data, cpu = dataset.read_dataset(folder), torch.device("cpu")
+        runs.train(
+            data, run, recipe, device=cpu, checkpoint_seconds=0, progress=False, report=lambda line: None, **options
+        )
     except Exception:
         traceback.print_exc()
         os._exit(1)
@@ -81,7 +83,7 @@ def die_in_a_file_operation(number: int) -> None:
 
 def take_its_time() -> None:
     """Slows the training thread of this process down after some steps; the one that writes goes on as ever."""
-    take, steps = Trainer.take, 0
+    take, steps = Trainer.step, 0
 
     def slowly(*arguments):
         nonlocal steps
@@ -90,7 +92,7 @@ def take_its_time() -> None:
             time.sleep(0.5)
         take(*arguments)
 
-    Trainer.take = slowly
+    Trainer.step = slowly
 
 
 def start(folder, run, *, die_at=None, doomed=False, rank=None, **options):
@@ -135,7 +137,7 @@ def wait_until_it_trains(process, run: Path) -> None:
 def end_of(run: Path) -> tuple[dict, str]:
     """What a finished run comes to: the SHA-256 of its last and its best weights, and its history without the clock."""
     checkpoints = sorted((run / "checkpoints").glob("step-*.pt"), key=lambda path: path.stat().st_mtime_ns)
-    state = read(checkpoints[-1])
+    state = read_checkpoint(checkpoints[-1])
     assert (state["step"], state["seen"]) == (state["about"]["steps"], 0), "this run is not finished"
     history = pd.DataFrame(state["history"]).drop(columns="seconds")
     pd.testing.assert_frame_equal(pd.read_csv(run / "history.csv").drop(columns="seconds"), history)
@@ -147,8 +149,8 @@ def end_of(run: Path) -> tuple[dict, str]:
 def best(run: Path) -> dict:
     from steelnb.network import weights
 
-    return weights.load(run).model.state_dict()
+    return weights.load_network(run).model.state_dict()
 
 
 def hash_of(tensors: dict) -> str:
-    return storage.digest(b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors)))
+    return storage.sha256(b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors)))

@@ -10,9 +10,8 @@ import torch
 
 from steelnb import runtime
 from steelnb.network import geometry
-from steelnb.network.tiles import Tile, input_window, mirror
+from steelnb.network.tiles import ORIGINAL_MARGINS, Tile, input_window, mirror
 from steelnb.network.unet import UNet, cost
-from steelnb.training.samples import ORIGINAL_MARGINS
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 

@@ -17,7 +17,7 @@ from steelnb import storage
 from steelnb.data import dataset
 from steelnb.evaluation import report
 from steelnb.evaluation.operating_point import OperatingPoint
-from steelnb.network import tiles, weights
+from steelnb.network import inference, weights
 from steelnb.network.unet import UNet
 from steelnb.options import parser
 from steelnb.training import recipes
@@ -226,7 +226,7 @@ def run(steel, tmp_path_factory):
     model(torch.rand(2, 1, 20, 40))
     with torch.no_grad():
         model.head.weight *= 4
-    weights.save(folder / "weights.safetensors", model, {"training": list(steel.images["ImageId"][:6])})
+    weights.save_network(folder / "weights.safetensors", model, {"training": list(steel.images["ImageId"][:6])})
     return folder
 
 
@@ -236,7 +236,7 @@ def evaluated(run, steel_folder, capsys, *options):
 
 
 def expected(run, steel, **options):
-    return report.report(weights.load(run), steel, replicates=1000, **options).to_dict()
+    return report.evaluate(weights.load_network(run), steel, replicates=1000, **options).to_dict()
 
 
 def test_evaluate_reports_what_report_says(run, steel, steel_folder, capsys):
@@ -246,8 +246,8 @@ def test_evaluate_reports_what_report_says(run, steel, steel_folder, capsys):
 
 def test_each_option_of_evaluate_reaches_the_masks(run, steel, steel_folder, capsys):
     plain = evaluated(run, steel_folder, capsys, "--replicates", 0)
-    model = weights.load(run).model
-    p = [torch.tensor(tiles.predict(model, steel.image(i))).sigmoid() for i in steel.images["ImageId"]]
+    model = weights.load_network(run).model
+    p = [torch.tensor(inference.predict_logits(model, steel.image(i))).sigmoid() for i in steel.images["ImageId"]]
     low, sure = (round(float(np.median(each)), 4) for each in (p, [each.flatten().topk(3).values[2] for each in p]))
     seen = [plain["scores"]]
     for options, wanted in (
@@ -257,7 +257,7 @@ def test_each_option_of_evaluate_reaches_the_masks(run, steel, steel_folder, cap
         (("--threshold", low, "--flips"), dict(point=OperatingPoint(low), flips=True)),
     ):
         found = evaluated(run, steel_folder, capsys, "--replicates", 0, *options)
-        told = report.report(weights.load(run), steel, replicates=0, **wanted).to_dict()
+        told = report.evaluate(weights.load_network(run), steel, replicates=0, **wanted).to_dict()
         assert found == told
         assert found["scores"] not in seen  # it makes a difference
         seen.append(found["scores"])
@@ -275,7 +275,9 @@ def test_replicates_of_evaluate(run, steel_folder, capsys):
 def test_evaluate_chooses(run, steel, steel_folder, capsys, alarms):
     options = [] if alarms is None else ["--alarms", alarms]
     found = evaluated(run, steel_folder, capsys, "--choose", "--replicates", 20, *options)
-    assert found == report.chosen(weights.load(run), steel, alarms=alarms, replicates=20).to_dict()
+    assert (
+        found == report.choose_operating_point(weights.load_network(run), steel, alarms=alarms, replicates=20).to_dict()
+    )
     assert len(found["options"]) == 7
     assert "the 6 images of its second half, the operating point chosen on the other 6" in found["part"]
     assert call("evaluate", "--data", steel_folder, "--weights", run, "--choose", "--part", "all", "--quiet") == 0
@@ -301,10 +303,10 @@ def test_evaluate_leaves_its_json_in_a_file(run, steel_folder, tmp_path, capsys)
 
 def test_evaluate_does_not_lose_its_scores_to_a_folder_that_is_not_there(run, steel_folder, tmp_path, capsys):
     """Either it is said before the work, or what was found is printed all the same."""
-    before = report.report
+    before = report.evaluate
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "report", lambda *a, **k: seen.append(1) or before(*a, **k))
+        patch.setattr(report, "evaluate", lambda *a, **k: seen.append(1) or before(*a, **k))
         assert call("evaluate", "--data", steel_folder, "--weights", run, "--replicates", 0, "--quiet",
                     "--out", tmp_path / "nowhere" / "s.json") == 1  # fmt: skip
     told = capsys.readouterr()
@@ -374,7 +376,7 @@ def test_a_full_disk_is_told_with_the_place(run, steel_folder, tmp_path, monkeyp
 
 def test_a_full_disk_under_predict_tells_of_resume(run, steel_folder, tmp_path, monkeypatch, capsys):
     command = ("predict", "--weights", run, "--out", tmp_path / "masks", "--quiet", steel_folder / "train_images")
-    written = storage.write
+    written = storage.write_file
 
     def full(path, content):
         if path.suffix == ".png":
@@ -382,7 +384,7 @@ def test_a_full_disk_under_predict_tells_of_resume(run, steel_folder, tmp_path, 
         written(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "write", full)
+        patch.setattr(storage, "write_file", full)
         assert call(*command) == 1
     assert f"stays in {tmp_path / 'masks'}: the same command with --resume goes on\n" in capsys.readouterr().err
     assert call(*command, "--resume") == 0
@@ -395,11 +397,11 @@ def test_export_to_a_folder_that_is_not_there(run, tmp_path, capsys):
 
 def test_a_network_that_answers_with_nan_is_told(run, steel_folder, tmp_path, capsys):
     """Its weights are finite, and overflow: no mask is left that says clean."""
-    trained = weights.load(run)
+    trained = weights.load_network(run)
     with torch.no_grad():
         trained.model.head.weight[:] = torch.tensor([3e38, -3e38]).reshape(1, 2, 1, 1)
         trained.model.decoder[0][4].weight *= 1e30
-    weights.save(tmp_path / "w.safetensors", trained.model, trained.about)
+    weights.save_network(tmp_path / "w.safetensors", trained.model, trained.metadata)
     out = tmp_path / "masks"
     for command in (("predict", "--out", out, steel_folder / "train_images"), ("evaluate", "--data", steel_folder)):
         assert call(*command, "--weights", tmp_path / "w.safetensors", "--quiet") == 1

@@ -31,7 +31,7 @@ from steelnb.training.recipes import SMOKE
 
 runtime.DRIVE = Path({drive!r})
 run = runtime.drive_folder() / "runs" / "long"
-data = sources.find(runtime.DRIVE / "MyDrive" / "steel.zip", progress=False)
+data = sources.open_dataset(runtime.DRIVE / "MyDrive" / "steel.zip", progress=False)
 widgets.explore_sign_trick()
 print(runtime.describe())
 print("data on Drive:", data.folder.is_relative_to(runtime.DRIVE), "images:", len(data))

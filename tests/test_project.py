@@ -113,6 +113,29 @@ def test_the_table_names_every_room_once():
     assert sorted(named) == sorted(there - {"__init__"})
 
 
+def test_a_room_imports_only_from_rooms_below_it():
+    row = {name: number for number, names in enumerate(table()) for name in names}
+    upwards = [
+        f"{path.relative_to(ROOT)} imports {other}"
+        for path in sorted((ROOT / "steelnb").rglob("*.py")) if path.parent.name != "steelnb" or path.stem in row
+        for other in imported_rooms(path)
+        if other != room(path) and row[other] <= row[room(path)] and {other, room(path)} != {"__main__", "options"}
+    ]
+    assert upwards == []
+
+
+def room(path):
+    return path.relative_to(ROOT / "steelnb").parts[0].removesuffix(".py")
+
+
+def imported_rooms(path):
+    """Rooms, or modules beside them, that a file imports from; also where an import stands within a function."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "steelnb":
+            inside = node.module.split(".")[1:]
+            yield from inside[:1] or [alias.name for alias in node.names if alias.name != "__version__"]
+
+
 # ---- what the notebooks teach
 
 

@@ -35,16 +35,16 @@ def fail(monkeypatch, name, number):
 
 
 def test_new_content_takes_the_old_one_s_place(old):
-    storage.write(old, b"new" * 1000)
+    storage.write_file(old, b"new" * 1000)
     assert old.read_bytes() == b"new" * 1000
-    storage.write(str(old), b"")  # text for a path, and nothing for content
+    storage.write_file(str(old), b"")  # text for a path, and nothing for content
     assert old.read_bytes() == b""
     assert [path.name for path in old.parent.iterdir()] == ["file"]
 
 
 def test_what_a_kill_left_is_written_over(old):
     (old.parent / ".file.part").write_bytes(b"half of something longer than this")
-    storage.write(old, b"new")
+    storage.write_file(old, b"new")
     assert old.read_bytes() == b"new"
     assert [path.name for path in old.parent.iterdir()] == ["file"]
 
@@ -54,7 +54,7 @@ def test_content_is_on_the_disk_before_it_has_its_name(old, monkeypatch):
     for name in ("fsync", "replace"):
         call = getattr(os, name)
         monkeypatch.setattr(storage.os, name, lambda *a, name=name, call=call: (done.append(name), call(*a)))
-    storage.write(old, b"new")
+    storage.write_file(old, b"new")
     assert done[:2] == ["fsync", "replace"]
     assert done[2:] == (["fsync"] if os.name == "posix" else [])  # the folder, which knows the name
 
@@ -63,7 +63,7 @@ def test_content_is_on_the_disk_before_it_has_its_name(old, monkeypatch):
 def test_what_reads_back_otherwise_is_not_taken(old, monkeypatch, back):
     monkeypatch.setattr(Path, "read_bytes", lambda path: back)
     with pytest.raises(StorageError, match=r"cannot write file, .*: what was read back is not what was written"):
-        storage.write(old, b"new")
+        storage.write_file(old, b"new")
     monkeypatch.undo()
     assert old.read_bytes() == b"old"
     assert [path.name for path in old.parent.iterdir()] == ["file"]
@@ -78,7 +78,7 @@ def test_what_reads_back_otherwise_is_not_taken(old, monkeypatch, back):
 def test_the_error_says_what_to_do(old, monkeypatch, operation, number, advice):
     fail(monkeypatch, operation, number)
     with pytest.raises(StorageError) as error:
-        storage.write(old, bytes(2_500_000))
+        storage.write_file(old, bytes(2_500_000))
     monkeypatch.undo()
     assert str(error.value) == f"cannot write file, 2.5 MB, in {old.parent}: {os.strerror(number)}. {advice}"
     assert error.value.__cause__.errno == number
@@ -90,17 +90,17 @@ def test_an_error_of_cleaning_up_hides_no_other(old, monkeypatch):
     fail(monkeypatch, "fsync", errno.ENOSPC)
     fail(monkeypatch, "truncate", errno.ENOTCONN)
     with pytest.raises(StorageError, match="Make room there"):
-        storage.write(old, b"new")
+        storage.write_file(old, b"new")
 
 
 def test_a_folder_that_has_gone_is_not_made_again(old):
     shutil.rmtree(old.parent)
     with pytest.raises(StorageError, match="The folder can no longer be reached: mount it again"):
-        storage.write(old, b"new")
+        storage.write_file(old, b"new")
     assert not old.parent.exists()
     old.parent.write_bytes(b"")  # and where a file has taken its place
     with pytest.raises(StorageError, match="can no longer be reached"):
-        storage.write(old, b"new")
+        storage.write_file(old, b"new")
 
 
 def test_a_mount_that_syncs_no_folders_will_do(old, monkeypatch):
@@ -113,7 +113,7 @@ def test_a_mount_that_syncs_no_folders_will_do(old, monkeypatch):
         sync(descriptor)
 
     monkeypatch.setattr(storage.os, "fsync", files_only)
-    storage.write(old, b"new")
+    storage.write_file(old, b"new")
     assert old.read_bytes() == b"new"
 
 
@@ -125,14 +125,14 @@ def test_what_is_discarded_is_cut_to_nothing_first(old, monkeypatch):
         unlink(path)
 
     monkeypatch.setattr(storage.os, "unlink", seen)
-    storage.discard(old)
+    storage.delete_file(old)
     assert sizes == [0]
     assert not old.exists()
-    storage.discard(old)  # not there: nothing to do
+    storage.delete_file(old)  # not there: nothing to do
 
 
 def test_digest_is_sha_256():
-    assert storage.digest(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2
+    assert storage.sha256(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2
 
 
 def write_in_a_process(path, before=""):
@@ -141,7 +141,7 @@ def write_in_a_process(path, before=""):
         from steelnb import storage
         {before}
         try:
-            storage.write({str(path)!r}, bytes(100_000))
+            storage.write_file({str(path)!r}, bytes(100_000))
         except storage.StorageError as error:
             print(error)
     """

@@ -115,7 +115,7 @@ import steelnb
 for module in pkgutil.walk_packages(steelnb.__path__, "steelnb."):
     __import__(module.name)
 from steelnb.data import sources
-assert "2 JPEG" in sources.find("synthetic", images=2, progress=False).describe()
+assert "2 JPEG" in sources.open_dataset("synthetic", images=2, progress=False).describe()
 print(*(path for path in read if path.startswith(ROOT) and os.sep + ".venv" not in path[len(ROOT):]), sep="\\n")
 """
 

@@ -15,7 +15,7 @@ from steelnb.figures import plots
 from steelnb.network import weights
 from steelnb.training import batches
 from steelnb.training.recipes import SMOKE
-from steelnb.training.validation import predicted
+from steelnb.training.validation import logits_and_mask
 
 RECIPE = SMOKE.changed(epochs=24)  # four times the smoke recipe's
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,12 +23,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main() -> None:
     plots.use_style()
-    data = sources.find("synthetic", progress=False)
+    data = sources.open_dataset("synthetic", progress=False)
     with tempfile.TemporaryDirectory() as folder:
         runs.train(data, Path(folder) / "run", RECIPE, progress=False)
-        trained = weights.load(Path(folder) / "run")
-    _, held_out = batches.parts(data, RECIPE, seed=0)
-    results = [predicted(trained.model, held_out, index) for index in range(len(held_out))]
+        trained = weights.load_network(Path(folder) / "run")
+    _, held_out = batches.training_and_validation_samples(data, RECIPE, seed=0)
+    results = [logits_and_mask(trained.model, held_out, index) for index in range(len(held_out))]
     dice = [metrics.dice((p > 0)[None], m[None], empty="skip").item() for p, m in results]
     defective = sorted((i for i, (_, mask) in enumerate(results) if mask.any()), key=lambda i: -dice[i])
     shown = {"best": defective[0], "median": defective[len(defective) // 2], "worst": defective[-1]}

@@ -15,13 +15,13 @@ from steelnb import runtime
 from steelnb.data import dataset
 from steelnb.losses import original_dice
 from steelnb.network import geometry
+from steelnb.network.tiles import ORIGINAL_MARGINS, original_crop
 from steelnb.network.unet import UNet, cost
 from steelnb.training import batches
 from steelnb.training.recipes import Recipe
-from steelnb.training.samples import ORIGINAL_MARGINS, original_crop
 from steelnb.training.trainer import Trainer
 
-ITS_WAY, WITH_DATA = "the original's way", "data by batches.batches"
+ITS_WAY, WITH_DATA = "the original's way", "data by batches.iter_batches"
 CHANGES = ("exact geometry", "bytes, divided there", "TF32", "mixed precision", "channels-last", "fused optimizer")
 PEER = frozenset(CHANGES[2:]) | {"no sync", "compile"}
 BATCHES, MEMORY_BATCHES = (4, 8, 16), (1, 2, 4, 8, 16)
@@ -57,7 +57,7 @@ class Written:
 
 
 def mirrored(pool: Pool, batch: int, exact: bool = True, floats: bool = False) -> Iterator[tuple]:
-    """Endless batches as `batches.batches`, windows mirrored on the CPU at each step; floats in 0…1, or bytes."""
+    """Endless batches as `batches.iter_batches`, windows mirrored on the CPU at each step; floats in 0…1, or bytes."""
     margin = geometry.margin()
     ours = [(margin, geometry.input_size(n) - n - margin) for n in pool[0][0].shape]
     margins = ours if exact else ORIGINAL_MARGINS
@@ -72,18 +72,18 @@ def mirrored(pool: Pool, batch: int, exact: bool = True, floats: bool = False) -
 def loaded(samples, recipe: Recipe, device: torch.device) -> Iterator[tuple]:
     """Endless epochs as a training draws them."""
     for epoch in itertools.count():
-        yield from batches.batches(samples, recipe, epoch, device=device)
+        yield from batches.iter_batches(samples, recipe, epoch, device=device)
 
 
 def written(network: Callable[[], nn.Module], on: frozenset[str], device: torch.device, feed: Iterator) -> Callable:
     one = Written(network(), on, device)
-    return lambda: one.take(*next(feed))
+    return lambda: one.step(*next(feed))
 
 
 def trained(recipe: Recipe, device: torch.device, feed: Iterator) -> Callable:
     trainer = Trainer(recipe, 1, 10**6, 0, device)
     trainer.begin()
-    return lambda: trainer.take(*next(feed))
+    return lambda: trainer.step(*next(feed))
 
 
 def fixed(batch: tuple, device: torch.device) -> Iterator[tuple]:
@@ -125,7 +125,7 @@ def our_line(plan: Plan, steel: dataset.SteelData, recipe: Recipe, macs: int) ->
     drawn = recipe.changed(epoch_samples=recipe.batch * (plan.turns + 1) * (plan.warm + plan.steps))  # all in one epoch
 
     def start() -> Callable:
-        samples, _ = batches.parts(steel, drawn, seed=0)
+        samples, _ = batches.training_and_validation_samples(steel, drawn, seed=0)
         return trained(drawn, plan.device, loaded(samples, drawn, plan.device))
 
     return Line(WITH_DATA, recipe.batch, macs, start, ahead=10)

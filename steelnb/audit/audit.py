@@ -35,22 +35,22 @@ def audit(source: SteelData | str | Path, *, seed: int = 0, validation: float = 
     """Looks through a data set, or the folder of one, and the splits that training makes of it.
 
     seed, validation: of the split by image; the original's split by row has the same share. A folder that
-    `dataset.read` refuses gives an audit with that as an error, and every row out of range; only one that is not there
-    raises DataError.
+    `dataset.read_dataset` refuses gives an audit with that as an error, and every row out of range; only one that is
+    not there raises DataError.
     """
     if isinstance(source, SteelData):
         data = source
     else:
         folder = Path(source).expanduser().absolute()
         try:
-            data = steel_data.read(folder, skip_missing=skip_missing, progress=progress)
+            data = steel_data.read_dataset(folder, skip_missing=skip_missing, progress=progress)
         except DataError as error:
             if not folder.is_dir():
                 raise
             told = f"{error}. Nothing else was looked at: mend this, then audit again"
             findings = (Finding("refused", "error", (), told), *checks.bad_rows(folder))
             return Audit(folder.name, "It could not be read.", findings, pd.DataFrame())
-    finder, findings = duplicates.Finder(), [*checks.files(data), *checks.odd_areas(data)]
+    finder, findings = duplicates.DuplicateFinder(), [*checks.files(data), *checks.odd_areas(data)]
     for image_id in tqdm(data.images["ImageId"], "look", unit="image", disable=not progress):
         try:
             image = data.image(image_id)
@@ -66,7 +66,7 @@ def audit(source: SteelData | str | Path, *, seed: int = 0, validation: float = 
     shares = drift(data, seed, validation)
     findings += [*_on_both(sides["the original's by row"]), *_drifting(shares)]
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))  # stable: within one, in the order above
-    groups = duplicates.groups(pairs, data.images["ImageId"]) if pairs else None
+    groups = duplicates.group_duplicates(pairs, data.images["ImageId"]) if pairs else None
     return Audit(data.name, data.describe(), tuple(findings), shares, data, groups)
 
 

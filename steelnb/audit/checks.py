@@ -12,10 +12,10 @@ import numpy as np
 from steelnb.audit.duplicates import DARK, Pair
 from steelnb.data import rle
 from steelnb.data.dataset import DataError, SteelData
-from steelnb.data.images import long_cells, names, opened, size_text
+from steelnb.data.images import long_cells, names, open_image, size_text
 
 TINY = 16  # pixels of defect in an image; the smallest of 4,130 real Severstal masks has 115
-WHOLE = 0.95  # share of an image; the largest of them covers 0.90
+WHOLE_IMAGE_SHARE = 0.95  # share of an image; the largest of them covers 0.90
 OVERLAP = 0.1  # share of the smaller of two classes' masks; none of them overlap
 OUTLIER = 4.0  # robust standard deviations of log area; none of them is further than 3.7 from its class's median
 
@@ -42,7 +42,7 @@ def bad_rows(folder: Path) -> Iterator[Finding]:
         with long_cells():
             lines = list(csv.DictReader(table.read_text("utf-8-sig").splitlines()))
     except (ValueError, OSError, csv.Error):
-        return  # what `dataset.read` says of it is all that can be said
+        return  # what `dataset.read_dataset` says of it is all that can be said
     sizes: dict[str, tuple[int, int]] = {}
     for number, line in enumerate(lines, 2):
         image_id = line.get("ImageId") or (line.get("ImageId_ClassId") or "").rpartition("_")[0]
@@ -51,7 +51,7 @@ def bad_rows(folder: Path) -> Iterator[Finding]:
             continue
         try:
             if image_id not in sizes:
-                with opened(path) as picture:
+                with open_image(path) as picture:
                     sizes[image_id] = picture.height, picture.width
             rle.runs(line["EncodedPixels"].strip(), math.prod(sizes[image_id]), f"line {number}, image {image_id}")
         except (rle.RLEError, DataError) as error:
@@ -89,7 +89,7 @@ def masks(data: SteelData, image_id: str, image: np.ndarray) -> Iterator[Finding
         return
     if area < TINY:
         yield warning("tiny mask", f"{area} pixels of defect in all; complete the label, or remove it")
-    if area > WHOLE * union.size:
+    if area > WHOLE_IMAGE_SHARE * union.size:
         yield warning("whole image", f"{area / union.size:.0%} of it is labelled as defect; make sure that the mask "
                       "is not inverted")  # fmt: skip
     # A patch may be as black as what lies beside the strip: only whole columns and rows without light are no steel.

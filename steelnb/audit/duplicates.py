@@ -27,7 +27,7 @@ from steelnb.data.dataset import SteelData
 SYMMETRIES = ("same way up", "mirrored top-bottom", "mirrored left-right", "turned by 180°", "mirrored at the diagonal",
               "turned left by 90°", "turned right by 90°", "mirrored at the other diagonal")  # fmt: skip
 SIDE, CELLS = 32, 6400  # of the two stages
-BLOCK = 1024  # images compared at once
+COMPARED_AT_ONCE = 1024  # images compared at once
 DARK = 10  # gray levels: below is no lit steel, or the black beside the strip
 # Between what was measured on real and synthetic steel: 46,280 copies of 445 images in all 8 ways (JPEG quality 50 to
 # 90, brightness and contrast ±10 %, noise of 3 levels, shifts of 1 to 3 pixels, scale 0.8) score 0.52 or more in the
@@ -56,7 +56,7 @@ def turned(array: np.ndarray, symmetry: str) -> np.ndarray:
     return _turned(array, SYMMETRIES.index(symmetry))
 
 
-class Finder:
+class DuplicateFinder:
     """Takes images one by one and tells which show the same steel; pixels are read again only for the most alike."""
 
     def __init__(self) -> None:
@@ -108,14 +108,14 @@ class Finder:
         textures = np.array(self._coarse, np.float32).reshape(-1, SIDE * SIDE)
         shapes = np.array(self._shapes, float).reshape(-1, 2)
         aspect = np.log(shapes[:, 0] / shapes[:, 1])
-        starts = range(0, len(textures), BLOCK)
+        starts = range(0, len(textures), COMPARED_AT_ONCE)
         for first in tqdm(starts, "compare", unit="block", disable=not progress):
-            rows = textures[first : first + BLOCK]
-            for second in range(first, len(textures), BLOCK):
-                columns, found = textures[second : second + BLOCK], []
+            rows = textures[first : first + COMPARED_AT_ONCE]
+            for second in range(first, len(textures), COMPARED_AT_ONCE):
+                columns, found = textures[second : second + COMPARED_AT_ONCE], []
                 for k, order in enumerate(orders):
-                    turned_aspect = aspect[second : second + BLOCK] * (-1 if k & 4 else 1)
-                    fits = abs(aspect[first : first + BLOCK, None] - turned_aspect) < 0.1
+                    turned_aspect = aspect[second : second + COMPARED_AT_ONCE] * (-1 if k & 4 else 1)
+                    fits = abs(aspect[first : first + COMPARED_AT_ONCE, None] - turned_aspect) < 0.1
                     if fits.any():
                         scores = rows @ columns[:, order].T
                         i, j = np.nonzero((scores >= CANDIDATE) & fits)
@@ -131,15 +131,15 @@ class Finder:
         return np.array_equal(read(self._ids[i]), _turned(read(self._ids[j]), symmetry))
 
 
-def find(data: SteelData, progress: bool = False) -> list[Pair]:
+def find_duplicates(data: SteelData, progress: bool = False) -> list[Pair]:
     """Every pair of images of `data` that show the same steel. Raises files.DataError for one that does not decode."""
-    finder = Finder()
+    finder = DuplicateFinder()
     for image_id in tqdm(data.images["ImageId"], "describe", unit="image", disable=not progress):
         finder.add(image_id, data.image(image_id))
     return finder.pairs(data.image, progress)
 
 
-def groups(pairs: Sequence[Pair], ids: Iterable[str]) -> dict[str, str]:
+def group_duplicates(pairs: Sequence[Pair], ids: Iterable[str]) -> dict[str, str]:
     """ImageId → group: what is joined by pairs, directly or over others, is one group, named by its first ImageId.
 
     An image without a pair is a group of its own. Raises ValueError for a pair of an image that is not among `ids`.

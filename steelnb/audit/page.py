@@ -80,11 +80,11 @@ class Audit:
         out.mkdir(parents=True, exist_ok=True)
         if self.groups:
             lines = ["ImageId,group", *(f"{_field(i)},{_field(group)}" for i, group in self.groups.items())]
-            storage.write(out / "groups.csv", ("\n".join(lines) + "\n").encode())
+            storage.write_file(out / "groups.csv", ("\n".join(lines) + "\n").encode())
         else:
-            storage.discard(out / "groups.csv")  # of an earlier report here, whose copies are gone
-        storage.write(out / "findings.json", json.dumps(_plain(self), indent=1, ensure_ascii=False).encode())
-        storage.write(page, content.encode())
+            storage.delete_file(out / "groups.csv")  # of an earlier report here, whose copies are gone
+        storage.write_file(out / "findings.json", json.dumps(_plain(self), indent=1, ensure_ascii=False).encode())
+        storage.write_file(page, content.encode())
         return page
 
 

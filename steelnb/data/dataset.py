@@ -32,7 +32,7 @@ from steelnb.data.images import (
     names,
     size_text,
 )
-from steelnb.data.labels import CLASSES, COLUMNS
+from steelnb.data.labels import LABEL_COLUMNS, SEVERSTAL_CLASSES
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ class SteelData:
     @cached_property
     def _labels(self) -> dict[str, list[tuple[int, str]]]:
         labels: dict[str, list[tuple[int, str]]] = {}
-        for image_id, class_id, text in zip(*(self.rows[c] for c in COLUMNS), strict=True):
+        for image_id, class_id, text in zip(*(self.rows[c] for c in LABEL_COLUMNS), strict=True):
             labels.setdefault(image_id, []).append((int(class_id), text))
         return labels
 
@@ -77,7 +77,7 @@ class SteelData:
     def image(self, image_id: str) -> np.ndarray:
         """The image as gray values, uint8 [H, W], 0.299 R + 0.587 G + 0.114 B.
 
-        Raises DataError for an unknown id and for a file that does not decode or has changed its size since `read`.
+        Raises DataError for an unknown id and for a file that does not decode or has changed its size since.
         """
         entry = self._entry(image_id)
         image = gray(entry.path)
@@ -118,7 +118,7 @@ class SteelData:
         """
         where, given = "groups", groups
         if not isinstance(groups, Mapping):
-            where, given = str(groups), label_tables.groups(Path(groups))
+            where, given = str(groups), label_tables.read_groups(Path(groups))
         ids = self.images["ImageId"].tolist()
         for wrong, problem in (
             (sorted(set(ids) - given.keys()), "images without a group; give each one (alone: its own ImageId)"),
@@ -132,7 +132,7 @@ class SteelData:
     def fingerprint(self) -> str:
         """SHA-256, hex, of ids, sizes and labels in their order: equal for equal data wherever the folder lies."""
         digest = hashlib.sha256()
-        for table, columns in ((self.images, ("ImageId", "height", "width")), (self.rows, COLUMNS)):
+        for table, columns in ((self.images, ("ImageId", "height", "width")), (self.rows, LABEL_COLUMNS)):
             for row in zip(*(table[c] for c in columns), strict=True):
                 digest.update("\t".join(map(str, row)).encode() + b"\n")
             digest.update(b"\n")
@@ -158,7 +158,7 @@ class SteelData:
         ])
 
 
-def read(folder: str | Path, *, masks: str | Path | None = None, skip_missing: bool = False,
+def read_dataset(folder: str | Path, *, masks: str | Path | None = None, skip_missing: bool = False,
          progress: bool = False) -> SteelData:
     """Tell the layout of `folder`, read its labels and image headers, and check them.  Taught in 01_data_exploration.
 
@@ -224,10 +224,10 @@ def _read_severstal(folder: Path, skip_missing: bool, progress: bool) -> SteelDa
             areas.append(int(rle.runs(row.EncodedPixels, row.height * row.width, where)[1].sum()))
         except rle.RLEError as error:
             raise DataError(f"{error}. The image is {size_text(row.height, row.width)}") from error
-    rows = rows[list(COLUMNS)].assign(ClassId=rows["ClassId"].astype(int), area=np.array(areas, int))
+    rows = rows[list(LABEL_COLUMNS)].assign(ClassId=rows["ClassId"].astype(int), area=np.array(areas, int))
     layout = f"train.csv ({','.join(label_tables.FORMS[form])}) beside train_images/"
     name = "synthetic steel" if (folder / SYNTHETIC_MARK).exists() else "severstal"
-    return _assemble(name, folder, images, rows, CLASSES, layout, notes)
+    return _assemble(name, folder, images, rows, SEVERSTAL_CLASSES, layout, notes)
 
 
 def _read_pairs(folder: Path, images: Path, masks: Path, skip_missing: bool, progress: bool) -> SteelData:
@@ -258,7 +258,7 @@ def _read_pairs(folder: Path, images: Path, masks: Path, skip_missing: bool, pro
     if 255 in first and last > 1:
         raise DataError(f"{first[255]} holds 0 and 255, {first[last]} class id {last}: two meanings in one folder; "
                         "write class ids in every mask")
-    table = pd.DataFrame(rows, columns=[*COLUMNS, "area"])
+    table = pd.DataFrame(rows, columns=[*LABEL_COLUMNS, "area"])
     meaning = "0/255" if 255 in first else "0/1" if last < 2 else "of class ids"
     return _assemble("image and mask folder", folder, entries, table, tuple(range(1, max(last, 1) + 1)),
                      f"{images.name}/ beside {masks.name}/, masks {meaning}", notes)

@@ -28,7 +28,7 @@ class DataError(ValueError):
 
 def gray(path: Path) -> np.ndarray:
     """An image file's gray values, uint8 [H, W], 0.299 R + 0.587 G + 0.114 B; a copy of the caller's own."""
-    with opened(path) as picture:
+    with open_image(path) as picture:
         _check_pixels(path, picture)
         return np.array(picture.convert("L"))
 
@@ -37,7 +37,7 @@ def headers(paths: Iterable[Path], progress: bool) -> pd.DataFrame:
     """ImageId, path, format, height, width of image files, sorted by ImageId; the pixels are not decoded."""
     entries = []
     for path in tqdm(sorted(paths, key=lambda p: p.name), "images", unit="file", disable=not progress):
-        with opened(path) as picture:
+        with open_image(path) as picture:
             _check_pixels(path, picture)
             entries.append((path.name, path, picture.format, picture.height, picture.width))
     if not entries:
@@ -57,7 +57,7 @@ def _check_upright(path: Path, picture: Image.Image) -> None:
 
 
 @contextmanager
-def opened(path: Path):
+def open_image(path: Path):
     """The file as a Pillow image, its format told by its content; what goes wrong is a DataError naming the file."""
     if not path.exists():
         raise DataError(f"{path}: no such file")
@@ -131,7 +131,7 @@ def size_text(height: int, width: int) -> str:
 
 def mask_values(path: Path) -> np.ndarray:
     """The values of a mask file, uint8 [H, W]: {0, 255}, or class ids up to LARGEST_CLASS_ID."""
-    with opened(path) as picture:
+    with open_image(path) as picture:
         _check_upright(path, picture)
         if picture.format == "JPEG":
             raise DataError(f"{path}: a JPEG mask: compression changes values along every edge; export it as PNG")

@@ -8,9 +8,9 @@ import pandas as pd
 
 from steelnb.data.images import SYNTHETIC_MARK, DataError, long_cells
 
-COLUMNS = ("ImageId", "ClassId", "EncodedPixels")
-FORMS = {"now": COLUMNS, "2019": ("ImageId_ClassId", "EncodedPixels")}
-CLASSES = (1, 2, 3, 4)  # Severstal's
+LABEL_COLUMNS = ("ImageId", "ClassId", "EncodedPixels")
+FORMS = {"now": LABEL_COLUMNS, "2019": ("ImageId_ClassId", "EncodedPixels")}
+SEVERSTAL_CLASSES = (1, 2, 3, 4)  # Severstal's
 
 
 def labels(csv: Path) -> tuple[pd.DataFrame, str]:
@@ -55,13 +55,13 @@ def labels(csv: Path) -> tuple[pd.DataFrame, str]:
     refuse(~clean & ~table["ClassId"].str.fullmatch(r"[0-9]{1,9}(\.0+)?"),
            "class id {ClassId!r} is not a whole number; write one of 1, 2, 3, 4")
     table["ClassId"] = table["ClassId"].where(~clean, "0").str.replace(r"\.0+$", "", regex=True).astype(int)
-    refuse(~clean & ~table["ClassId"].isin(CLASSES), "unknown class id {ClassId}; the classes are 1, 2, 3, 4")
+    refuse(~clean & ~table["ClassId"].isin(SEVERSTAL_CLASSES), "unknown class id {ClassId}; the classes are 1, 2, 3, 4")
     refuse(table.duplicated(["ImageId", "ClassId"]),
            "a second row for image {ImageId}, class {ClassId}; keep one, with the runs of both")
-    return table[["line", *COLUMNS]], form
+    return table[["line", *LABEL_COLUMNS]], form
 
 
-def groups(csv: Path) -> dict[str, str]:
+def read_groups(csv: Path) -> dict[str, str]:
     """ImageId → group of a CSV of these columns; DataError names the line."""
     try:
         lines = list(reader(StringIO(csv.read_text("utf-8-sig"))))

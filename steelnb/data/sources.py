@@ -24,7 +24,7 @@ ALTERNATIVES = ("Without it: give a folder that holds train.csv and train_images
                 'the environment variable STEELNB_DATA, or take where="synthetic"')
 
 
-def find(
+def open_dataset(
     where: str | Path | None = None, *, images: int = 64, seed: int = 0, skip_missing: bool = False,
     progress: bool = True,
 ) -> SteelData:
@@ -33,8 +33,8 @@ def find(
     `where`: a folder; an archive of one (.zip, .tar or .tar.gz, on Google Drive say), copied to this machine and
     unpacked once, see `archives.unpacked`; "kaggle" downloads Severstal (1.6 GB, needs an account); "synthetic" makes
     `images` images of synthetic steel from `seed`; None looks around as the module says. ``STEELNB_DATA`` may hold all
-    of these. `skip_missing` as in `dataset.read`. `describe()` of the result tells where it came from. Raises DataError
-    for a place that does not work.
+    of these. `skip_missing` as in `dataset.read_dataset`. `describe()` of the result tells where it came from. Raises
+    DataError for a place that does not work.
     """
     source = "found at the place asked for"
     if where is None and (where := named()):
@@ -50,7 +50,7 @@ def find(
         if _is_file(where):
             folder = archives.unpacked(where, progress=progress)
             source += f", unpacked from {Path(where).name}"
-        return _from(dataset.read(folder, skip_missing=skip_missing, progress=progress), source)
+        return _from(dataset.read_dataset(folder, skip_missing=skip_missing, progress=progress), source)
     except DataError as error:
         if source.startswith("found through STEELNB_DATA"):
             raise DataError(f"STEELNB_DATA={where}: {error}") from error
@@ -88,7 +88,7 @@ def from_kaggle(*, progress: bool = True) -> SteelData:
         else:
             problem = f"the download from Kaggle failed ({type(error).__name__}: {error}); run it again, it goes on"
         raise DataError(f"{problem}. {ALTERNATIVES}") from error
-    return _from(dataset.read(folder, progress=progress), "downloaded from Kaggle")
+    return _from(dataset.read_dataset(folder, progress=progress), "downloaded from Kaggle")
 
 
 def _synthetic(images: int, seed: int, progress: bool) -> SteelData:
@@ -103,7 +103,7 @@ def _synthetic(images: int, seed: int, progress: bool) -> SteelData:
         except OSError as error:
             raise DataError(f"{folder}: cannot draw synthetic steel there: {error.strerror or error}. Mend that, "
                             "or let STEELNB_HOME name a folder on another disk") from error
-    return _from(dataset.read(folder), f"made by steelnb from seed {seed}", name="synthetic steel")
+    return _from(dataset.read_dataset(folder), f"made by steelnb from seed {seed}", name="synthetic steel")
 
 
 def _draw(folder: Path, images: int, seed: int, progress: bool) -> None:
@@ -111,7 +111,7 @@ def _draw(folder: Path, images: int, seed: int, progress: bool) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     # Made under another name: the folder is whole from the moment it is there, for several processes as well.
     with tempfile.TemporaryDirectory(prefix="unfinished-", dir=cache) as draft:
-        made = synthetic.write(Path(draft) / "set", images, seed=seed, progress=progress)
+        made = synthetic.write_dataset(Path(draft) / "set", images, seed=seed, progress=progress)
         if not _complete(folder, images):
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):  # another process was faster; what lies there is read and checked afterwards
@@ -120,7 +120,7 @@ def _draw(folder: Path, images: int, seed: int, progress: bool) -> None:
 
 def _complete(folder: Path, images: int) -> bool:
     try:
-        return len(dataset.read(folder)) == images
+        return len(dataset.read_dataset(folder)) == images
     except DataError:
         return False
 

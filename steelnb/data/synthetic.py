@@ -17,10 +17,10 @@ from steelnb.data.synthetic_drawing import CLASSES, COMBINATIONS, Sample, draw
 
 LONGEST_SIDE = 65_500  # of a JPEG that Pillow writes
 
-__all__ = ["CLASSES", "COMBINATIONS", "Sample", "draw", "write"]
+__all__ = ["CLASSES", "COMBINATIONS", "Sample", "draw", "write_dataset"]
 
 
-def write(folder, images: int, *, seed: int = 0, shape: tuple[int, int] = (256, 1600), form: str = "now",
+def write_dataset(folder, images: int, *, seed: int = 0, shape: tuple[int, int] = (256, 1600), form: str = "now",
           test_images: int = 0, progress: bool = True) -> Path:
     """Write a set in Severstal's layout: `train_images/*.jpg`, `train.csv`, `test_images/*.jpg`. Returns the folder.
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy import ndimage
 
 from steelnb.evaluation.metrics import TOUCHING
@@ -58,11 +57,6 @@ class OperatingPoint:
         parts += [f"defects of at least {self.minimum_area} px"] if self.minimum_area else []
         parts += [f"clean unless {CERTAIN_SHARE:.3%} of the image is above {self.guard:g}"] if self.guard else []
         return ", ".join(parts)
-
-
-def probabilities_of(logits: np.ndarray) -> np.ndarray:
-    """The sigmoid, float32. p > 0.5 where the logit is > 0, but for logits below 6e-8, which round to 0.5."""
-    return torch.from_numpy(logits).sigmoid().numpy()
 
 
 def certainty(probability: np.ndarray) -> float:

@@ -7,18 +7,16 @@ import torch
 from tqdm.auto import tqdm
 
 from steelnb.data.dataset import SteelData
-from steelnb.evaluation.operating_point import probabilities_of
-from steelnb.network.tiles import FlipAveraged
+from steelnb.network.inference import FlipAveraged, predict_original, predict_probabilities, probability
+from steelnb.network.tiles import original_crop
 from steelnb.network.weights import Trained, check_answer
-from steelnb.training.samples import ImageCache, Item, Samples
-from steelnb.training.validation import predicted
 
 PARTS = ("validation", "train", "all")
 
 
 def images_of(trained: Trained, data: SteelData, part: str | None = None) -> tuple[list[str], str]:
-    """The ImageIds of a part of a data set (see `report.report`), and a line that says which. Raises ValueError."""
-    about, outputs = trained.about, trained.model.config["out_channels"]
+    """The ImageIds of a part of a data set (see `report.evaluate`), and a line that says which. Raises ValueError."""
+    about, outputs = trained.metadata, trained.model.config["out_channels"]
     trained_on, held_out = set(about.get("training", ())), set(about.get("validation", ()))
     if outputs > 1 and outputs != len(data.classes):
         raise ValueError(f"the network has {outputs} classes, {data.name} has {len(data.classes)}: {data.classes}")
@@ -48,31 +46,26 @@ def halves(data: SteelData, ids: Iterable[str]) -> tuple[list[str], list[str]]:
 
 def in_own_geometry(trained: Trained) -> bool:
     """Whether the network was trained in the original's geometry, and so predicts the original's centre by itself."""
-    return trained.about.get("recipe", {}).get("geometry") == "original"
+    return trained.metadata.get("recipe", {}).get("geometry") == "original"
 
 
-def predictions(
+def iter_predictions(
     trained: Trained, data: SteelData, ids: list[str], model: torch.nn.Module | None = None, progress: bool = False
 ) -> Iterator[tuple]:
-    """What `Scores.update` takes, for each image: probabilities, masks, label rows, the centre (see `report.report`).
+    """What `Scores.update` takes, for each image: probabilities, masks, label rows, the centre (see `report.evaluate`).
 
     model: stands in the network's place, such as a FlipAveraged; its logits may have more channels.
     """
     model = model or trained.model
-    outputs, depth = trained.model.config["out_channels"], trained.model.depth
-    cache, items = ImageCache(data, progress=progress), [Item(image_id) for image_id in ids]
-    samples, centres = Samples(data, cache, items, depth, per_class=outputs > 1), None
-    if in_own_geometry(trained):
-        centres = Samples(data, cache, items, depth, per_class=outputs > 1, geometry="original")
-    for index, image_id in enumerate(tqdm(ids, desc="evaluate", unit="image", disable=not progress)):
-        logits, masks = predicted(model, samples, index)
-        check_answer(logits)
-        rows = data.masks(image_id) if outputs == 1 else None
-        centre = None
-        if centres is not None:
-            there = predicted(model, centres, index)
-            centre = probabilities_of(there[0]), there[1]
-        yield probabilities_of(logits), masks, rows, centre
+    outputs, depth, centre = trained.model.config["out_channels"], trained.model.depth, None
+    for image_id in tqdm(ids, desc="evaluate", unit="image", disable=not progress):
+        image, rows = data.image(image_id), data.masks(image_id)
+        masks = rows if outputs > 1 else rows.any(0, keepdims=True)
+        if in_own_geometry(trained):
+            logits = predict_original(model, image)
+            check_answer(logits)
+            centre = probability(logits), original_crop(masks, depth)
+        yield predict_probabilities(model, image), masks, rows if outputs == 1 else None, centre
 
 
 class _PlainAndFlipped(FlipAveraged):
@@ -86,9 +79,9 @@ class _PlainAndFlipped(FlipAveraged):
 def with_and_without_flips(
     trained: Trained, data: SteelData, ids: list[str], progress: bool
 ) -> Iterator[tuple[tuple, tuple]]:
-    """What `predictions` gives, as a pair: without and with averaging over flips, in one pass."""
+    """What `iter_predictions` gives, as a pair: without and with averaging over flips, in one pass."""
     outputs = trained.model.config["out_channels"]
-    for both, masks, rows, centre in predictions(trained, data, ids, _PlainAndFlipped(trained.model), progress):
+    for both, masks, rows, centre in iter_predictions(trained, data, ids, _PlainAndFlipped(trained.model), progress):
         yield tuple(
             (both[part], masks, rows, centre and (centre[0][part], centre[1]))
             for part in (slice(None, outputs), slice(outputs, None))

@@ -10,7 +10,7 @@ from pathlib import Path
 PLACES = tuple(Path(__file__).resolve().parents[1] / place for place in ("results", "../benchmarks/results"))
 
 
-def measured(question: str) -> dict:
+def recorded_result(question: str) -> dict:
     """The newest result of a benchmark, "time_to_quality" for instance, as the benchmark left it.
 
     Raises FileNotFoundError naming the questions that have one.

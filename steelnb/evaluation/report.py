@@ -12,8 +12,8 @@ from steelnb.evaluation.predictions import (
     halves,
     images_of,
     in_own_geometry,
+    iter_predictions,
     labels_of,
-    predictions,
     with_and_without_flips,
 )
 from steelnb.evaluation.scores import (
@@ -25,12 +25,12 @@ from steelnb.evaluation.scores import (
     LEVEL,
     OVER,
     SOFT,
-    WHOLE,
+    WHOLE_IMAGE,
     Key,
     Scores,
     Value,
 )
-from steelnb.network.tiles import FlipAveraged
+from steelnb.network.inference import FlipAveraged
 from steelnb.network.weights import Trained
 
 
@@ -76,7 +76,7 @@ class Report:
         return "\n".join(lines)
 
 
-def report(
+def evaluate(
     trained: Trained, data: SteelData, part: str | None = None, *, point: OperatingPoint | None = None,
     flips: bool = False, replicates: int = 1000, progress: bool = False,
 ) -> Report:  # fmt: skip
@@ -92,12 +92,12 @@ def report(
         raise ValueError(f"{which}: there is nothing to score")
     scores = _empty(trained, data, point, replicates)
     model = FlipAveraged(trained.model) if flips else trained.model
-    for each in predictions(trained, data, ids, model, progress):
+    for each in iter_predictions(trained, data, ids, model, progress):
         scores.update(*each)
-    return of(trained, data, which, scores, flips=flips)
+    return build_report(trained, data, which, scores, flips=flips)
 
 
-def chosen(
+def choose_operating_point(
     trained: Trained, data: SteelData, part: str | None = None, *, alarms: float | None = None, replicates: int = 1000,
     progress: bool = False,
 ) -> Report:  # fmt: skip
@@ -106,7 +106,7 @@ def chosen(
     alarms: chooses the best Dice on defective images with at most this share of clean ones raising an alarm; None: the
     best mean Dice over all images, an empty answer to a clean one counting 1. Which half an image is in follows from
     its ImageId. Of the options the report takes the one that scored highest on the half it was chosen on. Other
-    arguments as for `report`; raises ValueError where a half is empty.
+    arguments as for `evaluate`; raises ValueError where a half is empty.
     """
     ids, which = images_of(trained, data, part)
     first, second = halves(data, ids)
@@ -135,10 +135,10 @@ def chosen(
     taken = max(("all three", "all three, flips"), key=worth)
     which += f"; the {len(second)} images of its second half, the operating point chosen on the other {len(first)}"
     table = [_option(name, *options[name], scored["as it is"], scored[name], name == taken) for name in options]
-    return of(trained, data, which, scored[taken], flips=options[taken][1], options=table)
+    return build_report(trained, data, which, scored[taken], flips=options[taken][1], options=table)
 
 
-def of(
+def build_report(
     trained: Trained, data: SteelData, which: str, scores: Scores, *, flips: bool = False, options: list | None = None
 ) -> Report:
     """The report of scores that are there already; `which` says of which images (see `images_of`)."""
@@ -153,7 +153,7 @@ def of(
         "steelnb": steelnb.__version__,
         "torch": str(torch.__version__),
         "data": {"name": data.name, "fingerprint": data.fingerprint(), "classes": list(data.classes)},
-        "recipe": trained.about.get("recipe", {}),
+        "recipe": trained.metadata.get("recipe", {}),
         "part": which,
         "images": scores.images,
         "clean": scores.clean,
@@ -187,7 +187,7 @@ def _option(name: str, point: OperatingPoint, flips: bool, before: Scores, after
 
 
 def _overlap_table(values: dict[Key, Value], label: str, batch: int, titled: bool) -> list[str]:
-    columns = [(area, kind) for area in (WHOLE, CENTRE) for kind in (HARD, SOFT)]
+    columns = [(area, kind) for area in (WHOLE_IMAGE, CENTRE) for kind in (HARD, SOFT)]
     name = {BATCHES: f"batches of {batch}, one with a defect"}
     lines = [f"{label if titled else '':<38}" + "".join(f"{f'{a}, {k}':<24}" for a, k in columns).rstrip()]
     for score in ("Dice", "IoU"):

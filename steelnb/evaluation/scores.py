@@ -19,12 +19,12 @@ from scipy.stats import binomtest
 from steelnb.evaluation.metrics import components
 from steelnb.evaluation.operating_point import OperatingPoint
 from steelnb.network.geometry import GeometryError
-from steelnb.training.samples import original_crop
+from steelnb.network.tiles import original_crop
 
 DEFECTIVE, ALL, BATCHES, PIXELS, ROWS = OVER = (
     "images with a defect", "all images, empty = 1", "batches", "all pixels pooled", "label rows",
 )  # fmt: skip
-WHOLE, CENTRE = AREAS = ("whole image", "original's centre")
+WHOLE_IMAGE, CENTRE = SCORED_AREAS = ("whole image", "original's centre")
 HARD, SOFT = PREDICTIONS = ("hard", "soft")
 SMOOTH = 1e-4  # the original's; decides only what an empty mask gives to a soft Dice
 BINS = 20  # of the calibration curve
@@ -37,7 +37,7 @@ class Key(NamedTuple):
     score: str
     label: str
     over: str = ""
-    area: str = WHOLE
+    area: str = WHOLE_IMAGE
     prediction: str = HARD
 
 
@@ -89,11 +89,11 @@ class Scores:
         if centre is not None:
             self._check(*centre)
         hard = self.point.masks(probabilities)
-        parts = {WHOLE: (hard, probabilities, masks, rows)}
+        parts = {WHOLE_IMAGE: (hard, probabilities, masks, rows)}
         if centre is not None:
             parts[CENTRE] = (self.point.masks(centre[0]), *centre, None)
         try:
-            cut = [each if each is None else original_crop(each, self.depth) for each in parts[WHOLE]]
+            cut = [each if each is None else original_crop(each, self.depth) for each in parts[WHOLE_IMAGE]]
             parts[CENTRE] = (*parts.get(CENTRE, cut)[:3], cut[3])
         except GeometryError:
             pass  # too small for the original's geometry
@@ -230,7 +230,7 @@ class Scores:
         scores = [each.score for each in self._place if each.label == key.label]
         over = OVER.index(key.over) if key.over else -1
         labels = ("all", *self.labels)
-        return labels.index(key.label), scores.index(key.score), over, key.area != WHOLE, key.prediction != HARD
+        return labels.index(key.label), scores.index(key.score), over, key.area != WHOLE_IMAGE, key.prediction != HARD
 
 
 class _Overlap(NamedTuple):

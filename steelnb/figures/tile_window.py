@@ -14,7 +14,7 @@ from steelnb.network import geometry, tiles
 from steelnb.network.tiles import Tile
 
 TILE, WINDOW = "#F0E442", "#56B4E9"  # yellow: what is predicted; blue: what is seen for it
-COLUMNS = 800  # of the picture, about; rows follow
+PICTURE_COLUMNS = 800  # of the picture, about; rows follow
 TITLE, HIGHEST = 0.3, 5.0  # inches
 
 
@@ -30,7 +30,7 @@ class Window(NamedTuple):
         return self.seen.height * self.seen.width
 
 
-def window(shape: tuple[int, int], top: int, left: int, side: int, depth: int = 4) -> Window:
+def tile_window(shape: tuple[int, int], top: int, left: int, side: int, depth: int = 4) -> Window:
     """The tile of `side` × `side` output pixels at (top, left) of an image of `shape`, and what is seen for it.
 
     As in `tiles.tiles`, a tile begins at a multiple of 2^depth (here: the last one before), its side is rounded
@@ -54,7 +54,7 @@ def draw_overlap_tile(
 ) -> Figure:
     """One tile of an image with the window seen for it.  Taught in 02_overlap_tile.
 
-    image: uint8 [H, W]; mirrored pixels are blue. See `window`.
+    image: uint8 [H, W]; mirrored pixels are blue. See `tile_window`.
     The static twin of `widgets.explore_overlap_tile`; by default a new pyplot figure.
     """
     view = OverlapTileView(image, depth, figure or plt.figure(figsize=figure_size(image.shape, depth)))
@@ -76,7 +76,7 @@ class OverlapTileView:
             raise ValueError(f"an image is uint8 [H, W] with at least one pixel, got {image.dtype} {image.shape}")
         self.shape, self.depth, self.figure = image.shape, depth, figure
         self.pad = geometry.margin(depth) + 2**depth  # the surplus of an exact window is smaller than 2^depth
-        self.step = max(1, (max(image.shape) + 2 * self.pad) // COLUMNS)
+        self.step = max(1, (max(image.shape) + 2 * self.pad) // PICTURE_COLUMNS)
         self.seen, self.unseen = self._pictures(tiles.mirror(image, (self.pad,) * 2, (self.pad,) * 2))
         figure.set_layout_engine("none")  # the places below are fixed: nothing jumps while the slider moves
         ax = figure.add_axes((0, 0, 1, 1 - TITLE / figure.get_figheight()))
@@ -103,8 +103,8 @@ class OverlapTileView:
         return seen.astype(np.uint8), unseen.astype(np.uint8)
 
     def move(self, top: int, left: int, side: int) -> None:
-        """Shows another tile; raises ValueError as `window` does."""
-        here = window(self.shape, top, left, side, self.depth)
+        """Shows another tile; raises ValueError as `tile_window` does."""
+        here = tile_window(self.shape, top, left, side, self.depth)
         picture, seen, tile = self.unseen.copy(), here.seen, here.tile
         rows, columns = (slice((start + self.pad) // self.step, -(-(start + n + self.pad) // self.step))
                          for start, n in zip(seen[:2], seen[2:], strict=True))  # fmt: skip

@@ -17,11 +17,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from steelnb.figures import plots, run_progress, tile_window
-from steelnb.figures.views import HEIGHT, REACH, SignTrickView, ThresholdView
+from steelnb.figures.sign_trick import HEIGHT, REACH, SignTrickView
+from steelnb.figures.threshold import ThresholdView
 
 
 def explore_sign_trick(x: float = -0.065, share: float = 0.06) -> ipywidgets.VBox:
-    """`views.draw_sign_trick` under a slider for x. Taught in 05_negative_dice."""
+    """`sign_trick.draw_sign_trick` under a slider for x. Taught in 05_negative_dice."""
     view = SignTrickView(share, _figure())
     return _slider(view, x, min=-REACH, max=REACH, step=0.0025, description="output x", readout_format=".4f")
 
@@ -29,7 +30,7 @@ def explore_sign_trick(x: float = -0.065, share: float = 0.06) -> ipywidgets.VBo
 def explore_threshold(
     image: np.ndarray, probability: np.ndarray, mask: np.ndarray, threshold: float = 0.5
 ) -> ipywidgets.VBox:
-    """`views.draw_threshold` under a slider for the threshold. Taught in 08_results."""
+    """`threshold.draw_threshold` under a slider for the threshold. Taught in 08_results."""
     view = ThresholdView(image, probability, mask, _figure())
     return _slider(view, threshold, min=0.01, max=0.99, step=0.01, description="threshold", readout_format=".2f")
 
@@ -39,7 +40,7 @@ def explore_overlap_tile(
 ) -> ipywidgets.VBox:
     """`tile_window.draw_overlap_tile` under sliders for the tile's place and side. Taught in 02_overlap_tile."""
     view = tile_window.OverlapTileView(image, depth, _figure(tile_window.figure_size(image.shape, depth)))
-    tile_window.window(image.shape, top, left, side, depth)  # refuses what a slider would silently put right
+    tile_window.tile_window(image.shape, top, left, side, depth)  # refuses what a slider would silently put right
     grid = 2**depth
     last_row, last_column = ((n - 1) // grid * grid for n in image.shape)
     sliders = [

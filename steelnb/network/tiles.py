@@ -1,4 +1,4 @@
-"""The overlap-tile strategy: seamless masks of any image from a network that shrinks it.  Taught in 02_overlap_tile.
+"""The overlap-tile strategy: which pixels a network sees for which pixels it predicts.  Taught in 02_overlap_tile.
 
 A valid U-Net needs `geometry.margin` more pixels on every side than it predicts (Ronneberger et al. 2015, Figure 2).
 Inside the image they come from the neighbourhood, beyond its edge from a mirror image that repeats the edge pixel
@@ -11,11 +11,10 @@ from numbers import Integral, Number
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from tqdm.auto import tqdm
 
 from steelnb.network import geometry
 
+ORIGINAL_MARGINS = ((87, 87), (90, 90))  # rows, columns: 256×1600 → 430×1780
 DEFAULT_TILE = (512, 2048)  # one forward for a Severstal image; memory stays bounded for a strip
 
 
@@ -110,82 +109,17 @@ def tiles(height: int, width: int, tile: int | tuple[int, int] | None = None, de
     ]
 
 
-def predict_tiles(
-    model: torch.nn.Module, image: np.ndarray, tile: int | tuple[int, int] | None = None, progress: bool = False
-) -> Iterator[tuple[Tile, np.ndarray]]:
-    """Yields each tile with its logits, float32 [K, h, w]; memory grows with the tile, never with the image.
-
-    model: a valid `unet.UNet`; it runs on its own device and dtype, in eval mode, and is left in the mode it was in.
-    image: uint8 (0…255) or float (0…1) [H, W], or [C, H, W] for a network of C channels; a memory map will do.
-    Raises ValueError for another kind of image, and for a network that is not valid.
-    """
-    if getattr(model, "padding", None) != "valid":
-        raise ValueError("tile-wise prediction equals the whole image only for a valid U-Net (padding='valid')")
-    if image.ndim not in (2, 3) or 0 in image.shape:
-        raise ValueError(f"an image is [H, W] or [C, H, W] with at least one pixel, got shape {image.shape}")
-    if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
-        raise ValueError(f"an image is uint8 (0…255) or float (0…1), got {image.dtype}")
-    weight = next(model.parameters())
-    places = tiles(*image.shape[-2:], tile, model.depth)
-    was_training = model.training
-    model.eval()
-    try:
-        for place in tqdm(places, desc="tiles", unit="tile", disable=not progress):
-            with torch.inference_mode():
-                seen = to_tensor(input_window(image, place, model.depth)).to(weight)
-                if weight.device.type == "cpu":  # with pixels outermost its convolutions take 40 to 70 % of the time
-                    seen = seen.to(memory_format=torch.channels_last)
-                logits = model(seen)
-            yield place, logits[0, :, : place.height, : place.width].float().cpu().numpy()
-    finally:
-        model.train(was_training)
+def original_output(shape: tuple[int, int], depth: int = 4) -> Tile:
+    """What the original's geometry predicts of an image: 256×1600 → the 244×1588 at its centre, 6 pixels a side."""
+    out = [geometry.output_size(n + sum(margins), depth) for n, margins in zip(shape, ORIGINAL_MARGINS, strict=True)]
+    return Tile(*(geometry.crop_start(n, m) for n, m in zip(shape, out, strict=True)), *out)
 
 
-def predict(
-    model: torch.nn.Module, image: np.ndarray, tile: int | tuple[int, int] | None = None, progress: bool = False
-) -> np.ndarray:
-    """Logits of every pixel, float32 [K, H, W], for an image of any size from 1×1 up. `logits > 0` is p > 0.5.
-
-    Arguments as for `predict_tiles`, which serves strips that do not fit into memory. The answer does not depend on
-    `tile`, up to float rounding.
-    """
-    out = None
-    for place, logits in predict_tiles(model, image, tile, progress):
-        if out is None:
-            out = np.empty((len(logits), *image.shape[-2:]), np.float32)
-        out[:, *place.region] = logits
-    return out
+def original_crop(mask: np.ndarray, depth: int = 4) -> np.ndarray:
+    """The part of a mask, [..., H, W], that the original's geometry predicts."""
+    return mask[..., *original_output(mask.shape[-2:], depth).region]
 
 
-class FlipAveraged(torch.nn.Module):
-    """A network whose logits are the mean over the four flips of its input; four times the work.
-
-    Stands wherever the network stands. Exact windows have the same margin on every side, so that flipped poolings fall
-    on the same pixels: the answer still does not depend on the tiling.
-    """
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model, self.depth, self.padding, self.config = model, model.depth, model.padding, model.config
-        self.train(model.training)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits [N, K, h, w] of windows [N, C, H, W]."""
-        return self.flipped(x).mean(0)
-
-    def flipped(self, x: torch.Tensor) -> torch.Tensor:
-        """The logits of each flip, turned back, [4, N, K, h, w]; the first is not flipped."""
-        return torch.stack([self.model(x.flip(axes)).flip(axes) for axes in ((), (2,), (3,), (2, 3))])
-
-
-def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """uint8 (0…255) or float (0…1), [H, W] or [C, H, W] → float32 [1, C, H, W] in 0…1.
-
-    Raises ValueError for floats outside 0…1 and for NaN, which would become a wrong mask.
-    """
-    tensor = torch.tensor(np.ascontiguousarray(image)).float()
-    if image.dtype == np.uint8:
-        tensor.div_(255)
-    elif not (tensor.min() >= 0 and tensor.max() <= 1):
-        raise ValueError(f"a float image is in 0…1, got {tensor.min():g} … {tensor.max():g}: divide by 255?")
-    return tensor[None, None] if tensor.ndim == 2 else tensor[None]
+def original_window(image: np.ndarray) -> np.ndarray:
+    """What the original's network sees of an image, […, H, W] → […, H + 174, W + 180], mirrored on all sides."""
+    return mirror(image, *ORIGINAL_MARGINS)

@@ -29,19 +29,19 @@ class Trained(NamedTuple):
     """A network in eval mode and its metadata (`network`, `recipe`, `data`, `validation`, `scores`, …)."""
 
     model: UNet
-    about: dict
+    metadata: dict
 
 
-def save(path: str | Path, model: UNet, about: dict, tensors: dict[str, torch.Tensor] | None = None) -> None:
+def save_network(path: str | Path, model: UNet, about: dict, tensors: dict[str, torch.Tensor] | None = None) -> None:
     """Writes the weights so that `path` is whole at every moment.
 
     tensors: the model's state as it was at some time, instead of as it is. Raises storage.StorageError.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in (tensors or model.state_dict()).items()}
-    storage.write(path, packed(tensors, {KEY: json.dumps({"network": model.config} | about, ensure_ascii=False)}))
+    storage.write_file(path, packed(tensors, {KEY: json.dumps({"network": model.config} | about, ensure_ascii=False)}))
 
 
-def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
+def load_network(path: str | Path, device: torch.device | str = "cpu") -> Trained:
     """Raises WeightsError for a file that is missing, damaged, or of something else."""
     path = Path(path)
     if path.is_dir() and (path / "weights.safetensors").exists():

@@ -12,11 +12,12 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from steelnb import storage
-from steelnb.data.images import SUFFIXES, DataError, image_files, names, opened
+from steelnb.data.images import SUFFIXES, DataError, image_files, names, open_image
 from steelnb.evaluation.operating_point import OperatingPoint
+from steelnb.network import inference
 from steelnb.network.weights import Trained
 from steelnb.prediction import output_files, strips, submission
-from steelnb.prediction.output_files import Mask, Outputs
+from steelnb.prediction.output_files import Mask, OutputWriter
 from steelnb.prediction.strip_masks import PLAIN
 
 TABLE, SETTINGS, SUBMISSION = "predictions.csv", "predictions.json", "submission.csv"
@@ -45,7 +46,7 @@ def segment(
 
     flips: averages over the four flips of the image, which takes four times as long.
     """
-    return point.masks(output_files.whole_probabilities(trained, image, tile, flips))
+    return point.masks(inference.predict_probabilities(trained.model, image, tile, flips))
 
 
 def predict_files(
@@ -74,7 +75,7 @@ def predict_files(
     stems = [path.stem for path in images]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise PredictError(f"several images are called {twice[0]!r}: their masks would overwrite each other")
-    work = Outputs(trained, Path(out), tile, point, flips, probabilities, raw, progress)
+    work = OutputWriter(trained, Path(out), tile, point, flips, probabilities, raw, progress)
     plan = {path: work.is_strip(path) for path in images}
     long = [path for path, strip in plan.items() if strip]
     if point.guard and long:
@@ -83,7 +84,7 @@ def predict_files(
     new = _make_room(work, plan, bool(columns), resume)
 
     written, failed, kept, digests = {}, {}, [], {}
-    with strips.unfinished(work.out / TABLE) as (part,):
+    with storage.unfinished(work.out / TABLE) as (part,):
         with part.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow(["ImageId", *work.prefix, "EncodedPixels"])
             for path, strip in tqdm(plan.items(), desc="predict", unit="image", disable=not progress):
@@ -98,7 +99,7 @@ def predict_files(
                 for class_id, mask in zip(work.classes, masks, strict=True):
                     _write_row(file, [path.name] if class_id is None else [path.name, class_id], mask)
                     if columns:
-                        digests[path.name, class_id] = submission.digest(mask)
+                        digests[path.name, class_id] = submission.mask_digest(mask)
                 written[path.stem] = output_files.share(masks)
                 kept += [path.stem] * there
         if not written:
@@ -109,7 +110,7 @@ def predict_files(
         _remove(*[work.out / SUBMISSION] * bool(written))
         failed[work.out / SUBMISSION] = f"no {SUBMISSION} is written: it needs every image, and {len(failed)} failed"
     elif columns:
-        submission.write(work.out / SUBMISSION, submission.rows_of(work.out / TABLE), columns, digests)
+        submission.write_submission(work.out / SUBMISSION, submission.rows_of(work.out / TABLE), columns, digests)
     return Outcome(written, failed, tuple(kept))
 
 
@@ -128,13 +129,15 @@ def _expand(paths: Iterable[str | Path], raw: tuple[int, int] | None) -> Iterato
             yield from found
 
 
-def _submittable(work: Outputs, plan: dict[Path, bool], kaggle: str | Path) -> tuple[str, ...]:
+def _submittable(work: OutputWriter, plan: dict[Path, bool], kaggle: str | Path) -> tuple[str, ...]:
     """The columns of the submission; what cannot be in one is refused."""
     submission.check_network(work.classes)
-    named = submission.COLUMNS.get(str(kaggle))
+    named = submission.SUBMISSION_COLUMNS.get(str(kaggle))
     if not named and (not Path(kaggle).exists() or Path(kaggle).is_dir()):
-        raise submission.SubmissionError(f"{kaggle}: no such file; the form of a submission can be "
-                                         f"{', '.join(submission.COLUMNS)}, or the path of a sample_submission.csv")
+        raise submission.SubmissionError(
+            f"{kaggle}: no such file; the form of a submission can be "
+            f"{', '.join(submission.SUBMISSION_COLUMNS)}, or the path of a sample_submission.csv"
+        )
     columns, expected = (named, None) if named else submission.read_sample(kaggle)
     shapes = {}
     for path, strip in plan.items():
@@ -142,7 +145,7 @@ def _submittable(work: Outputs, plan: dict[Path, bool], kaggle: str | Path) -> t
             shapes[path] = strips.open_strip(path, work.raw).shape
         else:
             try:
-                with opened(path) as picture:
+                with open_image(path) as picture:
                     shapes[path] = picture.height, picture.width
             except DataError:  # is reported when its turn comes
                 continue
@@ -152,7 +155,7 @@ def _submittable(work: Outputs, plan: dict[Path, bool], kaggle: str | Path) -> t
     return columns
 
 
-def _make_room(work: Outputs, plan: dict[Path, bool], kaggle: bool, resume: bool) -> bool:
+def _make_room(work: OutputWriter, plan: dict[Path, bool], kaggle: bool, resume: bool) -> bool:
     """Makes the folder and says in `predictions.json` what is about to be written; whether that is new there."""
     settings = work.out / SETTINGS
     targets = [work.out / TABLE, *(work.out / SUBMISSION for _ in range(kaggle))]
@@ -173,7 +176,7 @@ def _make_room(work: Outputs, plan: dict[Path, bool], kaggle: bool, resume: bool
     work.out.mkdir(parents=True, exist_ok=True)
     if settings.exists():
         return False
-    storage.write(settings, json.dumps(work.settings(), indent=1).encode())
+    storage.write_file(settings, json.dumps(work.settings(), indent=1).encode())
     return True
 
 
@@ -197,5 +200,5 @@ def _write_row(file: TextIO, cells: list, mask: Mask) -> None:
     start = io.StringIO()
     csv.writer(start).writerow(cells)
     file.write(start.getvalue().removesuffix("\r\n") + ",")
-    file.writelines(output_files.run_lengths(mask))
+    file.writelines(output_files.mask_run_lengths(mask))
     file.write("\r\n")

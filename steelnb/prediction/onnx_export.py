@@ -46,7 +46,7 @@ class Exported(NamedTuple):
 
 
 def to_onnx(trained: Trained, path: str | Path) -> Exported:
-    """Writes the network as one file, whole or not at all; where ONNX Runtime is there, only if `check` agrees.
+    """Writes the network as one file, whole or not at all; where ONNX Runtime is there, only if `check_export` agrees.
 
     Its input "windows" is float32 [N, C, h, w] in 0…1, its output "logits" float32 [N, K, h', w']; N, h, w are free.
     Raises ExportError where `path` is not NAME.onnx, the network is not a `unet.UNet` or does not fit into 2 GB, the
@@ -56,8 +56,8 @@ def to_onnx(trained: Trained, path: str | Path) -> Exported:
     if path.suffix != ".onnx":
         raise ExportError(f"{path}: name a file that ends in .onnx")
     content = packed(trained)
-    difference = check(content, trained) if _there("onnxruntime") else None
-    storage.write(path, content)
+    difference = check_export(content, trained) if _there("onnxruntime") else None
+    storage.write_file(path, content)
     return Exported(path, len(content) / 1e6, difference)
 
 
@@ -73,7 +73,7 @@ def packed(trained: Trained) -> bytes:
         onnx_graph.graph(onnx, model), producer_name="steelnb", producer_version=steelnb.__version__, ir_version=IR,
         opset_imports=[onnx.helper.make_opsetid("", OPSET)], doc_string=f"How to use it: metadata {USE_KEY!r}, JSON",
     )  # fmt: skip
-    about = {"network": model.config} | trained.about
+    about = {"network": model.config} | trained.metadata
     texts = {weights.KEY: about, USE_KEY: use(trained)}
     texts = {key: json.dumps(_strict(value), ensure_ascii=False, allow_nan=False) for key, value in texts.items()}
     onnx.helper.set_model_props(proto, texts)
@@ -89,7 +89,7 @@ def use(trained: Trained) -> dict:
     """
     config, depth = trained.model.config, trained.model.depth
     valid, grid = config["padding"] == "valid", 2**depth
-    outputs, classes = config["out_channels"], trained.about.get("data", {}).get("classes", [])
+    outputs, classes = config["out_channels"], trained.metadata.get("data", {}).get("classes", [])
     if outputs == 1 or len(classes) != outputs:
         classes = ["defect"] if outputs == 1 else list(range(1, outputs + 1))
     return {
@@ -128,7 +128,9 @@ def sizes(model: UNet) -> list[tuple[int, int, int]]:
     return batches
 
 
-def check(file: str | Path | bytes, trained: Trained, batches: list[tuple[int, int, int]] | None = None) -> float:
+def check_export(
+    file: str | Path | bytes, trained: Trained, batches: list[tuple[int, int, int]] | None = None
+) -> float:
     """Runs an ONNX file on the CPU beside PyTorch; returns the largest difference of a logit.
 
     batches: (N, h, w) of windows of noise; None: `sizes`. Raises ExportError where the network described is another,

@@ -12,29 +12,20 @@ from PIL import Image
 
 from steelnb import storage
 from steelnb.data import rle
-from steelnb.data.images import SUFFIXES, DataError, gray, mask_values, opened, size_text
+from steelnb.data.images import SUFFIXES, DataError, gray, mask_values, open_image, size_text
 from steelnb.evaluation.operating_point import OperatingPoint
 from steelnb.figures.plots import overlay
+from steelnb.network.inference import predict_probabilities
 from steelnb.network.weights import Trained
 from steelnb.prediction import strip_masks, strips
-from steelnb.prediction.strip_masks import PLAIN, predict_probabilities
+from steelnb.prediction.strip_masks import PLAIN
 from steelnb.prediction.strips import Strip
 
 Mask = np.ndarray | Strip
 
 
-def whole_probabilities(
-    trained: Trained, image: np.ndarray, tile: int | tuple[int, int] | None = None, flips: bool = False
-) -> np.ndarray:
-    """Probabilities, float32 [K, H, W], of a gray image, uint8 [H, W]."""
-    out = np.empty((trained.model.config["out_channels"], *image.shape), np.float32)
-    for place, p in predict_probabilities(trained, image, tile, flips):
-        out[:, *place.region] = p
-    return out
-
-
 @dataclass(frozen=True)
-class Outputs:
+class OutputWriter:
     """How files are made in the folder `out`; `files.predict_files` says what the settings are."""
 
     trained: Trained
@@ -52,7 +43,7 @@ class Outputs:
         outputs = self.trained.model.config["out_channels"]
         if outputs == 1:
             return (None,)
-        classes = tuple(self.trained.about.get("data", {}).get("classes", ()))
+        classes = tuple(self.trained.metadata.get("data", {}).get("classes", ()))
         return classes if len(classes) == outputs else tuple(range(1, outputs + 1))
 
     @property
@@ -94,7 +85,7 @@ class Outputs:
             )  # fmt: skip
             return [strips.open_mask(target) for target in targets[:count]]
         image = _gray(path)
-        p = whole_probabilities(self.trained, image, self.tile, self.flips)
+        p = predict_probabilities(self.trained.model, image, self.tile, self.flips)
         masks = self.point.masks(p)
         pictures = [mask.astype(np.uint8) * 255 for mask in masks]
         if self.probabilities:
@@ -102,7 +93,7 @@ class Outputs:
         for target, picture in zip(targets, [*pictures, overlay(image, masks)], strict=True):
             content = io.BytesIO()
             Image.fromarray(picture).save(content, format="PNG")
-            storage.write(target, content.getvalue())
+            storage.write_file(target, content.getvalue())
         return masks
 
     def read(self, path: Path, strip: bool) -> Sequence[Mask]:
@@ -112,7 +103,7 @@ class Outputs:
             masks, shape = [strips.open_mask(target) for target in targets], strips.open_strip(path, self.raw).shape
         else:
             masks = [mask_values(target) > 0 for target in targets]
-            with opened(path) as picture:
+            with open_image(path) as picture:
                 shape = picture.height, picture.width
         for target, mask in zip(targets, masks, strict=True):
             if tuple(mask.shape) != tuple(shape):
@@ -121,7 +112,7 @@ class Outputs:
         return masks
 
 
-def run_lengths(mask: Mask):
+def mask_run_lengths(mask: Mask):
     """Pieces of a mask's run-length text."""
     return strips.run_lengths(mask) if isinstance(mask, Strip) else [rle.encode(mask)]
 

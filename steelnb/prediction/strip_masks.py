@@ -6,20 +6,19 @@ Each band goes across the whole strip, so that what is written grows along its l
 import contextlib
 import csv
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from scipy.special import expit
 from tqdm.auto import tqdm
 
-from steelnb import runtime
+from steelnb import storage
 from steelnb.evaluation.operating_point import OperatingPoint
 from steelnb.figures.plots import overlay
 from steelnb.network import tiles
-from steelnb.network.tiles import FlipAveraged, Tile, predict_tiles
-from steelnb.network.weights import Trained, check_answer
+from steelnb.network.inference import iter_probabilities
+from steelnb.network.weights import Trained
 from steelnb.prediction import strips
 from steelnb.prediction.strip_defects import Defects
 from steelnb.prediction.strips import Strip
@@ -29,28 +28,6 @@ SHORTEST = 512  # pixels along a strip, however wide it is: shorter ones are mos
 PICTURE = (1500, 1600)  # pixels, at most, of an overview without its margin
 PLAIN = OperatingPoint()  # p > 0.5
 MARGIN, GAP = 76, 3  # pixels of an overview: for the positions, and between its rows
-
-
-def probability(logits: np.ndarray) -> np.ndarray:
-    """The sigmoid of logits, same shape and dtype; above 0.5 exactly where a logit is above 0, rounding or not."""
-    p = expit(logits)
-    return np.where(logits > 0, np.maximum(p, np.nextafter(p.dtype.type(0.5), p.dtype.type(1))), p)
-
-
-def predict_probabilities(
-    trained: Trained, image: np.ndarray | Strip, tile: int | tuple[int, int] | None = None, flips: bool = False
-) -> Iterator[tuple[Tile, np.ndarray]]:
-    """Yields each tile with its probabilities, float32 [K, h, w]; `flips` averages the logits over four flips.
-
-    Raises weights.WeightsError for a network that answers with NaN.
-    """
-    model = trained.model
-    if flips:  # a wrapper is in training mode when it is made, and would pass it on
-        model = FlipAveraged(model).train(model.training)
-    with runtime.autocast(next(model.parameters()).device):
-        for place, logits in predict_tiles(model, image, tile):
-            check_answer(logits)
-            yield place, probability(logits)
 
 
 def band_shape(shape: tuple[int, int], tile: int | tuple[int, int] | None = None) -> tuple[int, int]:
@@ -77,7 +54,7 @@ def segment_strip(
         raise ValueError("the guard judges an image as a whole; a strip is never clean as a whole: leave the guard out")
     wide, per_class = strip.wide, len(classes) > 1
     shape = band_shape(strip.shape, tile)
-    with strips.unfinished(*masks, *maps, table, picture) as parts, contextlib.ExitStack() as stack:
+    with storage.unfinished(*masks, *maps, table, picture) as parts, contextlib.ExitStack() as stack:
         arrays = [stack.enter_context(part.open("wb")) for part in parts[:-2]]
         written = [strips.begin_array(file, np.bool_ if k < len(masks) else np.uint8, strip)
                    for k, file in enumerate(arrays)]  # fmt: skip
@@ -95,7 +72,7 @@ def segment_strip(
                 _erase(written[k], found.erased)
 
         count = len(tiles.tiles(*strip.shape, shape, trained.model.depth))
-        bands = predict_probabilities(trained, strip, shape, flips)
+        bands = iter_probabilities(trained.model, strip, shape, flips)
         for _, p in tqdm(bands, desc=strip.path.name, unit="band", total=count, leave=False, disable=not progress):
             p = p.transpose(0, 2, 1) if wide else p
             for k, (tracker, one) in enumerate(zip(trackers, p, strict=True)):

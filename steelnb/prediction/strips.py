@@ -6,7 +6,6 @@ rows and closes it: what was read once costs nothing afterwards.
 
 import contextlib
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,10 @@ import tifffile
 
 from steelnb.data import rle
 from steelnb.data.images import DataError, check_name, size_text
-from steelnb.storage import StorageError
 
 LARGE = 50_000_000  # pixels from which on a TIFF is read as a strip: whole, its probabilities would take 0.2 GB a class
 READ_BYTES = 2**24  # of a file that one memory map spans, unless a single row is longer
-FULL = "Make room there, then give the same command again"
+
 
 
 @dataclass(frozen=True)
@@ -161,29 +159,3 @@ def run_lengths(mask: Strip) -> Iterator[str]:
     for left in range(0, mask.shape[1], step):
         yield encoder.add(mask[:, left : left + step])
     yield encoder.finish()
-
-
-@contextlib.contextmanager
-def unfinished(*targets: Path) -> Iterator[list[Path]]:
-    """Temporary names beside `targets`, which they get when the block ends well; else nothing is left of them.
-
-    A file that the block has deleted again leaves its target as it was. Raises StorageError where the disk is full or
-    gone.
-    """
-    parts = [target.with_name(f".{target.name}.part") for target in targets]
-    try:
-        yield parts
-        for part, target in zip(parts, targets, strict=True):
-            if not part.exists():
-                continue
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
-            part.replace(target)
-    except StorageError:
-        raise
-    except OSError as error:
-        raise StorageError(f"cannot write {targets[0]}: {error.strerror or error}. {FULL}") from error
-    finally:
-        for part in parts:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)

@@ -13,11 +13,11 @@ import numpy as np
 
 from steelnb.data import rle
 from steelnb.data.images import long_cells, names, size_text
-from steelnb.prediction.strips import unfinished
+from steelnb.storage import unfinished
 
 SHAPE = (256, 1600)  # what Kaggle's run-length text counts pixels of
-CLASSES = (1, 2, 3, 4)
-COLUMNS = {"2019": ("ImageId_ClassId", "EncodedPixels"), "now": ("ImageId", "EncodedPixels", "ClassId")}
+SUBMITTED_CLASSES = (1, 2, 3, 4)
+SUBMISSION_COLUMNS = {"2019": ("ImageId_ClassId", "EncodedPixels"), "now": ("ImageId", "EncodedPixels", "ClassId")}
 
 
 class SubmissionError(ValueError):
@@ -29,7 +29,7 @@ def check_network(classes: Sequence[int | None]) -> None:
     if len(classes) == 1:
         raise SubmissionError("this network has one mask for all defects, and Kaggle scores each of the four classes "
                               "by itself: a submission needs a run that was trained with --per-class")  # fmt: skip
-    if tuple(classes) != CLASSES:
+    if tuple(classes) != SUBMITTED_CLASSES:
         raise SubmissionError(f"this network's classes are {names(classes, 8)}; Kaggle's are 1, 2, 3, 4: a submission "
                               "needs a run that was trained on Severstal's labels with --per-class")  # fmt: skip
 
@@ -58,14 +58,14 @@ def read_sample(path: str | Path) -> tuple[tuple[str, ...], list[str]]:
     return columns, images
 
 
-def write(path: str | Path, rows: Iterable[tuple[str, int, str]], columns: str | Sequence[str],
+def write_submission(path: str | Path, rows: Iterable[tuple[str, int, str]], columns: str | Sequence[str],
           digests: Mapping[tuple[str, int], bytes]) -> None:
     """Writes rows of image, class and run-length text; `path` is there when the file was read back and is right.
 
-    columns: "2019", "now", or those of `read_sample`. digests: see `check`, whose errors are raised.
+    columns: "2019", "now", or those of `read_sample`. digests: see `check_submission`, whose errors are raised.
     """
     path = Path(path)
-    columns = COLUMNS[columns] if isinstance(columns, str) else tuple(columns)
+    columns = SUBMISSION_COLUMNS[columns] if isinstance(columns, str) else tuple(columns)
     with unfinished(path) as (part,):
         with part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -73,14 +73,14 @@ def write(path: str | Path, rows: Iterable[tuple[str, int, str]], columns: str |
             for image, class_id, text in rows:
                 cells = {"ImageId_ClassId": f"{image}_{class_id}", "ImageId": image, "ClassId": class_id}
                 writer.writerow([text if name == "EncodedPixels" else cells[name] for name in columns])
-        check(part, digests)
+        check_submission(part, digests)
 
 
-def check(path: str | Path, digests: Mapping[tuple[str, int], bytes]) -> None:
+def check_submission(path: str | Path, digests: Mapping[tuple[str, int], bytes]) -> None:
     """Reads a submission back. Raises SubmissionError unless it holds what was predicted, no more and no less.
 
-    digests: `digest` of the mask of each (image, class). Each pair has one row, all four classes of an image are there,
-    and each text decodes to a mask of 256×1600 with that digest.
+    digests: `mask_digest` of the mask of each (image, class). Each pair has one row, all four classes of an image are
+    there, and each text decodes to a mask of 256×1600 with that digest.
     """
     path = Path(path)
     seen = set()
@@ -90,15 +90,15 @@ def check(path: str | Path, digests: Mapping[tuple[str, int], bytes]) -> None:
             raise SubmissionError(f"{row}: not among what was predicted")
         if (image, class_id) in seen:
             raise SubmissionError(f"{row}: stands there twice")
-        if digest(rle.decode(text, SHAPE, row)) != digests[image, class_id]:
+        if mask_digest(rle.decode(text, SHAPE, row)) != digests[image, class_id]:
             raise SubmissionError(f"{row}: not the mask that was predicted")
         seen.add((image, class_id))
     images = dict.fromkeys(image for image, _ in digests)
-    if lacking := [f"{image}, class {k}" for image in images for k in CLASSES if (image, k) not in seen]:
+    if lacking := [f"{image}, class {k}" for image in images for k in SUBMITTED_CLASSES if (image, k) not in seen]:
         raise SubmissionError(f"{path}: no row for {names(lacking)}")
 
 
-def digest(mask: np.ndarray) -> bytes:
+def mask_digest(mask: np.ndarray) -> bytes:
     """Tells masks, bool [H, W], apart."""
     return hashlib.sha256(repr(mask.shape).encode() + np.packbits(mask).tobytes()).digest()
 
@@ -128,8 +128,8 @@ def _rows(path: Path):
 
 def _checked_rows(path: Path, reader: Iterator[list[str]]):
     columns = tuple(next(reader, ()))
-    if sorted(columns) not in map(sorted, COLUMNS.values()):
-        forms = " or ".join(",".join(form) for form in COLUMNS.values())
+    if sorted(columns) not in map(sorted, SUBMISSION_COLUMNS.values()):
+        forms = " or ".join(",".join(form) for form in SUBMISSION_COLUMNS.values())
         raise SubmissionError(f"{path}: the columns are {','.join(columns)[:80]!r}; a submission's are {forms}")
     yield columns
     for number, cells in enumerate(reader, 2):

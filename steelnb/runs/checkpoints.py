@@ -83,7 +83,7 @@ class Checkpoints:
         names, wrong = self._listed(report), []
         while names:
             try:
-                state = read(self.folder / names[-1])
+                state = read_checkpoint(self.folder / names[-1])
             except CheckpointError as error:
                 names.pop()
                 wrong.append(str(error))
@@ -103,7 +103,7 @@ class Checkpoints:
         found = sorted(path.name for path in self.folder.glob("step-*.pt") if NAME.fullmatch(path.name))
         try:
             listed = json.loads((self.folder / MANIFEST).read_bytes())
-            if listed.pop("sha256") != storage.digest(json.dumps(listed).encode()):
+            if listed.pop("sha256") != storage.sha256(json.dumps(listed).encode()):
                 raise ValueError
             return listed["checkpoints"]
         except FileNotFoundError:
@@ -119,19 +119,19 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
-        name = f"step-{step:09d}{'-best' * best}.{storage.digest(content)[:16]}.pt"
-        storage.write(self.folder / name, content)
+        name = f"step-{step:09d}{'-best' * best}.{storage.sha256(content)[:16]}.pt"
+        storage.write_file(self.folder / name, content)
         names = [*(n for n in self._names if n != name), name]
         bests = [n for n in names if NAME.fullmatch(n)[2]]
         self._names = [n for n in names if n in names[-self.keep :] + bests[-1:]]
         listed = {"checkpoints": self._names}
-        listed["sha256"] = storage.digest(json.dumps(listed).encode())
-        storage.write(self.folder / MANIFEST, json.dumps(listed, indent=1).encode())
+        listed["sha256"] = storage.sha256(json.dumps(listed).encode())
+        storage.write_file(self.folder / MANIFEST, json.dumps(listed, indent=1).encode())
         for path in self.folder.glob("step-*.pt"):  # what this dropped, and what an earlier process died over
             if NAME.fullmatch(path.name) and path.name not in self._names:
-                storage.discard(path)
+                storage.delete_file(path)
         for path in self.folder.glob(".step-*.pt.part"):
-            storage.discard(path)
+            storage.delete_file(path)
         after(state)
         self.written += 1
         if self.competes:
@@ -139,7 +139,7 @@ class Checkpoints:
             self.spent += time.thread_time() - started
 
 
-def read(path: str | Path) -> dict:
+def read_checkpoint(path: str | Path) -> dict:
     """The state in one checkpoint file, on the CPU. Raises CheckpointError, saying what is wrong with it."""
     path = Path(path)
     try:
@@ -152,7 +152,7 @@ def read(path: str | Path) -> dict:
         raise CheckpointError(f"{path.name} is empty")
     if (name := NAME.fullmatch(path.name)) is None:
         raise CheckpointError(f"{path.name} is not named like a checkpoint")
-    if storage.digest(content)[:16] != name[3]:
+    if storage.sha256(content)[:16] != name[3]:
         raise CheckpointError(f"{path.name} has changed since it was written (its SHA-256 is another)")
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

@@ -1,19 +1,19 @@
-"""What makes a run this run, and whether a folder holds it.  Taught in 07_hundred_hours."""
+"""Identity of a run: the settings that must match to resume it.  Taught in 07_hundred_hours."""
 
 import hashlib
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 import steelnb
-from steelnb.training import batches
-from steelnb.runs.checkpoints import Checkpoints
 from steelnb.data.dataset import SteelData
+from steelnb.runs.checkpoints import Checkpoints
 from steelnb.training.recipes import Recipe
+from steelnb.training.samples import Item
 
 MUST_MATCH = ("version", "recipe", "seed", "steps", "data", "groups")
 MAY_DIFFER = ("data.name",)  # the same images and labels, in a folder of another name
@@ -23,9 +23,13 @@ class TrainingError(RuntimeError):
     """Training that cannot go on. The message says why and what to do."""
 
 
-def about(data: SteelData, recipe: Recipe, seed: int, total: int) -> dict:
-    """What makes a run this run; goes into config.json, every checkpoint and the weights."""
-    sides = batches.split(data, recipe, seed)
+def run_config(
+    data: SteelData, recipe: Recipe, seed: int, total: int, sides: tuple[Sequence[Item], Sequence[Item]]
+) -> dict:
+    """The settings that must match to resume a run; they go into config.json, every checkpoint and the weights.
+
+    sides: the items to train on and to validate on.
+    """
     return {
         "version": steelnb.__version__,
         "recipe": json.loads(json.dumps(recipe.to_dict())),  # as it will be read back: lists, not tuples
@@ -49,7 +53,7 @@ def _groups_digest(data: SteelData) -> str | None:
     return hashlib.sha256(json.dumps(sorted(members.values())).encode()).hexdigest()
 
 
-def opened(
+def state_to_resume(
     run: Path, now: dict, checkpoints: Checkpoints, accept_changes: bool, report: Callable[[str], None]
 ) -> dict | None:
     """The state to go on from, None for a new run. Raises TrainingError where it is another run's."""
@@ -72,7 +76,7 @@ def opened(
 
 
 def differences(then: dict, now: dict) -> list[str]:
-    """What of two runs (see `about`) is not the same, in words."""
+    """What of two runs (see `run_config`) is not the same, in words."""
 
     def flat(value, name: str) -> dict:
         if isinstance(value, dict) and value:

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from steelnb import storage
 
 LEDGER = "sessions.csv"
-COLUMNS = [
+SESSION_COLUMNS = [
     "session", "began", "process", "device", "processes", "from_step", "to_step", "hours", "hours_in_all", "ended",
 ]  # fmt: skip
 REASONS = {  # by the number that processes agree on
@@ -92,10 +92,10 @@ class Session:
         """Writes the ledger with this sitting's hours and `columns` (to_step, ended). Raises storage.StorageError."""
         self._rows[-1] |= {"hours": f"{self.elapsed:.4f}", "hours_in_all": f"{self.total:.4f}", **columns}
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(text, SESSION_COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self._rows)
-        storage.write(self.run / LEDGER, text.getvalue().encode())
+        storage.write_file(self.run / LEDGER, text.getvalue().encode())
 
     @property
     def elapsed(self) -> float:
@@ -137,6 +137,6 @@ def _read(path: Path) -> list[dict]:
     """The ledger's lines; none where it is missing or damaged, since a run must not die of its diary."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [row for row in csv.DictReader(file) if list(row) == COLUMNS and None not in row.values()]
+            return [row for row in csv.DictReader(file) if list(row) == SESSION_COLUMNS and None not in row.values()]
     except (OSError, csv.Error, UnicodeDecodeError):
         return []

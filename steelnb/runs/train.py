@@ -21,13 +21,13 @@ import pandas as pd
 import torch
 
 from steelnb import runtime
-from steelnb.runs import identity
-from steelnb.training import batches, distributed
 from steelnb.data.dataset import SteelData
-from steelnb.runs.training_loop import Loop
-from steelnb.training.recipes import Recipe
+from steelnb.runs import identity
 from steelnb.runs.identity import TrainingError
 from steelnb.runs.session import Session
+from steelnb.runs.training_loop import Loop
+from steelnb.training import batches, distributed
+from steelnb.training.recipes import Recipe
 from steelnb.training.trainer import Trainer
 
 
@@ -67,7 +67,8 @@ def train(
         device = device or runtime.device()
         if recipe.batch < processes.size:
             raise TrainingError(f"a batch of {recipe.batch} cannot be shared by {processes.size} processes")
-        parts = batches.parts(data, recipe, seed, progress and processes.first)
+        sides = batches.split_items(data, recipe, seed)
+        parts = batches.training_and_validation_samples(data, recipe, seed, sides, progress and processes.first)
         if recipe.crop is None and recipe.batch > 1 and len(data.images[["height", "width"]].drop_duplicates()) > 1:
             raise TrainingError(f"{data.name}: images of several sizes do not fit into one batch: take a recipe with "
                                 "crops, or a batch of 1")  # fmt: skip
@@ -78,13 +79,13 @@ def train(
             (run / "checkpoints").mkdir(parents=True, exist_ok=True)
         # A GPU's data workers outlive a killed run by some seconds, and hold its lock.
         patience = 10.0 if device.type == "cuda" else 1.0
+        config = identity.run_config(data, recipe, seed, total, sides)
         with (
             Session(run, hours, session_hours, patience, leads=processes.first) as session,
-            Loop(trainer, parts, total, run, session, checkpoint_seconds, report) as loop,
+            Loop(trainer, parts, total, run, session, checkpoint_seconds, report, config) as loop,
         ):
-            loop.about = identity.about(data, recipe, seed, total)
-            saved = processes.told(partial(identity.opened, run, loop.about, loop.checkpoints, accept_changes, report))
-            loop.open(saved, progress)
+            resume = partial(identity.state_to_resume, run, config, loop.checkpoints, accept_changes, report)
+            loop.open(processes.broadcast(resume), progress)
             loop.run_to_the_end()
     return pd.DataFrame(trainer.history)
 
@@ -92,13 +93,13 @@ def train(
 def seconds_a_step(data: SteelData, recipe: Recipe, steps: int = 3, device: torch.device | None = None) -> float:
     """What one step takes here, measured: the median of `steps` real ones on a network made for it, after a first."""
     device = device or runtime.device()
-    training, _ = batches.parts(data, recipe, seed=0)
+    training, _ = batches.training_and_validation_samples(data, recipe, seed=0)
     trainer = Trainer(recipe, len(data.classes) if recipe.per_class else 1, steps + 1, 0, device)
     taken = []
     trainer.begin()
-    for batch in batches.batches(training, recipe, 0, device=device):
+    for batch in batches.iter_batches(training, recipe, 0, device=device):
         before = time.perf_counter()
-        trainer.take(*batch)
+        trainer.step(*batch)
         trainer.summed.item()  # waits for a GPU
         taken.append(time.perf_counter() - before)
         if len(taken) > steps:

@@ -11,15 +11,15 @@ import torch
 from tqdm.auto import tqdm
 
 from steelnb import runtime, storage
+from steelnb.losses import LOSSES
 from steelnb.network import weights
 from steelnb.runs import identity
-from steelnb.training import batches
 from steelnb.runs.checkpoints import Checkpoints
-from steelnb.training.validation import evaluate
-from steelnb.losses import LOSSES
 from steelnb.runs.identity import TrainingError
 from steelnb.runs.session import REASONS, Session
+from steelnb.training import batches
 from steelnb.training.trainer import Trainer
+from steelnb.training.validation import validate
 
 
 class Stop(Exception):
@@ -29,14 +29,24 @@ class Stop(Exception):
 class Loop:
     """The parts of one session, and the loop itself; a context that leaves nothing half written."""
 
-    def __init__(self, trainer: Trainer, parts: tuple, total: int, run: Path, session: Session, every: float, report):
+    def __init__(
+        self,
+        trainer: Trainer,
+        parts: tuple,
+        total: int,
+        run: Path,
+        session: Session,
+        every: float,
+        report,
+        config: dict,
+    ) -> None:
         self.trainer, self.total, self.run, self.session, self.every = trainer, total, run, session, every
         self.training, self.validation = parts
         self.device, self.world, self.recipe = trainer.device, trainer.world, trainer.recipe
         self.report = report if self.world.first else lambda line: None
         self.checkpoints = Checkpoints(run / "checkpoints", competes=self.device.type == "cpu")
         self.length = batches.epoch_length(self.training, self.recipe)
-        self.about, self.bar, self.events = {}, None, None
+        self.config, self.bar, self.events = config, None, None
         self._looked = 0.0
 
     def __enter__(self) -> "Loop":
@@ -54,38 +64,40 @@ class Loop:
         """Takes a saved state or begins a run; either way there is a checkpoint before the first step."""
         trainer, session = self.trainer, self.session
         if saved is not None:
-            changed = identity.differences(saved["about"], self.about)
+            changed = identity.differences(saved["about"], self.config)
             try:
                 trainer.restore(saved, changed=bool(changed))
             except (ValueError, RuntimeError, KeyError) as error:
                 raise TrainingError(f"{self.run}: its checkpoint does not fit this recipe: {error}") from None
-        self.first_step = trainer.step
-        session.begin(saved["hours"] if saved else 0.0, trainer.step, _device_name(self.device), self.world.size)
+        self.first_step = trainer.steps
+        session.begin(saved["hours"] if saved else 0.0, trainer.steps, _device_name(self.device), self.world.size)
         if saved is None:
             self.report(f"{session.line(0, 0, 0)} · a new run of {self.total} steps")
         elif self.finished:
-            self.report(f"{session.line(0, 0, 0)} · this run is finished: {trainer.step} steps, {trainer.epoch} epochs")
+            self.report(
+                f"{session.line(0, 0, 0)} · this run is finished: {trainer.steps} steps, {trainer.epoch} epochs"
+            )
         else:
-            self.report(f"{session.line(0, trainer.step, self.total - trainer.step)} · goes on after step "
-                        f"{trainer.step} of {self.total}, in epoch {trainer.epoch + 1}")  # fmt: skip
+            self.report(f"{session.line(0, trainer.steps, self.total - trainer.steps)} · goes on after step "
+                        f"{trainer.steps} of {self.total}, in epoch {trainer.epoch + 1}")  # fmt: skip
         if self.recipe.compile and not runtime.compiles(self.device):
             self.report("not compiled: torch.compile needs a CUDA card of capability 7.0 or newer, and Triton")
         if self.world.first:
             from torch.utils.tensorboard import SummaryWriter  # a second to import, for training alone
 
-            _write_json(self.run / "config.json", self.about)
+            _write_json(self.run / "config.json", self.config)
             self._write_history()
             if saved is None:
                 self.save()
                 self.checkpoints.wait()
-            self.events = SummaryWriter(str(self.run / "tensorboard"), purge_step=trainer.step + 1)
-        self.bar = tqdm(total=self.total, initial=trainer.step, desc="train", unit="step",
+            self.events = SummaryWriter(str(self.run / "tensorboard"), purge_step=trainer.steps + 1)
+        self.bar = tqdm(total=self.total, initial=trainer.steps, desc="train", unit="step",
                         disable=not (progress and self.world.first))  # fmt: skip
 
     @property
     def finished(self) -> bool:
         """All steps taken, and the last epoch scored."""
-        return self.trainer.step >= self.total and self.trainer.seen == 0
+        return self.trainer.steps >= self.total and self.trainer.seen == 0
 
     def run_to_the_end(self) -> None:
         """Epochs until all steps are taken or something asks to stop; ends with everything on the disk."""
@@ -103,49 +115,49 @@ class Loop:
             ) from None
         if not self.world.first:
             return
-        if self.trainer.step > self.first_step or ended != "finished":
+        if self.trainer.steps > self.first_step or ended != "finished":
             self.save()
         self.checkpoints.wait()
-        self.session.note(to_step=self.trainer.step, ended=ended)
+        self.session.note(to_step=self.trainer.steps, ended=ended)
         if ended != "finished":
             how = "With more hours it" if ended == REASONS[1] else "The same call, or command,"
-            self.report(f"{ended}: after step {self.trainer.step} of {self.total}. {how} goes on")
+            self.report(f"{ended}: after step {self.trainer.steps} of {self.total}. {how} goes on")
         if self.checkpoints.written:
             share = self.checkpoints.spent / (3600 * self.session.elapsed)
             self.report(f"{self.checkpoints.written} checkpoints took {share:.2%} of this session's time")
 
     def save(self, best: dict | None = None) -> None:
         """A checkpoint; with the scores of the best epoch so far, also the weights for use elsewhere."""
-        state = self.trainer.state() | {"about": self.about, "hours": self.session.total}
+        state = self.trainer.state() | {"about": self.config, "hours": self.session.total}
         if not math.isfinite(loss := self.trainer.mean_loss):
             raise TrainingError(self._not_finite(f"the loss became {loss}"))
         parts = [state[name].values() for name in ("model", "average") if name in state]
         if not all(tensor.isfinite().all() for part in parts for tensor in part):
             raise TrainingError(self._not_finite("a weight became infinite or NaN"))
-        about = self.about | {"epoch": self.trainer.epoch, "scores": best}
+        about = self.config | {"epoch": self.trainer.epoch, "scores": best}
 
         def weights_for_use_elsewhere(copy: dict) -> None:
             if best is not None:
                 scored = copy.get("average", copy["model"])
-                weights.save(self.run / "weights.safetensors", self.trainer.averaged, about, scored)
+                weights.save_network(self.run / "weights.safetensors", self.trainer.averaged, about, scored)
 
         self.checkpoints.save(
-            state, self.trainer.step, best is not None, before=weights_for_use_elsewhere,
+            state, self.trainer.steps, best is not None, before=weights_for_use_elsewhere,
             after=lambda copy: self.session.note(to_step=copy["step"]),
         )  # fmt: skip
 
     def _train_to_the_end_of_the_epoch(self) -> None:
         trainer = self.trainer
-        if trainer.seen >= self.length or trainer.step >= self.total:
+        if trainer.seen >= self.length or trainer.steps >= self.total:
             return  # trained, but a stop came before it was scored
         trainer.begin()
-        for batch in batches.batches(
+        for batch in batches.iter_batches(
             self.training, self.recipe, trainer.epoch, trainer.seen, self.world.share, self.device
         ):
-            trainer.take(*batch)
+            trainer.step(*batch)
             self.bar.update()
             self._between_steps()
-            if trainer.step >= self.total:
+            if trainer.steps >= self.total:
                 break
         self._look()
 
@@ -173,12 +185,12 @@ class Loop:
                 raise Stop(reason)
 
         loss = LOSSES[self.recipe.loss]
-        scores = self.world.told(
-            lambda: evaluate(trainer.averaged, self.validation, loss, not self.bar.disable, stop_if_asked)
+        scores = self.world.broadcast(
+            lambda: validate(trainer.averaged, self.validation, loss, not self.bar.disable, stop_if_asked)
         )
         if not math.isfinite(scores["loss"]):
             raise TrainingError(self._not_finite(f"the validation loss became {scores['loss']}"))
-        better = trainer.scored(scores)
+        better = trainer.end_epoch(scores)
         if not self.world.first:
             return
         row = trainer.history[-1]
@@ -186,7 +198,7 @@ class Loop:
         self._event("epoch", row)
         if better or self.checkpoints.due(self.every):
             self.save(scores if better else None)
-        sitting = session.line(trainer.step - self.first_step, trainer.step, self.total - trainer.step)
+        sitting = session.line(trainer.steps - self.first_step, trainer.steps, self.total - trainer.steps)
         epochs = math.ceil(self.total / math.ceil(self.length / self.recipe.batch))
         self.report(
             f"{sitting} · epoch {trainer.epoch:>3} of {epochs} · loss {row['train_loss']:.3f} · validation loss "
@@ -198,19 +210,20 @@ class Loop:
         try:
             for name, value in values.items():
                 if self.events is not None:
-                    self.events.add_scalar(f"{group}/{name}", value, self.trainer.step)
+                    self.events.add_scalar(f"{group}/{name}", value, self.trainer.steps)
         except OSError as error:
             self.events = None
             self.report(f"no more events for TensorBoard in this session: {error}")
 
     def _write_history(self) -> None:
         if not self.trainer.history:  # an epoch may be there that no checkpoint knows of
-            return storage.discard(self.run / "history.csv")
-        return storage.write(self.run / "history.csv", pd.DataFrame(self.trainer.history).to_csv(index=False).encode())
+            return storage.delete_file(self.run / "history.csv")
+        content = pd.DataFrame(self.trainer.history).to_csv(index=False).encode()
+        return storage.write_file(self.run / "history.csv", content)
 
     def _not_finite(self, what: str) -> str:
         return (
-            f"{what} in epoch {self.trainer.epoch + 1}, near step {self.trainer.step}: lower the learning rate "
+            f"{what} in epoch {self.trainer.epoch + 1}, near step {self.trainer.steps}: lower the learning rate "
             f"({self.recipe.learning_rate:g}), and go on with accept_changes. " + self._kept()
         )
 
@@ -226,4 +239,4 @@ def _device_name(device: torch.device) -> str:
 
 
 def _write_json(path: Path, content: dict) -> None:
-    storage.write(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
+    storage.write_file(path, json.dumps(content, indent=1, ensure_ascii=False).encode())

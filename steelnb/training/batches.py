@@ -13,12 +13,13 @@ from torch.utils.data import DataLoader
 
 from steelnb.data import splits
 from steelnb.data.dataset import SteelData
+from steelnb.data.image_cache import ImageCache
 from steelnb.training.gpu_samples import ResidentSamples
 from steelnb.training.recipes import Recipe
-from steelnb.training.samples import ImageCache, Item, Samples
+from steelnb.training.samples import Item, Samples
 
 
-def split(data: SteelData, recipe: Recipe, seed: int) -> tuple[list[Item], list[Item]]:
+def split_items(data: SteelData, recipe: Recipe, seed: int) -> tuple[list[Item], list[Item]]:
     """What a recipe trains on and what it holds out.
 
     Raises ValueError where either would be empty, and where a split by row would tear the groups of the data.
@@ -40,12 +41,20 @@ def split(data: SteelData, recipe: Recipe, seed: int) -> tuple[list[Item], list[
     return train_items, validation_items
 
 
-def parts(data: SteelData, recipe: Recipe, seed: int, progress: bool = False) -> tuple[Samples, Samples]:
+def training_and_validation_samples(
+    data: SteelData,
+    recipe: Recipe,
+    seed: int,
+    sides: tuple[list[Item], list[Item]] | None = None,
+    progress: bool = False,
+) -> tuple[Samples, Samples]:
     """Samples to train on (crops and flips) and to score after each epoch (whole images, at most `recipe.scored`).
 
-    Raises ValueError as `split`, and files.DataError for an image that does not decode.
+    sides: of `split_items`, where it was split already.
+
+    Raises ValueError as `split_items`, and files.DataError for an image that does not decode.
     """
-    train_items, validation_items = split(data, recipe, seed)
+    train_items, validation_items = sides or split_items(data, recipe, seed)
     validation_items = validation_items[:: math.ceil(len(validation_items) / (recipe.scored or len(validation_items)))]
     cache = ImageCache(data, progress=progress)
     visits = math.ceil((recipe.epoch_samples or 1) / len(train_items))  # enough to draw an epoch from
@@ -63,7 +72,7 @@ def epoch_length(samples: Samples, recipe: Recipe) -> int:
     return min(recipe.epoch_samples or len(samples), len(samples))
 
 
-def batches(
+def iter_batches(
     samples: Samples, recipe: Recipe, epoch: int, start: int = 0, share: Callable = lambda batch: (batch, 1.0),
     device: torch.device | None = None,
 ):  # fmt: skip

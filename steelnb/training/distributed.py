@@ -55,8 +55,8 @@ class World(NamedTuple):
         dist.all_reduce(largest, dist.ReduceOp.MAX)
         return int(largest)
 
-    def told(self, make: Callable):
-        """What `make()` returns in the first process, in all of them; what it raises there is raised in all."""
+    def broadcast(self, make: Callable):
+        """Runs `make` in rank 0 and returns its result in every process; an error there is raised in all."""
         if self.size == 1:
             return make()
         box = [None]

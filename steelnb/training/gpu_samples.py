@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steelnb.training.samples import Drawn, Item, Samples
+from steelnb.training.samples import CropPlan, Item, Samples
 
 SHARE = 0.4  # of a device's free memory, at most
 
@@ -59,12 +59,12 @@ class ResidentSamples:
         place = torch.minimum(place, 2 * size - 1 - place)
         return torch.where(flip > 0, size - 1 - place, place)
 
-    def _draw(self, index: int) -> Drawn:
+    def _draw(self, index: int) -> CropPlan:
         item = self.samples.items[index]
         shape = self.samples.cache.shape(item.image_id)
         return self.samples.draw(index, shape, lambda *flip: self._masks.defects(item, shape, *flip))
 
-    def _numbers(self, index: int, drawn: Drawn) -> tuple[int, ...]:
+    def _numbers(self, index: int, drawn: CropPlan) -> tuple[int, ...]:
         item = self.samples.items[index]
         where = self.samples.cache.start(item.image_id), *self.samples.cache.shape(item.image_id)
         return *where, self._masks.start[item], drawn.down, drawn.across, *drawn.window[:2], *drawn.output[:2]

@@ -19,16 +19,16 @@ from torch import Tensor
 
 from steelnb import runtime, storage
 from steelnb.data.dataset import DataError, SteelData
+from steelnb.data.image_cache import ImageCache
 from steelnb.evaluation.metrics import Streaming
 from steelnb.network.tiles import Tile, input_window
 from steelnb.network.unet import UNet
-from steelnb.training.samples import ImageCache
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 CHOICE = 8  # places drawn for each crop kept
 
 
-class Steel(NamedTuple):
+class Crops(NamedTuple):
     """Crops ready for a valid U-Net: `windows`, uint8 [N, 1, h, w] with surroundings; `masks`, bool [N, 1, H, W]."""
 
     windows: Tensor
@@ -43,7 +43,7 @@ class Steel(NamedTuple):
 def crops(
     data: SteelData, count: int = 64, size: tuple[int, int] = (48, 48), share: float | None = 0.06,
     clean: float = 0.0, depth: int = 2, seed: int = 0, shrink: int = 4,
-) -> Steel:
+) -> Crops:
     """`count` crops of H × W pixels from the images of `data` in turn, for a network of `depth`.
 
     share: the mean share of defect pixels of the crops that have any. Of `CHOICE` places drawn so that they hold a
@@ -83,7 +83,7 @@ def crops(
             keep(image_id, place)
     if len(masks) < count:
         raise DataError(f"{data.name}: only {len(masks)} of {count} crops found, {without} of them to be clean")
-    return Steel(torch.from_numpy(np.stack(windows)[:, None]), torch.from_numpy(np.stack(masks)[:, None]))
+    return Crops(torch.from_numpy(np.stack(windows)[:, None]), torch.from_numpy(np.stack(masks)[:, None]))
 
 
 def _blocks(image: np.ndarray, side: int) -> np.ndarray:
@@ -113,7 +113,7 @@ class Trial(NamedTuple):
 
 
 def trial(
-    loss: Loss, training: Steel, held_out: Steel, *, seed: int = 0, steps: int = 200, batch: int = 4,
+    loss: Loss, training: Crops, held_out: Crops, *, seed: int = 0, steps: int = 200, batch: int = 4,
     optimizer: str = "adamw", learning_rate: float = 1e-2, momentum: float = 0.9,
     model: Mapping = {"width": 4, "depth": 2}, threshold: float = 0.0, every: int = 10, decay: bool = False,
     watch: Callable[[UNet, Tensor, Tensor], dict] | None = None, device: torch.device | None = None,
@@ -131,7 +131,7 @@ def trial(
     training, scoring left out. A loss that is not finite ends the trial, in a last row that says so.
     """
     device = device or runtime.device()
-    training, held_out = (Steel(*(part.to(device) for part in steel)) for steel in (training, held_out))
+    training, held_out = (Crops(*(part.to(device) for part in steel)) for steel in (training, held_out))
     torch.manual_seed(seed)
     network, rng = UNet(**model).to(device), np.random.default_rng(seed)
     if optimizer == "sgd":
@@ -171,7 +171,7 @@ def trial(
 
 
 def trials(
-    losses: Mapping[str, Loss], training: Steel, held_out: Steel, seeds: Iterable[int], **options
+    losses: Mapping[str, Loss], training: Crops, held_out: Crops, seeds: Iterable[int], **options
 ) -> pd.DataFrame:
     """The histories of all losses and seeds in one table, with columns `name` and `seed` in front."""
     tables = []
@@ -189,7 +189,7 @@ def outputs(model: UNet, windows: Tensor, masks: Tensor) -> Tensor:
     return model(windows)[..., : masks.shape[2], : masks.shape[3]]
 
 
-def score(model: UNet, steel: Steel, threshold: float = 0.0) -> dict[str, float]:
+def score(model: UNet, steel: Crops, threshold: float = 0.0) -> dict[str, float]:
     """Dice and the rest of a network on crops, in evaluation mode, as the columns of `trial`."""
     was_training, streaming, total = model.training, Streaming(), 0.0
     model.eval()
@@ -219,7 +219,7 @@ def log(notebook: str, rows: list[dict[str, str]]) -> pd.DataFrame:
         table = pd.concat([before[before["notebook"] != notebook], table])
     table = table.sort_values("notebook", kind="stable", ignore_index=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    storage.write(path, table.to_csv(index=False).encode())
+    storage.write_file(path, table.to_csv(index=False).encode())
     return table
 
 

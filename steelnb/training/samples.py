@@ -1,29 +1,22 @@
-"""Training samples with mirrored surroundings, from a uint8 cache on disk.  Taught in 02_overlap_tile.
+"""Training samples with mirrored surroundings.  Taught in 02_overlap_tile.
 
 A sample is what a valid U-Net needs to predict one rectangle of an image: an input window
 (mirrored where it leaves the image) and the mask of the rectangle. Which rectangle and which flip follow from
 (seed, epoch, index) alone, so any sample of any epoch can be drawn again by itself.
 """
 
-import hashlib
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from tqdm.auto import tqdm
 
-from steelnb import runtime
 from steelnb.data import rle
-from steelnb.data.dataset import DataError, SteelData
+from steelnb.data.dataset import SteelData
+from steelnb.data.image_cache import ImageCache
 from steelnb.network import tiles
-from steelnb.network.geometry import crop_start, output_size
-from steelnb.network.tiles import Tile
-
-ORIGINAL_MARGINS = ((87, 87), (90, 90))  # rows, columns: 256×1600 → 430×1780
+from steelnb.network.tiles import ORIGINAL_MARGINS, Tile, original_output
 
 
 class Item(NamedTuple):
@@ -31,55 +24,6 @@ class Item(NamedTuple):
 
     image_id: str
     rows: tuple[int, ...] | None = None
-
-
-class ImageCache:
-    """Every image of a data set as gray uint8 in one memory-mapped file, decoded once.
-
-    The file is named by the data's fingerprint and its files' places, lengths and times, and written under a temporary
-    name first, so an interrupted or changed data set is never mistaken for a finished one. A file that does not decode
-    raises files.DataError, naming it.
-    """
-
-    def __init__(self, data: SteelData, folder: Path | None = None, progress: bool = False) -> None:
-        sizes = data.images["height"].to_numpy() * data.images["width"].to_numpy()
-        self._starts = dict(zip(data.images["ImageId"], (np.cumsum(sizes) - sizes).tolist(), strict=True))
-        self._shapes = {row.ImageId: (row.height, row.width) for row in data.images.itertuples()}
-        # The fingerprint knows ids, sizes and labels; place, length and time of the files stand for their pixels.
-        stamps = [(str(path), (s := path.stat()).st_size, s.st_mtime_ns) for path in data.images["path"]]
-        name = hashlib.sha256(f"{data.fingerprint()} {stamps}".encode()).hexdigest()[:16]
-        self.path = (folder or runtime.cache_folder()) / f"{name}.uint8"
-        if not self.path.exists() or self.path.stat().st_size != sizes.sum():
-            self._write(data, progress)
-        self.pixels = np.memmap(self.path, np.uint8, mode="r")  # of all images, one after the other
-
-    def __getitem__(self, image_id: str) -> np.ndarray:
-        """uint8 [H, W], read from disk as far as it is used."""
-        height, width = self.shape(image_id)
-        start = self.start(image_id)
-        return self.pixels[start : start + height * width].reshape(height, width)
-
-    def shape(self, image_id: str) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self._shapes[image_id]
-
-    def start(self, image_id: str) -> int:
-        """Where its first pixel is in `pixels`."""
-        return self._starts[image_id]
-
-    def _write(self, data: SteelData, progress: bool) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_suffix(f".{os.getpid()}.part")
-        try:
-            with unfinished.open("wb") as file:
-                for image_id in tqdm(data.images["ImageId"], desc="decode", unit="image", disable=not progress):
-                    file.write(data.image(image_id).tobytes())
-            unfinished.replace(self.path)
-        except OSError as error:
-            raise DataError(f"{self.path}: cannot write the cache of images: {error.strerror or error}. "
-                            "Make room there, or let STEELNB_HOME name a folder on another disk") from error
-        finally:
-            unfinished.unlink(missing_ok=True)
 
 
 class Samples(Dataset):
@@ -137,7 +81,7 @@ class Samples(Dataset):
         mask = flipped(mask, *flip)[:, *drawn.output.region].copy()  # a flipped row of one pixel counts as contiguous
         return torch.from_numpy(window[None].copy()), torch.from_numpy(mask.view(np.uint8))
 
-    def draw(self, index: int, shape: tuple[int, int], defects: Callable[[bool, bool], Sequence[int]]) -> "Drawn":
+    def draw(self, index: int, shape: tuple[int, int], defects: Callable[[bool, bool], Sequence[int]]) -> "CropPlan":
         """What chance takes from the image of `shape` (H, W) behind an index, in this epoch.
 
         defects: (down, across) → the defect's pixels, counted row by row in the image so flipped; called where one is
@@ -148,7 +92,7 @@ class Samples(Dataset):
         if self.geometry == "original":
             (above, below), (before, behind) = ORIGINAL_MARGINS
             window = Tile(-above, -before, shape[0] + above + below, shape[1] + before + behind)
-            return Drawn(window, original_output(shape, self.depth), down, across)
+            return CropPlan(window, original_output(shape, self.depth), down, across)
         height, width = self.crop or shape
         top = left = 0
         if self.crop:
@@ -158,7 +102,7 @@ class Samples(Dataset):
                 row, column = divmod(int(pixels[rng.integers(count)]), shape[1])
                 top, left = min(max(row - height // 2, 0), room[0]), min(max(column - width // 2, 0), room[1])
         output = Tile(top, left, height, width)
-        return Drawn(tiles.input_place(output, self.depth), output, down, across)
+        return CropPlan(tiles.input_place(output, self.depth), output, down, across)
 
     def mask(self, item: Item, shape: tuple[int, int]) -> np.ndarray:
         """Bool [K, H, W]: a mask a class, or one union of all that the item's rows label."""
@@ -170,7 +114,7 @@ class Samples(Dataset):
         return mask
 
 
-class Drawn(NamedTuple):
+class CropPlan(NamedTuple):
     """A sample's places in its image, flipped first: what the network sees, beyond the border too; what it predicts."""
 
     window: Tile
@@ -182,14 +126,3 @@ class Drawn(NamedTuple):
 def flipped(array: np.ndarray, down: bool, across: bool) -> np.ndarray:
     """A view of an array [..., H, W], mirrored top-bottom, left-right or both."""
     return array[..., :: -1 if down else 1, :: -1 if across else 1]
-
-
-def original_output(shape: tuple[int, int], depth: int = 4) -> Tile:
-    """What the original's geometry predicts of an image: 256×1600 → the 244×1588 at its centre, 6 pixels a side."""
-    out = [output_size(n + sum(margins), depth) for n, margins in zip(shape, ORIGINAL_MARGINS, strict=True)]
-    return Tile(*(crop_start(n, m) for n, m in zip(shape, out, strict=True)), *out)
-
-
-def original_crop(mask: np.ndarray, depth: int = 4) -> np.ndarray:
-    """The part of a mask, [..., H, W], that the original's geometry predicts."""
-    return mask[..., *original_output(mask.shape[-2:], depth).region]

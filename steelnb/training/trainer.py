@@ -1,4 +1,4 @@
-"""What changes while a network is trained: one step forward, out, and back.  Taught in 07_hundred_hours."""
+"""Training state and one optimisation step.  Taught in 07_hundred_hours."""
 
 import copy
 import math
@@ -20,7 +20,7 @@ from steelnb.training.recipes import Recipe
 class Trainer:
     """A network in training by a recipe.
 
-    epoch, seen, step: finished epochs, samples drawn since, optimizer steps in all. summed: the loss summed over the
+    epoch, seen, steps: finished epochs, samples drawn since, optimizer steps in all. summed: the loss summed over the
     samples seen in this epoch. seconds: of training alone. best: the best validation Dice. history: a dict an epoch.
     averaged: the network to score and to keep: the moving average of `model`, or `model` itself without `recipe.ema`.
     """
@@ -39,7 +39,7 @@ class Trainer:
             self._forward = torch.compile(self._forward)
         self.optimizer, self.scheduler = optimizer_and_schedule(self.model, recipe, total)
         self.scaler = torch.amp.GradScaler(device.type, enabled=runtime.precision(device) is torch.float16)
-        self.epoch, self.seen, self.step = 0, 0, 0
+        self.epoch, self.seen, self.steps = 0, 0, 0
         self.summed = torch.zeros((), device=device)
         self.seconds, self.best, self.history = 0.0, -1.0, []
         self._mark = 0.0
@@ -49,7 +49,7 @@ class Trainer:
         self.model.train()
         self._mark = time.perf_counter()
 
-    def take(self, windows: Tensor, masks: Tensor, factor: float, drawn: int) -> None:
+    def step(self, windows: Tensor, masks: Tensor, factor: float, drawn: int) -> None:
         """One optimizer step on uint8 windows [n, 1, h, w] and masks [n, K, H, W], a part of a batch of `drawn`."""
         windows = windows.to(self.device, non_blocking=True)
         masks = masks.to(self.device, non_blocking=True)
@@ -62,10 +62,10 @@ class Trainer:
         self.scaler.update()
         self.scheduler.step()
         if self.recipe.ema:
-            follow(*self._moving, decay(self.recipe.ema, self.step))
+            follow(*self._moving, decay(self.recipe.ema, self.steps))
         self.summed += self.world.summed(loss.detach() / self.world.size) * drawn
         self.seen += drawn
-        self.step += 1
+        self.steps += 1
         now = time.perf_counter()
         self.seconds, self._mark = self.seconds + now - self._mark, now
 
@@ -74,13 +74,13 @@ class Trainer:
         """Of the samples seen in this epoch. Waits for the GPU."""
         return self.summed.item() / max(self.seen, 1)
 
-    def scored(self, scores: dict[str, float]) -> bool:
+    def end_epoch(self, scores: dict[str, float]) -> bool:
         """Ends an epoch: appends its row to the history and returns whether its Dice is the best so far.
 
         Where it is NaN, with no defect to validate on, the last epoch counts as the best.
         """
         self.epoch += 1
-        row = {"epoch": self.epoch, "step": self.step, "seconds": self.seconds, "train_loss": self.mean_loss}
+        row = {"epoch": self.epoch, "step": self.steps, "seconds": self.seconds, "train_loss": self.mean_loss}
         self.history.append(row | {f"validation_{name}": value for name, value in scores.items()})
         self.seen = 0
         self.summed = torch.zeros((), device=self.device)
@@ -98,7 +98,7 @@ class Trainer:
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
             "random": random_state(),
-            "epoch": self.epoch, "seen": self.seen, "step": self.step, "summed": self.summed,
+            "epoch": self.epoch, "seen": self.seen, "step": self.steps, "summed": self.summed,
             "seconds": self.seconds, "best": self.best, "history": self.history,
         }  # fmt: skip
 
@@ -126,7 +126,7 @@ class Trainer:
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
         restore_random(state["random"])
-        self.epoch, self.seen, self.step = state["epoch"], state["seen"], state["step"]
+        self.epoch, self.seen, self.steps = state["epoch"], state["seen"], state["step"]
         self.summed = state["summed"].to(self.device)
         self.seconds, self.best, self.history = state["seconds"], state["best"], list(state["history"])
 

@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from steelnb import runtime
 from steelnb.evaluation.metrics import Streaming, original_accuracy
-from steelnb.network.tiles import predict
+from steelnb.network.inference import predict_logits, predict_original
+from steelnb.network.tiles import original_crop
 from steelnb.network.unet import UNet
 from steelnb.training.samples import Samples
 
 
-def evaluate(
+def validate(
     model: UNet, samples: Samples, loss: Callable[[Tensor, Tensor], Tensor] | None = None, progress: bool = False,
     before_each: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:  # fmt: skip
     """Scores of a network over whole images, one at a time, at threshold 0.5; NaN where there is nothing to score.
 
-    With exact geometry every pixel of an image counts (`tiles.predict`); with the original's, its centre, which
-    is all that it predicts. The conventions are in the names:
+    With exact geometry every pixel of an image counts; with the original's, its centre, which is all that it predicts.
+    The conventions are in the names:
 
     dice, iou: mean over defective images (and classes); an image without defects has no part in them.
     dice_empty_is_one, iou_empty_is_one: mean over all images, empty mask and empty prediction counting 1.
@@ -39,7 +39,7 @@ def evaluate(
     streaming, losses, accuracies = Streaming(), [], []
     for index in tqdm(range(len(samples)), desc="evaluate", unit="image", disable=not progress, leave=False):
         before_each()
-        logits, mask = predicted(model, samples, index)
+        logits, mask = logits_and_mask(model, samples, index)
         logits, mask = torch.from_numpy(logits)[None], torch.from_numpy(mask)[None]
         streaming.update(logits > 0, mask)
         accuracies.append(original_accuracy(logits.sigmoid(), mask))
@@ -57,23 +57,17 @@ def evaluate(
     }
 
 
-def predicted(model: UNet, samples: Samples, index: int) -> tuple[np.ndarray, np.ndarray]:
+def logits_and_mask(model: UNet, samples: Samples, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Logits, float32 [K, H, W], and mask, bool [K, H, W], of one sample's whole image, in the samples' geometry."""
     item = samples.items[index]
-    if samples.geometry == "exact":
-        image = samples.cache[item.image_id]
-        with runtime.autocast(next(model.parameters()).device):
-            return predict(model, image), samples.mask(item, image.shape)
-    window, mask = samples[index]
-    weight, was_training = next(model.parameters()), model.training
-    model.eval()
-    with torch.inference_mode(), runtime.autocast(weight.device):
-        logits = model(window[None].to(weight) / 255)
-    model.train(was_training)
-    return logits[0].float().cpu().numpy(), mask.numpy().astype(bool)
+    image = samples.cache[item.image_id]
+    mask = samples.mask(item, image.shape)
+    if samples.geometry == "original":
+        return predict_original(model, image), original_crop(mask, samples.depth)
+    return predict_logits(model, image), mask
 
 
-def table(scores: dict[str, float]) -> str:
+def format_scores(scores: dict[str, float]) -> str:
     """The scores as lines for people."""
     name = max(map(len, scores))
     return "\n".join(

@@ -17,6 +17,7 @@ from steelnb.audit.audit import audit, drift
 from steelnb.data import dataset, rle, splits, synthetic_drawing
 from steelnb.data.dataset import DataError
 from steelnb.runs import identity
+from steelnb.training.batches import split_items
 from steelnb.training.recipes import SMOKE
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
@@ -139,12 +140,15 @@ def test_groups_close_the_leak(tmp_path, plain):
         assert splits.leaks(grouped, split, found.groups) == ()
         assert split.validation
     assert "duplicate across a split" not in kinds(audit(grouped))
-    ungrouped, about = (identity.about(d, SMOKE, 0, 10) for d in (found.data, grouped))
+    def config(data):
+        return identity.run_config(data, SMOKE, 0, 10, split_items(data, SMOKE, 0))
+
+    ungrouped, about = (config(d) for d in (found.data, grouped))
     assert identity.differences(ungrouped, about)
     renamed = found.data.with_groups({i: f"strip {g}" for i, g in found.groups.items()})
-    assert identity.differences(identity.about(renamed, SMOKE, 0, 10), about) == []
+    assert identity.differences(config(renamed), about) == []
     del ungrouped["groups"]  # a run from before there were groups
-    assert identity.differences(ungrouped, identity.about(found.data, SMOKE, 0, 10)) == []
+    assert identity.differences(ungrouped, config(found.data)) == []
 
 
 def test_groups_of_an_earlier_report_do_not_stay(tmp_path, plain):
@@ -357,4 +361,4 @@ def test_real_masks_have_no_odd_areas():
         areas = [rle.area(text) for text in group["EncodedPixels"]]
         assert list(checks.odd_areas(made_up(areas, class_id))) == []
         assert min(areas) > checks.TINY
-        assert max(areas) < checks.WHOLE * 256 * 1600
+        assert max(areas) < checks.WHOLE_IMAGE_SHARE * 256 * 1600

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from steelnb.audit import duplicates
-from steelnb.audit.duplicates import SYMMETRIES, Finder, Pair
+from steelnb.audit.duplicates import SYMMETRIES, DuplicateFinder, Pair
 from steelnb.data import dataset, splits, synthetic_drawing
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
@@ -57,7 +57,7 @@ def steel():
 
 
 def found(images):
-    finder = Finder()
+    finder = DuplicateFinder()
     for image_id, image in images.items():
         finder.add(image_id, image)
     return finder.pairs(images.__getitem__)
@@ -123,7 +123,7 @@ def test_light_alone_makes_no_pair(steel, change):
 def test_streaks_in_the_same_places_make_no_pair(steel):
     streaks = 60 * np.isin(np.arange(800) // 8, [9, 44, 83])
     images = {i: scaled(image, 1, streaks) for i, image in steel.items()}
-    finder = Finder()
+    finder = DuplicateFinder()
     for image_id, image in images.items():
         finder.add(image_id, image)
     assert len(list(finder._candidates(False))) > 5  # the first stage alone would take them for copies
@@ -159,7 +159,7 @@ def test_one_pixel_is_enough_not_to_be_identical(steel):
 def test_blocks_make_no_difference(steel, monkeypatch):
     images = steel | {"copy": np.flipud(steel["20"]), "other": np.fliplr(steel["01"])}
     whole = found(images)
-    monkeypatch.setattr(duplicates, "BLOCK", 5)
+    monkeypatch.setattr(duplicates, "COMPARED_AT_ONCE", 5)
     assert found(images) == whole
     assert {p[:2] for p in whole} == {("20", "copy"), ("01", "other")}
 
@@ -180,12 +180,12 @@ def test_groups_are_joined_over_others():
     def pair(a, b):
         return Pair(a, b, SYMMETRIES[0], 0.9, False)
 
-    groups = duplicates.groups([pair("c", "b"), pair("e", "c"), pair("f", "d")], "gfedcba")
+    groups = duplicates.group_duplicates([pair("c", "b"), pair("e", "c"), pair("f", "d")], "gfedcba")
     assert groups == {"a": "a", "b": "b", "c": "b", "d": "d", "e": "b", "f": "d", "g": "g"}
-    assert duplicates.groups([], "ab") == {"a": "a", "b": "b"}
-    assert duplicates.groups([], []) == {}
+    assert duplicates.group_duplicates([], "ab") == {"a": "a", "b": "b"}
+    assert duplicates.group_duplicates([], []) == {}
     with pytest.raises(ValueError, match="'z'"):
-        duplicates.groups([pair("a", "z")], "ab")
+        duplicates.group_duplicates([pair("a", "z")], "ab")
     pairs = [pair("a", "b"), pair("c", "a")]
     assert duplicates.across(pairs, ("a", "b")) == pairs[:1]
     assert duplicates.across(pairs, ("ca", "b")) == pairs[:1]
@@ -194,14 +194,14 @@ def test_groups_are_joined_over_others():
 @pytest.mark.skipif(not (REAL / "sd_saliency_900").is_dir(), reason="no SD-saliency-900 here")
 def test_real_strip_images():
     """Five pairs, each looked at: the same pixels, another exposure, a turned shot."""
-    real = dataset.read(REAL / "sd_saliency_900")
-    pairs = duplicates.find(real)
+    real = dataset.read_dataset(REAL / "sd_saliency_900")
+    pairs = duplicates.find_duplicates(real)
     assert {(p.a, p.b, p.symmetry) for p in pairs} == {
         ("Pa_101.bmp", "Pa_105.bmp", "same way up"), ("In_125.bmp", "In_88.bmp", "same way up"),
         ("Sc_232.bmp", "Sc_247.bmp", "turned left by 90°"), ("In_188.bmp", "In_210.bmp", "same way up"),
         ("In_235.bmp", "In_245.bmp", "same way up")}  # fmt: skip
     assert [p.identical for p in pairs] == [True, *[False] * 4]
-    groups = duplicates.groups(pairs, real.images["ImageId"])
+    groups = duplicates.group_duplicates(pairs, real.images["ImageId"])
     assert len(set(groups.values())) == 895
     assert splits.leaks(real, splits.by_image(real), groups)
     assert not splits.leaks(real, splits.by_image(real.with_groups(groups)), groups)
@@ -209,9 +209,9 @@ def test_real_strip_images():
 
 @pytest.mark.skipif(not (REAL / "severstal").is_dir(), reason="no real Severstal images here")
 def test_real_severstal_and_its_copies():
-    real = dataset.read(REAL / "severstal")
-    assert duplicates.find(real) == []
-    finder, pixels = Finder(), {}
+    real = dataset.read_dataset(REAL / "severstal")
+    assert duplicates.find_duplicates(real) == []
+    finder, pixels = DuplicateFinder(), {}
     for k, image_id in enumerate(real.images["ImageId"]):
         image = real.image(image_id)
         copy = jpeg(UNDO[SYMMETRIES[k % 8]](image), 60)

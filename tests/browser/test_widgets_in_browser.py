@@ -15,7 +15,9 @@ import pytest
 from PIL import Image
 
 from steelnb.data import sources
-from steelnb.figures import plots, run_progress, tile_window, views
+from steelnb.figures import plots, run_progress, tile_window
+from steelnb.figures.sign_trick import draw_sign_trick
+from steelnb.figures.threshold import draw_threshold
 from steelnb.runs.session import REASONS
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
@@ -80,20 +82,21 @@ def measure(book, times, widget, slider=0):
 
 
 def test_the_sign_trick_explorer(either, page, times):
-    imports = "from steelnb import plots, widgets\n\nplots.use_style()"
+    imports = "from steelnb.figures import plots, widgets\n\nplots.use_style()"
     book = either.open(page, "sign_trick", [imports, cell_with("05", "widgets.explore_sign_trick(")])
     book.run_all()
-    explore(book, lambda: views.draw_sign_trick(book.readout()))
+    explore(book, lambda: draw_sign_trick(book.readout()))
     measure(book, times, "sign trick")
 
 
 STEEL = """import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from steelnb import drawing, plots, widgets
+from steelnb.data import synthetic_drawing
+from steelnb.figures import plots, widgets
 
 plots.use_style()
-sample = next(sample for sample in (drawing.draw(seed=1, index=i) for i in range(20)) if sample.masks.any())
+sample = next(sample for sample in (synthetic_drawing.draw(seed=1, index=i) for i in range(20)) if sample.masks.any())
 shown, images, true_masks = {"median": 0}, [sample.image], [sample.masks.any(0)]
 noise = gaussian_filter(np.random.default_rng(0).normal(size=sample.image.shape), 9)
 found = 0.75 * gaussian_filter(true_masks[0].astype(np.float32), 8) + 2 * abs(noise)
@@ -105,7 +108,7 @@ def test_the_threshold_explorer(either, page, times):
     book.run_all()
     exec(STEEL, there := {})
     image, probability, mask = there["images"][0], there["keep"][0][0].max(0), there["true_masks"][0]
-    explore(book, lambda: views.draw_threshold(image, probability, mask, book.readout()))
+    explore(book, lambda: draw_threshold(image, probability, mask, book.readout()))
     measure(book, times, "threshold")
 
 
@@ -124,11 +127,11 @@ def overlap_tile(book, data):
 
 def test_the_overlap_tile_explorer(either, page, times, monkeypatch):
     some = ("from steelnb.data import sources\nfrom steelnb.figures import plots, tile_window, widgets\n\n"
-            "plots.use_style()\ndata = sources.find(images=6)")
+            "plots.use_style()\ndata = sources.open_dataset(images=6)")
     book = either.open(page, "overlap_tile", [some, cell_with("02", "widgets.explore_overlap_tile(")])
     book.run_all()
     monkeypatch.setenv("STEELNB_HOME", str(either.home))
-    twin = overlap_tile(book, sources.find(images=6, progress=False))
+    twin = overlap_tile(book, sources.open_dataset(images=6, progress=False))
     for slider in range(3):
         explore(book, twin, slider)
     measure(book, times, "overlap tile")
@@ -140,17 +143,18 @@ def test_the_whole_of_notebook_02(lab, page, monkeypatch):
     assert len(book.code()) > 10
     book.show("widgets.explore_overlap_tile(")
     monkeypatch.setenv("STEELNB_HOME", str(lab.home))
-    explore(book, overlap_tile(book, sources.find(progress=False)))
+    explore(book, overlap_tile(book, sources.open_dataset(progress=False)))
 
 
 TRAINING = """import os
 import subprocess
 import sys
 
-from steelnb import plots, synthetic, widgets
+from steelnb.data import synthetic
+from steelnb.figures import plots, widgets
 
 plots.use_style()
-folder, killed = synthetic.write("steel", 12, seed=3, shape=(64, 200), progress=False), "watched"
+folder, killed = synthetic.write_dataset("steel", 12, seed=3, shape=(64, 200), progress=False), "watched"
 command = [sys.executable, "-m", "steelnb", "train", "--data", str(folder), "--run", killed, "--quiet",
            "--set", 'model={"width": 4, "depth": 2}', "--set", "crop=[48, 48]", "--set", "epoch_samples=100",
            "--epochs", "200", "--checkpoint-seconds", "0"]"""

@@ -100,23 +100,23 @@ def test_archives_of_other_programs(tmp_path, cache, command):
 def test_a_data_set_is_read_from_its_archive_like_from_its_folder(steel, steel_folder, tmp_path, cache, kind, top):
     inside = dict(root_dir=steel_folder.parent, base_dir=steel_folder.name) if top else dict(root_dir=steel_folder)
     archive = Path(shutil.make_archive(str(tmp_path / "steel"), kind, **inside))
-    found = sources.find(archive, progress=False)
+    found = sources.open_dataset(archive, progress=False)
     assert found.fingerprint() == steel.fingerprint()
     for image_id in steel.images["ImageId"][:3]:
         assert np.array_equal(found.image(image_id), steel.image(image_id))
     assert f"found at the place asked for, unpacked from {archive.name}" in found.describe()
-    assert sources.find(str(archive), progress=False).folder == found.folder
+    assert sources.open_dataset(str(archive), progress=False).folder == found.folder
 
 
 def test_the_variable_may_name_an_archive(steel, steel_folder, tmp_path, cache, monkeypatch):
     archive = shutil.make_archive(str(tmp_path / "steel"), "zip", steel_folder)
     monkeypatch.setenv("STEELNB_DATA", archive)
-    found = sources.find(progress=False)
+    found = sources.open_dataset(progress=False)
     assert found.fingerprint() == steel.fingerprint()
     assert "found through STEELNB_DATA, unpacked from steel.zip" in found.describe()
     zipped(Path(archive), [("unrelated.txt", b"")])
     with pytest.raises(DataError, match=r"STEELNB_DATA=.*steel\.zip: .*no data set"):
-        sources.find(progress=False)
+        sources.open_dataset(progress=False)
 
 
 def test_it_is_unpacked_once_and_again_when_it_changes(tmp_path, cache, monkeypatch):
@@ -377,7 +377,7 @@ def test_what_is_no_archive_is_said_to_be_none(tmp_path, cache):
     for name, content in (("a.csv", b"ImageId,ClassId,EncodedPixels\n"), ("a.7z", b"7z\xbc\xaf"), ("empty.zip", b"")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=rf"{name}: a file, and not an archive of the kinds \.zip, \.tar or "):
-            sources.find(tmp_path / name)
+            sources.open_dataset(tmp_path / name)
     with pytest.raises(DataError, match=r"gone\.zip: No such file"):
         unpacked(tmp_path / "gone.zip")
     for empty in (zipped(tmp_path / "none.zip", []), zipped(tmp_path / "folders.zip", [("a/", b"")])):
@@ -399,4 +399,4 @@ def test_passwords_and_odd_packing_are_named(tmp_path, cache):
 
 def test_what_reads_folders_says_what_to_do_with_a_file(tmp_path):
     with pytest.raises(DataError, match="unpack it first"):
-        dataset.read(zipped(tmp_path / "set.zip", [("a", b"1")]))
+        dataset.read_dataset(zipped(tmp_path / "set.zip", [("a", b"1")]))

@@ -52,7 +52,7 @@ def values(*those):
 def refused(folder, *parts, **options):
     """Reading fails with a DataError whose message holds every part."""
     with pytest.raises(DataError) as caught:
-        dataset.read(folder, **options)
+        dataset.read_dataset(folder, **options)
     for part in parts:
         assert part in str(caught.value)
 
@@ -61,7 +61,7 @@ def refused(folder, *parts, **options):
 
 
 def test_reads_the_form_of_today(tmp_path):
-    steel = dataset.read(severstal(tmp_path, "c.jpg,3,1 2", "a.jpg,3,5 1 7 2", "a.jpg,1,1 1"))
+    steel = dataset.read_dataset(severstal(tmp_path, "c.jpg,3,1 2", "a.jpg,3,5 1 7 2", "a.jpg,1,1 1"))
     assert (steel.name, len(steel), steel.classes) == ("severstal", 3, (1, 2, 3, 4))
     assert steel.images["ImageId"].tolist() == ["a.jpg", "b.jpg", "c.jpg"]
     assert steel.images["classes"].tolist() == [(1, 3), (), (3,)]
@@ -84,7 +84,7 @@ def test_both_forms_are_the_same_data(tmp_path):
     rows = {"a.jpg_1": "1 1", "a.jpg_3": "5 1", "c.jpg_3": "1 2"}
     old = severstal(tmp_path / "old", *(f"{name}_{k},{rows.get(f'{name}_{k}', '')}"
                                         for name in ("a.jpg", "b.jpg", "c.jpg") for k in range(1, 5)), header=OLD)
-    now, old = dataset.read(now), dataset.read(old)
+    now, old = dataset.read_dataset(now), dataset.read_dataset(old)
     assert old.rows.equals(now.rows)
     assert old.images["classes"].tolist() == now.images["classes"].tolist()
     assert old.fingerprint() == now.fingerprint()
@@ -92,10 +92,10 @@ def test_both_forms_are_the_same_data(tmp_path):
 
 
 def test_reads_tables_as_people_keep_them(tmp_path):
-    plain = dataset.read(severstal(tmp_path / "plain", "a.jpg,3,1 2"))
+    plain = dataset.read_dataset(severstal(tmp_path / "plain", "a.jpg,3,1 2"))
     kept = severstal(tmp_path / "kept")
     (kept / "train.csv").write_bytes("﻿,ClassId,EncodedPixels,ImageId\r\n0,3.0, 1 2,a.jpg\r\n\r\n1,,,b.jpg\r\n".encode())
-    assert dataset.read(kept).fingerprint() == plain.fingerprint()
+    assert dataset.read_dataset(kept).fingerprint() == plain.fingerprint()
 
 
 def test_a_quoted_label_of_any_length_is_read(tmp_path):
@@ -106,12 +106,15 @@ def test_a_quoted_label_of_any_length_is_read(tmp_path):
         text = " ".join(f"{start} 1" for start in starts)
         quote = '"' * (name == "quoted")
         (tmp_path / name / "train.csv").write_text(f"{NOW}\na.jpg,3,{quote}{text}{quote}\n")
-    assert dataset.read(tmp_path / "quoted").fingerprint() == dataset.read(tmp_path / "plain").fingerprint()
+    assert (
+        dataset.read_dataset(tmp_path / "quoted").fingerprint()
+        == dataset.read_dataset(tmp_path / "plain").fingerprint()
+    )
 
 
 def test_one_level_down_is_found(tmp_path):
     severstal(tmp_path / "unpacked", "a.jpg,3,1 2")
-    assert dataset.read(tmp_path).folder == tmp_path / "unpacked"
+    assert dataset.read_dataset(tmp_path).folder == tmp_path / "unpacked"
     pairs(tmp_path / "other", x=255)
     refused(tmp_path, "several data sets", "unpacked", "other")
 
@@ -120,13 +123,13 @@ def test_other_files_are_no_images(tmp_path):
     folder = severstal(tmp_path, "a.jpg,3,1 2")
     (folder / "train_images" / "Thumbs.db").write_bytes(b"x")
     (folder / "train_images" / "._a.jpg").write_bytes(b"x")
-    assert len(dataset.read(folder)) == 3
+    assert len(dataset.read_dataset(folder)) == 3
 
 
 def test_png_under_a_jpg_name_is_read(tmp_path):
     folder = severstal(tmp_path, "a.jpg,3,1 2")
     draw(folder / "train_images" / "b.jpg", value=7, format="PNG")
-    steel = dataset.read(folder)
+    steel = dataset.read_dataset(folder)
     assert (steel.image("b.jpg") == 7).all()
     assert "1 PNG under a .jpg name" in steel.describe()
 
@@ -136,7 +139,7 @@ def test_gray_is_the_luma_of_the_colours(tmp_path):
     colours = np.array([[[200, 0, 0], [0, 200, 0], [0, 0, 200], [9, 9, 9]]], np.uint8).repeat(2, 0)
     Image.fromarray(colours).save(folder / "images" / "x.bmp")
     draw(folder / "masks" / "x.png", (2, 4), 255)
-    gray = dataset.read(folder).image("x.bmp")
+    gray = dataset.read_dataset(folder).image("x.bmp")
     assert gray.dtype == np.uint8
     assert gray.shape == (2, 4)
     np.testing.assert_allclose(gray[0], colours[0] @ [0.299, 0.587, 0.114], atol=0.51)
@@ -195,7 +198,7 @@ def test_refuses_a_table_that_is_no_text(tmp_path):
 
 
 def test_skip_missing_leaves_rows_out_and_says_so(tmp_path):
-    steel = dataset.read(severstal(tmp_path, "d.jpg,3,1 2", "a.jpg,3,1 2"), skip_missing=True)
+    steel = dataset.read_dataset(severstal(tmp_path, "d.jpg,3,1 2", "a.jpg,3,1 2"), skip_missing=True)
     assert steel.rows["ImageId"].tolist() == ["a.jpg"]
     assert len(steel) == 3
     assert "left out: 1 images listed but absent" in steel.describe()
@@ -207,7 +210,7 @@ def test_skip_missing_leaves_rows_out_and_says_so(tmp_path):
 def test_an_image_without_a_row_is_clean_today_and_unlabelled_in_2019(tmp_path):
     folder = severstal(tmp_path, "a.jpg_3,1 2", "b.jpg_1,", header=OLD)
     refused(folder, "1 images without a row", "c.jpg", "2019")
-    steel = dataset.read(folder, skip_missing=True)
+    steel = dataset.read_dataset(folder, skip_missing=True)
     assert steel.images["ImageId"].tolist() == ["a.jpg", "b.jpg"]
     assert "left out: 1 images without a row" in steel.describe()
 
@@ -234,14 +237,14 @@ def test_refuses_a_truncated_image_when_it_is_read(tmp_path, suffix):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
     folder = severstal(tmp_path, f"a.{suffix},3,1 2", images=())
     path = draw(folder / "train_images" / f"a.{suffix}", value=noise)
-    steel = dataset.read(folder)
+    steel = dataset.read_dataset(folder)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(DataError, match=rf"a\.{suffix} \(\d+ bytes\): not a readable image"):
         steel.image(f"a.{suffix}")
 
 
 def test_notices_files_that_changed_since(tmp_path):
-    steel = dataset.read(severstal(tmp_path, "a.jpg,3,1 2"))
+    steel = dataset.read_dataset(severstal(tmp_path, "a.jpg,3,1 2"))
     draw(tmp_path / "train_images" / "b.jpg", (8, 12))
     with pytest.raises(DataError, match=r"b\.jpg: now 8×12, was 4×6"):
         steel.image("b.jpg")
@@ -258,7 +261,7 @@ def test_long_strips(tmp_path, monkeypatch):
     refused(folder, "x.bmp", "24 pixels", "Cut the strip", "MAX_IMAGE_PIXELS")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
     with pytest.warns(Image.DecompressionBombWarning):  # between the two it is read
-        assert dataset.read(folder).image("x.bmp").shape == (4, 6)
+        assert dataset.read_dataset(folder).image("x.bmp").shape == (4, 6)
 
 
 def test_refuses_more_than_eight_bits(tmp_path):
@@ -277,7 +280,7 @@ def test_refuses_what_viewers_would_turn(tmp_path):
     refused(folder, "x.jpg", "EXIF")
     exif[0x0112] = 1
     draw(folder / "images" / "x.jpg", exif=exif)
-    assert len(dataset.read(folder)) == 1
+    assert len(dataset.read_dataset(folder)) == 1
 
 
 def test_refuses_a_file_of_several_pages(tmp_path):
@@ -312,7 +315,7 @@ def test_refuses_a_folder_and_a_pipe_among_the_images(tmp_path):
 @pytest.mark.parametrize("full", [255, 1])
 def test_reads_binary_masks(tmp_path, full):
     masks = {"a": values(0, full), "b": values(), "c": values(*[full] * 6)}
-    steel = dataset.read(pairs(tmp_path, **masks))
+    steel = dataset.read_dataset(pairs(tmp_path, **masks))
     assert (steel.name, steel.classes) == ("image and mask folder", (1,))
     assert steel.images["ImageId"].tolist() == ["a.bmp", "b.bmp", "c.bmp"]
     assert steel.images["classes"].tolist() == [(1,), (), (1,)]
@@ -324,7 +327,7 @@ def test_reads_binary_masks(tmp_path, full):
 
 def test_reads_class_ids(tmp_path):
     masks = {"a": values(0, 1, 3), "b": values(), "c": values(3)}
-    steel = dataset.read(pairs(tmp_path, **masks))
+    steel = dataset.read_dataset(pairs(tmp_path, **masks))
     assert steel.classes == (1, 2, 3)
     assert steel.rows[["ImageId", "ClassId", "EncodedPixels"]].values.tolist() == [
         ["a.bmp", 1, "5 1"], ["a.bmp", 3, "9 1"], ["c.bmp", 3, "1 1"]]
@@ -340,7 +343,7 @@ def test_masks_that_are_full_or_of_other_modes(tmp_path):
     picture.putpalette([255, 255, 255, 0, 0, 0])  # index 1 shows as black: it is what the palette shows that counts
     picture.save(folder / "masks" / "palette.png")
     Image.fromarray(values(0, 1).astype(np.uint16)).save(folder / "masks" / "deep.png")
-    steel = dataset.read(folder)
+    steel = dataset.read_dataset(folder)
     assert steel.mask("full.bmp").all()
     for stem in ("bit", "rgb", "rgba", "palette", "deep"):
         assert (steel.mask(f"{stem}.bmp") == (values(0, 1) > 0)).all(), stem
@@ -351,7 +354,7 @@ def test_a_coloured_palette_holds_class_ids(tmp_path):
     picture = Image.fromarray(values(0, 1, 2))
     picture.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
     picture.save(folder / "masks" / "x.png")
-    assert dataset.read(folder).rows["EncodedPixels"].tolist() == ["5 1", "9 1"]
+    assert dataset.read_dataset(folder).rows["EncodedPixels"].tolist() == ["5 1", "9 1"]
     picture.putpalette([128, 64, 128, 128, 0, 0, 0, 128, 0])
     picture.save(folder / "masks" / "x.png")
     refused(folder, "x.png", "palette", "not black")
@@ -391,7 +394,7 @@ def test_refuses_lone_files_unless_told_to_skip(tmp_path):
     draw(folder / "masks" / "b.png", value=255)
     refused(folder, "1 masks without an image", "c.png")
     (folder / "masks" / "b.png").unlink()
-    steel = dataset.read(folder, skip_missing=True)
+    steel = dataset.read_dataset(folder, skip_missing=True)
     assert steel.images["ImageId"].tolist() == ["a.bmp"]
     assert "1 images without a mask, b.bmp" in steel.describe()
     assert "1 masks without an image, c.png" in steel.describe()
@@ -410,7 +413,7 @@ def test_masks_elsewhere(tmp_path):
     (folder / "masks").rename(tmp_path / "labels")
     refused(folder, "no data set", "images/", "found images/")
     for images in (folder, folder / "images"):
-        assert dataset.read(images, masks=tmp_path / "labels").mask("a.bmp").sum() == 1
+        assert dataset.read_dataset(images, masks=tmp_path / "labels").mask("a.bmp").sum() == 1
     refused(folder, "no such folder", masks=tmp_path / "nowhere")
 
 
@@ -429,16 +432,19 @@ def test_refuses_folders_that_hold_no_data_set(tmp_path):
 
 
 def test_fingerprint_is_of_the_content(tmp_path):
-    first = dataset.read(severstal(tmp_path / "first", "a.jpg,3,1 2", "b.jpg,3,1 2"))
+    first = dataset.read_dataset(severstal(tmp_path / "first", "a.jpg,3,1 2", "b.jpg,3,1 2"))
     assert re.fullmatch("[0-9a-f]{64}", first.fingerprint())
-    assert dataset.read(shutil.copytree(tmp_path / "first", tmp_path / "copy")).fingerprint() == first.fingerprint()
+    assert (
+        dataset.read_dataset(shutil.copytree(tmp_path / "first", tmp_path / "copy")).fingerprint()
+        == first.fingerprint()
+    )
     others = [("a.jpg,3,1 3", "b.jpg,3,1 2"), ("a.jpg,4,1 2", "b.jpg,3,1 2"), ("b.jpg,3,1 2", "a.jpg,3,1 2")]
-    prints = {dataset.read(severstal(tmp_path / str(i), *rows)).fingerprint() for i, rows in enumerate(others)}
+    prints = {dataset.read_dataset(severstal(tmp_path / str(i), *rows)).fingerprint() for i, rows in enumerate(others)}
     assert len(prints | {first.fingerprint(), first.subset(["a.jpg", "b.jpg"]).fingerprint()}) == 5
 
 
 def test_subset(tmp_path):
-    steel = dataset.read(severstal(tmp_path, "c.jpg,3,1 2", "a.jpg,3,5 1 7 2", "a.jpg,1,1 1"))
+    steel = dataset.read_dataset(severstal(tmp_path, "c.jpg,3,1 2", "a.jpg,3,5 1 7 2", "a.jpg,1,1 1"))
     part = steel.subset(["c.jpg", "b.jpg", "b.jpg"])
     assert part.images["ImageId"].tolist() == ["b.jpg", "c.jpg"]
     assert part.rows["ImageId"].tolist() == ["c.jpg"]
@@ -454,7 +460,7 @@ def test_subset(tmp_path):
 
 
 def test_groups(tmp_path):
-    steel = dataset.read(severstal(tmp_path, "a.jpg,3,1 2"))
+    steel = dataset.read_dataset(severstal(tmp_path, "a.jpg,3,1 2"))
     assert steel.groups is None
     csv = tmp_path / "groups.csv"
     csv.write_bytes("\ufeffImageId,group\r\nb.jpg, strip 1\r\n\r\na.jpg,strip 1\r\nc.jpg,c\r\n".encode())
@@ -463,7 +469,7 @@ def test_groups(tmp_path):
     assert steel.with_groups({"a.jpg": 1, "b.jpg": 1, "c.jpg": 2}).groups == {"a.jpg": "1", "b.jpg": "1", "c.jpg": "2"}
     assert grouped.subset(["c.jpg", "a.jpg"]).groups == {"a.jpg": "strip 1", "c.jpg": "c"}
     assert grouped.fingerprint() == steel.fingerprint()
-    assert dataset.read(tmp_path).groups is None  # a file beside the labels is not taken by itself
+    assert dataset.read_dataset(tmp_path).groups is None  # a file beside the labels is not taken by itself
 
 
 @pytest.mark.parametrize(("text", "parts"), [
@@ -477,7 +483,7 @@ def test_groups(tmp_path):
     ("ImageId,group\n" + "x" * 200_000 + ",1\n", ("not a readable table",)),
 ])
 def test_refuses_groups(tmp_path, text, parts):
-    steel = dataset.read(severstal(tmp_path, "a.jpg,3,1 2"))
+    steel = dataset.read_dataset(severstal(tmp_path, "a.jpg,3,1 2"))
     (tmp_path / "groups.csv").write_text(text)
     with pytest.raises(DataError) as caught:
         steel.with_groups(tmp_path / "groups.csv")
@@ -488,7 +494,7 @@ def test_refuses_groups(tmp_path, text, parts):
 
 
 def test_describe_names_no_path(tmp_path):
-    text = dataset.read(severstal(tmp_path / "steel", "a.jpg,3,1 2", "a.jpg,1,3 1")).describe()
+    text = dataset.read_dataset(severstal(tmp_path / "steel", "a.jpg,3,1 2", "a.jpg,1,3 1")).describe()
     assert str(tmp_path) not in text
     for part in ("3 images (4×6)", "2 clean, 1 with defects", "1 in 1", "2 in 0", "2 masks", "4.17% of all pixels",
                  "3 JPEG", "'steel'"):
@@ -497,7 +503,7 @@ def test_describe_names_no_path(tmp_path):
 
 @needs_severstal
 def test_real_severstal():
-    steel = dataset.read(REAL / "severstal")
+    steel = dataset.read_dataset(REAL / "severstal")
     assert len(steel) == 45
     assert (steel.images["masks"] > 0).sum() == 30
     assert len(steel.rows) == 36
@@ -515,7 +521,7 @@ def test_real_severstal():
 @needs_saliency
 def test_real_images_and_masks():
     folder = REAL / "sd_saliency_900"
-    steel = dataset.read(folder)
+    steel = dataset.read_dataset(folder)
     assert len(steel) == len(steel.rows) == 900
     for image_id in steel.images["ImageId"][::45]:
         mask = np.asarray(Image.open(folder / "masks" / image_id.replace(".bmp", ".png")))

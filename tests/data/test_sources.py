@@ -56,18 +56,20 @@ def fake_kagglehub(monkeypatch, outcome):
 
 def test_order(monkeypatch, tmp_path):
     no_download(monkeypatch)
-    assert sources.find(images=2, progress=False).name == "synthetic steel"
+    assert sources.open_dataset(images=2, progress=False).name == "synthetic steel"
     for where, origin in (("input2", "Kaggle's input"), ("input", "Kaggle's input"), ("named", "STEELNB_DATA")):
         folder = severstal(tmp_path / where)
         if where == "named":
             monkeypatch.setenv("STEELNB_DATA", str(folder))
-        found = sources.find()
+        found = sources.open_dataset()
         assert (found.name, found.folder) == ("severstal", folder)
         assert origin in found.describe()
-    found = sources.find(severstal(tmp_path / "asked"))
+    found = sources.open_dataset(severstal(tmp_path / "asked"))
     assert found.folder == tmp_path / "asked"
     assert "asked for" in found.describe()
-    assert sources.find("synthetic", images=2, progress=False).name == "synthetic steel"  # whatever else there is
+    assert (
+        sources.open_dataset("synthetic", images=2, progress=False).name == "synthetic steel"
+    )  # whatever else there is
 
 
 def test_where_kaggle_attaches_the_competition():
@@ -79,82 +81,82 @@ def test_where_kaggle_attaches_the_competition():
 def test_what_was_asked_for_is_an_error_when_it_fails(monkeypatch, tmp_path):
     severstal(tmp_path / "input")
     with pytest.raises(DataError, match="nowhere: no such folder"):
-        sources.find(tmp_path / "nowhere")
+        sources.open_dataset(tmp_path / "nowhere")
     monkeypatch.setenv("STEELNB_DATA", str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match=r"STEELNB_DATA=.*nowhere: no such folder"):
-        sources.find()
+        sources.open_dataset()
     monkeypatch.delenv("STEELNB_DATA")
     (tmp_path / "input" / "train.csv").unlink()
     with pytest.raises(DataError, match="no data set"):
-        sources.find()
+        sources.open_dataset()
     assert not (tmp_path / "home").exists()
 
 
 def test_a_home_of_nobody(monkeypatch):
     with pytest.raises(DataError, match=r"^~nobody-of-this-name/x: .* Name the folder by its full path"):
-        sources.find("~nobody-of-this-name/x")
+        sources.open_dataset("~nobody-of-this-name/x")
     monkeypatch.setenv("STEELNB_DATA", "~nobody-of-this-name/x")
     with pytest.raises(DataError, match=r"^STEELNB_DATA=~nobody-of-this-name/x: "):
-        sources.find()
+        sources.open_dataset()
 
 
 def test_the_variable_may_hold_the_words(monkeypatch):
     fake_kagglehub(monkeypatch, RuntimeError("down"))
     monkeypatch.setenv("STEELNB_DATA", "kaggle")
     with pytest.raises(DataError, match="download from Kaggle failed"):
-        sources.find()
+        sources.open_dataset()
     monkeypatch.setenv("STEELNB_DATA", "synthetic")
-    assert sources.find(images=2, progress=False).name == "synthetic steel"
+    assert sources.open_dataset(images=2, progress=False).name == "synthetic steel"
     monkeypatch.setenv("STEELNB_DATA", " ")  # as good as unset
-    assert sources.find(images=2, progress=False).name == "synthetic steel"
+    assert sources.open_dataset(images=2, progress=False).name == "synthetic steel"
 
 
 def test_synthetic_steel_is_made_once(monkeypatch):
-    first = sources.find(images=4, progress=False)
+    first = sources.open_dataset(images=4, progress=False)
     assert len(first) == 4
     assert "synthetic steel" in first.describe()
     assert "made by steelnb from seed 0" in first.describe()
-    assert sources.find(images=4, seed=1, progress=False).fingerprint() != first.fingerprint()
+    assert sources.open_dataset(images=4, seed=1, progress=False).fingerprint() != first.fingerprint()
     written = (first.folder / "train.csv").stat().st_mtime_ns
-    monkeypatch.setattr(synthetic, "write", None)
-    again = sources.find(images=4)
+    monkeypatch.setattr(synthetic, "write_dataset", None)
+    again = sources.open_dataset(images=4)
     assert again.fingerprint() == first.fingerprint()
     assert (again.folder / "train.csv").stat().st_mtime_ns == written
 
 
 @pytest.mark.parametrize("lost", ["train.csv", "train_images"])
 def test_incomplete_synthetic_steel_is_made_again(lost):
-    first = sources.find(images=4, progress=False)
+    first = sources.open_dataset(images=4, progress=False)
     expected, path = first.fingerprint(), first.folder / lost
     if path.is_dir():
         clean = first.images["path"][first.images["masks"] == 0].iloc[0]
         clean.unlink()  # no row of the table misses it
     else:
         path.unlink()
-    assert sources.find(images=4, progress=False).fingerprint() == expected
+    assert sources.open_dataset(images=4, progress=False).fingerprint() == expected
 
 
 def test_an_interrupted_making_leaves_nothing(monkeypatch, tmp_path):
     def interrupted(folder, images, **options):
         severstal(folder)
         raise KeyboardInterrupt
-    write = synthetic.write
-    monkeypatch.setattr(synthetic, "write", interrupted)
+    write = synthetic.write_dataset
+    monkeypatch.setattr(synthetic, "write_dataset", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        sources.find(images=2, progress=False)
+        sources.open_dataset(images=2, progress=False)
     assert list((tmp_path / "home" / "cache").iterdir()) == []
-    monkeypatch.setattr(synthetic, "write", write)
-    assert len(sources.find(images=2, progress=False)) == 2
+    monkeypatch.setattr(synthetic, "write_dataset", write)
+    assert len(sources.open_dataset(images=2, progress=False)) == 2
 
 
 def test_another_process_may_be_faster(monkeypatch):
     def overtaken(folder, images, **options):
-        monkeypatch.setattr(synthetic, "write", write)
-        winners.append(sources.find(images=images, progress=False))
+        monkeypatch.setattr(synthetic, "write_dataset", write)
+        winners.append(sources.open_dataset(images=images, progress=False))
         return write(folder, images, **options)
-    write, winners = synthetic.write, []
-    monkeypatch.setattr(synthetic, "write", overtaken)
-    found = sources.find(images=2, progress=False)
+    write, winners = synthetic.write_dataset, []
+    monkeypatch.setattr(synthetic, "write_dataset", overtaken)
+    found = sources.open_dataset(images=2, progress=False)
     assert winners[0].fingerprint() == found.fingerprint()
     assert (found.image(found.images["ImageId"][0]) >= 0).all()
     assert len(list(found.folder.parent.iterdir())) == 1
@@ -162,7 +164,7 @@ def test_another_process_may_be_faster(monkeypatch):
 
 def test_download(monkeypatch, tmp_path):
     fake_kagglehub(monkeypatch, severstal(tmp_path / "cache" / "severstal-steel-defect-detection"))
-    for found in (sources.find("kaggle"), sources.from_kaggle()):
+    for found in (sources.open_dataset("kaggle"), sources.from_kaggle()):
         assert found.name == "severstal"
         assert "downloaded from Kaggle" in found.describe()
 
@@ -190,7 +192,7 @@ def test_a_failed_download_says_what_to_do(monkeypatch, error, parts):
     error = error()
     fake_kagglehub(monkeypatch, error)
     with pytest.raises(DataError) as caught:
-        sources.find("kaggle")
+        sources.open_dataset("kaggle")
     for part in (*parts, "STEELNB_DATA", 'where="synthetic"', "train.csv"):
         assert part in str(caught.value)
     assert caught.value.__cause__ is error
@@ -199,7 +201,7 @@ def test_a_failed_download_says_what_to_do(monkeypatch, error, parts):
 def test_without_kagglehub(monkeypatch):
     monkeypatch.setitem(sys.modules, "kagglehub", None)  # importing it raises ImportError
     with pytest.raises(DataError, match=r"pip install 'kagglehub>=0\.3'.*STEELNB_DATA"):
-        sources.find("kaggle")
+        sources.open_dataset("kaggle")
 
 
 def test_kagglehub_has_what_is_called():
@@ -209,4 +211,4 @@ def test_kagglehub_has_what_is_called():
 
 @pytest.mark.skipif(not (REAL / "severstal").is_dir(), reason="no real Severstal images here")
 def test_real_severstal():
-    assert len(sources.find(REAL / "severstal")) == 45
+    assert len(sources.open_dataset(REAL / "severstal")) == 45

@@ -151,7 +151,7 @@ def test_refuses_a_share_outside_0_and_1(validation):
 
 @pytest.mark.skipif(not (REAL / "severstal").is_dir(), reason="no real Severstal images here")
 def test_real_severstal():
-    real = dataset.read(REAL / "severstal")
+    real = dataset.read_dataset(REAL / "severstal")
     split, rows = splits.by_image(real), splits.by_row(real)
     assert splits.leaks(real, split) == ()
     assert len(both(split)) == 45

@@ -172,7 +172,9 @@ def test_areas_keep_their_share_at_any_size(shape):
 @pytest.mark.parametrize(("form", "columns"), [("now", ["ImageId", "ClassId", "EncodedPixels"]),
                                                ("2019", ["ImageId_ClassId", "EncodedPixels"])])
 def test_layout(tmp_path, form, columns):
-    folder = synthetic.write(tmp_path / "steel", 12, seed=2, shape=SMALL, form=form, test_images=3, progress=False)
+    folder = synthetic.write_dataset(
+        tmp_path / "steel", 12, seed=2, shape=SMALL, form=form, test_images=3, progress=False
+    )
     assert folder == tmp_path / "steel"
     expected = ["SYNTHETIC.txt", "test_images", "train.csv", "train_images"]
     assert sorted(path.name for path in folder.iterdir()) == expected
@@ -190,7 +192,7 @@ def test_layout(tmp_path, form, columns):
 
 
 def test_images_are_gray_jpegs_of_what_was_drawn(tmp_path):
-    folder = synthetic.write(tmp_path, 1, seed=2, shape=SMALL, progress=False)
+    folder = synthetic.write_dataset(tmp_path, 1, seed=2, shape=SMALL, progress=False)
     with Image.open(next((folder / "train_images").iterdir())) as file:
         assert (file.format, file.mode, file.size) == ("JPEG", "RGB", SMALL[::-1])
         pixels = np.asarray(file)
@@ -199,7 +201,7 @@ def test_images_are_gray_jpegs_of_what_was_drawn(tmp_path):
 
 
 def test_both_forms_hold_the_masks_that_were_drawn(tmp_path):
-    now, old = (pd.read_csv(synthetic.write(tmp_path / form, 12, seed=2, shape=SMALL, form=form, progress=False)
+    now, old = (pd.read_csv(synthetic.write_dataset(tmp_path / form, 12, seed=2, shape=SMALL, form=form, progress=False)
                             / "train.csv") for form in ("now", "2019"))
     key = now.ImageId + "_" + now.ClassId.astype(str)
     assert dict(zip(key, now.EncodedPixels, strict=True)) == dict(old.dropna().to_numpy())
@@ -212,7 +214,7 @@ def test_both_forms_hold_the_masks_that_were_drawn(tmp_path):
 def test_same_seed_same_files(tmp_path):
     contents = []
     for name in "ab":
-        folder = synthetic.write(tmp_path / name, 4, seed=2, shape=SMALL, progress=False)
+        folder = synthetic.write_dataset(tmp_path / name, 4, seed=2, shape=SMALL, progress=False)
         contents.append({str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*")})
     assert contents[0] == contents[1]
 
@@ -225,7 +227,7 @@ def test_same_seed_same_files(tmp_path):
 ])
 def test_refuses_and_leaves_nothing(tmp_path, wrong, message):
     with pytest.raises(ValueError, match=message):
-        synthetic.write(tmp_path / "steel", **{"shape": SMALL, "progress": False, **wrong})
+        synthetic.write_dataset(tmp_path / "steel", **{"shape": SMALL, "progress": False, **wrong})
     assert not (tmp_path / "steel").exists()
 
 
@@ -239,7 +241,7 @@ def test_never_touches_a_set_that_is_there(tmp_path, held):
     (tmp_path / held).parent.mkdir(exist_ok=True)
     (tmp_path / held).write_text("mine")
     with pytest.raises(ValueError, match=f"already holds {held}, and a set is never overwritten"):
-        synthetic.write(tmp_path, 2, shape=SMALL, progress=False)
+        synthetic.write_dataset(tmp_path, 2, shape=SMALL, progress=False)
     assert [path.read_text() for path in tmp_path.rglob("*.*")] == ["mine"]
 
 
@@ -249,14 +251,14 @@ def test_an_interrupted_write_is_not_a_set(tmp_path, monkeypatch):
 
     monkeypatch.setattr(rle, "encode", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        synthetic.write(tmp_path, 2, shape=SMALL, progress=False)
+        synthetic.write_dataset(tmp_path, 2, shape=SMALL, progress=False)
     assert not (tmp_path / "train.csv").exists()
 
 
 def test_progress_goes_to_stderr_or_nowhere(tmp_path, capsys):
-    synthetic.write(tmp_path / "a", 1, shape=SMALL)
+    synthetic.write_dataset(tmp_path / "a", 1, shape=SMALL)
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "drawing steel" in shown.err
-    synthetic.write(tmp_path / "b", 1, shape=SMALL, progress=False)
+    synthetic.write_dataset(tmp_path / "b", 1, shape=SMALL, progress=False)
     assert capsys.readouterr().err == ""

@@ -10,15 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.measure import label
 
-from steelnb.evaluation.operating_point import (
-    AREAS,
-    GUARDS,
-    THRESHOLDS,
-    OperatingPoint,
-    Sweep,
-    certainty,
-    probabilities_of,
-)
+from steelnb.evaluation.operating_point import AREAS, GUARDS, THRESHOLDS, OperatingPoint, Sweep, certainty
+from steelnb.network.inference import probability
 
 fixed = settings(deadline=None, derandomize=True, max_examples=60)
 SEEDS = st.integers(0, 10_000)
@@ -149,14 +142,14 @@ def test_a_point_says_what_it_is():
 def test_probabilities_are_the_sigmoid():
     logits = np.array([[[-100, -2, 0, 1e-3, 2, 100]]], np.float32)
     before = logits.copy()
-    p = probabilities_of(logits)
+    p = probability(logits)
     assert p.dtype == np.float32
     assert p.shape == logits.shape
     np.testing.assert_allclose(p, 1 / (1 + np.exp(-logits.astype(float))), rtol=1e-6, atol=1e-37)
     assert (p > 0.5).tolist() == (logits > 0).tolist()
     assert np.array_equal(logits, before)
     with torch.inference_mode():
-        assert probabilities_of(logits).tolist() == p.tolist()
+        assert probability(logits).tolist() == p.tolist()
 
 
 # ---- the sweep

@@ -25,19 +25,19 @@ def test_the_newest_of_either_place(places):
     leave(places[1], "gap-2026-11-24", run=2)
     leave(places[1], "gap-2025-12-31", run=3)
     leave(places[1], "gap_year-2026-12-31", run=4)
-    assert recorded.measured("gap") == {"run": 2}
-    assert recorded.measured("gap_year") == {"run": 4}
+    assert recorded.recorded_result("gap") == {"run": 2}
+    assert recorded.recorded_result("gap_year") == {"run": 4}
 
 
 def test_what_is_not_there_is_said(places):
     with pytest.raises(FileNotFoundError, match="none at all"):
-        recorded.measured("gap")
+        recorded.recorded_result("gap")
     leave(places[0], "gap-2026-09-30", run=1)
     with pytest.raises(FileNotFoundError, match="'tiles'; there is gap"):
-        recorded.measured("tiles")
+        recorded.recorded_result("tiles")
 
 
 def test_the_results_of_the_repository_are_found():
     folder = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
     newest = max(folder.glob("time_to_quality-*.json"))
-    assert recorded.measured("time_to_quality") == json.loads(newest.read_text(encoding="utf-8"))
+    assert recorded.recorded_result("time_to_quality") == json.loads(newest.read_text(encoding="utf-8"))

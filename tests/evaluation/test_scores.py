@@ -13,7 +13,6 @@ from skimage.measure import label
 from steelnb.evaluation.operating_point import OperatingPoint
 from steelnb.evaluation.scores import (
     ALL,
-    AREAS,
     BATCHES,
     BINS,
     CENTRE,
@@ -24,12 +23,13 @@ from steelnb.evaluation.scores import (
     PIXELS,
     PREDICTIONS,
     ROWS,
+    SCORED_AREAS,
     SOFT,
-    WHOLE,
+    WHOLE_IMAGE,
     Key,
     Scores,
 )
-from steelnb.training.samples import original_crop
+from steelnb.network.tiles import original_crop
 
 SHAPE = (34, 44)  # the original's margins leave rows 7 … 26 and columns 4 … 39 of it
 INNER = (slice(7, 27), slice(4, 40))
@@ -118,7 +118,7 @@ def by_loop(data, score, over, kind, cut=(slice(None), slice(None)), channels=No
 
 
 @pytest.mark.parametrize("kind", PREDICTIONS)
-@pytest.mark.parametrize("area", AREAS)
+@pytest.mark.parametrize("area", SCORED_AREAS)
 @pytest.mark.parametrize("score", ["Dice", "IoU"])
 @pytest.mark.parametrize(("classes", "batch"), [(1, 2), (1, 4), (3, 2)])
 def test_every_convention_is_that_of_a_loop(score, area, kind, classes, batch):
@@ -169,14 +169,14 @@ def test_conventions_by_hand():
         ("Dice", PIXELS, HARD, 2 * 1 / 5), ("IoU", PIXELS, HARD, 1 / 4),
         ("Dice", PIXELS, SOFT, 2 / 5), ("IoU", PIXELS, SOFT, 1 / 4),
     ):  # fmt: skip
-        value = values[Key(score, "any", over, WHOLE, kind)]
+        value = values[Key(score, "any", over, WHOLE_IMAGE, kind)]
         assert value.value == pytest.approx(expected, rel=1e-12), (score, over, kind)
         assert value.n == {DEFECTIVE: 1, ALL: 3, BATCHES: 1, PIXELS: 3 if kind == SOFT else 2}[over]
     assert [values[Key(name, "any")].value for name in RATES] == [1 / 3, 1 / 2, 1 / 2, 0, 1, 1, 1 / 3]
     assert [values[Key(name, "any")].n for name in RATES] == [2, 1, 2, 1, 1, 1, 3]
 
 
-@pytest.mark.parametrize("area", AREAS)
+@pytest.mark.parametrize("area", SCORED_AREAS)
 @pytest.mark.parametrize("kind", PREDICTIONS)
 def test_label_rows_are_one_mask_each(area, kind):
     data = [(p, t, label_rows(t) if t.any() else np.zeros((0, *SHAPE), bool)) for p, t in images(9)]
@@ -216,7 +216,7 @@ def test_a_centre_of_its_own_takes_the_place_of_the_cut():
     for score in ("Dice", "IoU"):
         for over in (DEFECTIVE, ALL, BATCHES, PIXELS):
             for kind in PREDICTIONS:
-                assert values[Key(score, "any", over, WHOLE, kind)].value == pytest.approx(
+                assert values[Key(score, "any", over, WHOLE_IMAGE, kind)].value == pytest.approx(
                     by_loop(data, score, over, kind)[0], rel=1e-12)  # fmt: skip
                 assert values[Key(score, "any", over, CENTRE, kind)].value == pytest.approx(
                     by_loop(own, score, over, kind)[0], rel=1e-12)  # fmt: skip
@@ -239,7 +239,7 @@ def test_smallest_defect_and_guard_judge_the_whole_image_also_for_its_centre():
 @pytest.mark.parametrize("shape", [(1, 1), (5, 300), (300, 5), (9, 40), (40, 3)])
 def test_an_image_too_small_for_the_originals_geometry_has_no_centre(shape):
     values = scored([image(0, shape=shape), image(1, shape=shape)]).values()
-    assert {key.area for key in values} == {WHOLE}
+    assert {key.area for key in values} == {WHOLE_IMAGE}
 
 
 def test_images_of_different_sizes_and_some_without_a_centre():
@@ -400,7 +400,7 @@ def test_intervals_are_quantiles_over_weights_that_follow_from_seed_and_place(se
     tops, bottoms = np.array([overlap("IoU", p, t) for p, t in data]).T
     ratios = (tops @ per_image) / (bottoms @ per_image)
     expected = pytest.approx(np.quantile(ratios, [0.025, 0.975]), rel=1e-12)
-    assert values[Key("IoU", "any", PIXELS, WHOLE, SOFT)][1:3] == expected
+    assert values[Key("IoU", "any", PIXELS, WHOLE_IMAGE, SOFT)][1:3] == expected
     assert LEVEL == 0.95
 
 
@@ -578,7 +578,7 @@ def test_values_come_in_a_fixed_order_whichever_came_first():
     assert len(keys) == 3 * (2 * 4 * 4 + 7)
     assert list(dict.fromkeys(key.label for key in keys)) == ["all", "c0", "c1"]
     assert [key[2:] for key in keys if key[:2] == ("IoU", "c1")] == [
-        (over, area, kind) for over in OVER[:4] for area in AREAS for kind in PREDICTIONS
+        (over, area, kind) for over in OVER[:4] for area in SCORED_AREAS for kind in PREDICTIONS
     ]
 
 

@@ -11,9 +11,9 @@ import torch
 
 from steelnb import runs
 from steelnb.data import synthetic
-from steelnb.data.dataset import read
+from steelnb.data.dataset import read_dataset
 from steelnb.figures import plots, run_progress
-from steelnb.runs.session import COLUMNS
+from steelnb.runs.session import SESSION_COLUMNS
 from steelnb.training.recipes import SMOKE
 
 
@@ -36,7 +36,7 @@ def history(rows=3):
 def ledger(*rows):
     """A sessions.csv of rows (from_step, to_step, hours, hours_in_all, ended)."""
     lines = [f"{i},2026-11-24 08:00:00,77,cpu,1,{','.join(map(str, row))}" for i, row in enumerate(rows, 1)]
-    return "\n".join([",".join(COLUMNS), *lines]) + "\n"
+    return "\n".join([",".join(SESSION_COLUMNS), *lines]) + "\n"
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def run(tmp_path):
 
 
 def test_a_real_run_is_told_as_it_was(tmp_path):
-    synthetic.write(tmp_path / "steel", 8, shape=(48, 96))
-    data = read(tmp_path / "steel", progress=False)
+    synthetic.write_dataset(tmp_path / "steel", 8, shape=(48, 96))
+    data = read_dataset(tmp_path / "steel", progress=False)
     recipe = SMOKE.changed(model=dict(width=2, depth=1), crop=(32, 32), epochs=2, epoch_samples=8, scored=2)
     quiet = dict(device=torch.device("cpu"), progress=False, report=lambda line: None)
     table = runs.train(data, tmp_path / "run", recipe, **quiet)
@@ -84,10 +84,10 @@ def test_an_epoch_scored_after_the_last_checkpoint_counts(run):
 
 def test_an_end_that_is_told_is_in_the_history(run, monkeypatch):
     """Both files are written while they are read: an end may be seen too late, never before the rows it ends."""
-    read = run_progress._rows
+    read_dataset = run_progress._rows
 
     def and_then_it_ended(path):
-        rows = read(path)
+        rows = read_dataset(path)
         history(5).to_csv(run / "history.csv", index=False)
         (run / "sessions.csv").write_text(ledger((0, 50, 0.2, 0.2, "finished")), encoding="utf-8")
         return rows

@@ -29,7 +29,7 @@ PLACES = [(0, 0, 16, 4), (0, 0, 176, 4), (48, 96, 64, 4), (99, 179, 500, 4), (37
 
 @pytest.mark.parametrize(("top", "left", "side", "depth"), PLACES)
 def test_window_and_mirrored_pixels_are_those_of_numpy(image, top, left, side, depth):
-    here = tile_window.window(image.shape, top, left, side, depth)
+    here = tile_window.tile_window(image.shape, top, left, side, depth)
     known = np.pad(np.ones(image.shape, bool), 700)  # True: a pixel of the image
     start = [700 + here.seen.top, 700 + here.seen.left]
     part = known[start[0] : start[0] + here.seen.height, start[1] : start[1] + here.seen.width]
@@ -46,7 +46,7 @@ def test_window_and_mirrored_pixels_are_those_of_numpy(image, top, left, side, d
 
 def test_the_tiles_of_a_prediction_are_drawn_as_they_are(image):
     for tile in overlap_tile.tiles(*image.shape, 48):
-        assert tile_window.window(image.shape, tile.top, tile.left, 48).tile == tile
+        assert tile_window.tile_window(image.shape, tile.top, tile.left, 48).tile == tile
 
 
 @pytest.mark.parametrize(("top", "left", "side", "depth"), PLACES)
@@ -54,7 +54,7 @@ def test_the_picture_shows_the_windows_own_pixels_the_mirrored_ones_tinted(image
     figure = tile_window.draw_overlap_tile(image, top, left, side, depth)
     shown = figure.axes[0].images[0].get_array().astype(int)
     pad = (shown.shape[0] - image.shape[0]) // 2
-    here = tile_window.window(image.shape, top, left, side, depth)
+    here = tile_window.tile_window(image.shape, top, left, side, depth)
     tint = 0.45 * 255 * np.array(to_rgb(tile_window.WINDOW))
     padded = np.pad(image, pad, mode="symmetric").astype(float)
     beyond = np.pad(np.zeros(image.shape, bool), pad, constant_values=True)

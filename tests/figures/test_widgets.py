@@ -14,7 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from steelnb.figures import plots, run_progress, tile_window, views, widgets
+from steelnb.figures import plots, run_progress, tile_window, widgets
+from steelnb.figures.sign_trick import draw_sign_trick, sign_trick
+from steelnb.figures.threshold import draw_threshold
 from steelnb.losses import broken
 
 
@@ -36,7 +38,7 @@ def pixels(png):
 def test_the_numbers_are_those_of_raw_dice(x):
     mask = torch.zeros(1, 1, 50, 50)
     mask[..., :5, :] = 1  # a tenth
-    here = views.sign_trick(x, 0.1)
+    here = sign_trick(x, 0.1)
     output = torch.tensor(x, dtype=torch.float64, requires_grad=True)
     loss = broken.raw_dice(output.expand_as(mask), mask)
     loss.backward()
@@ -47,21 +49,21 @@ def test_the_numbers_are_those_of_raw_dice(x):
 
 
 def test_the_pole_has_no_value_and_is_drawn():
-    here = views.sign_trick(-0.06, 0.06)
+    here = sign_trick(-0.06, 0.06)
     assert here.denominator == 0
     assert np.isnan([here.loss, here.slope]).all()
-    figure = views.draw_sign_trick(-0.06)
+    figure = draw_sign_trick(-0.06)
     assert "the pole" in figure.axes[0].get_title(loc="left")
 
 
 @pytest.mark.parametrize(("x", "word"), [(-0.1, "two minuses cancel"), (-0.03, "away from the pole"), (0.1, "slowly")])
 def test_the_title_says_what_happens(x, word):
-    assert word in views.draw_sign_trick(x).axes[0].get_title(loc="left")
+    assert word in draw_sign_trick(x).axes[0].get_title(loc="left")
 
 
 def test_a_share_that_is_none_is_refused():
     with pytest.raises(ValueError, match="share is 0"):
-        views.draw_sign_trick(0.1, share=0)
+        draw_sign_trick(0.1, share=0)
 
 
 def test_the_slider_moves_the_picture_and_the_twin_draws_the_same():
@@ -70,7 +72,7 @@ def test_the_slider_moves_the_picture_and_the_twin_draws_the_same():
     before = picture.value
     for x in (0.05, -0.03, -0.1):
         slider.value = x
-        figure = views.draw_sign_trick(x)
+        figure = draw_sign_trick(x)
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=100)
         assert (abs(pixels(picture.value) - pixels(file.getvalue())).max(-1) > 40).mean() < 0.002
@@ -94,7 +96,7 @@ def one_image():
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.62, 0.9, 1.0])
 def test_the_threshold_title_and_curves_are_those_of_the_whole_image(one_image, threshold):
-    figure = views.draw_threshold(*one_image, threshold)
+    figure = draw_threshold(*one_image, threshold)
     _, probability, mask = one_image
     prediction = probability > threshold
     dice = 2 * (prediction & mask).sum() / (prediction.sum() + mask.sum())
@@ -116,16 +118,16 @@ def test_the_threshold_explorer_shows_what_its_twin_draws(one_image):
     for threshold in (0.2, 0.7, 0.5):
         slider.value = threshold
         file = io.BytesIO()
-        views.draw_threshold(*one_image, threshold).savefig(file, format="png", dpi=100)
+        draw_threshold(*one_image, threshold).savefig(file, format="png", dpi=100)
         assert (abs(pixels(picture.value) - pixels(file.getvalue())).max(-1) > 40).mean() < 0.002
         assert (picture.value == before) == (threshold == 0.5)
 
 
 def test_a_clean_image_without_a_find_is_right_and_other_shapes_are_refused(one_image):
     image, probability, mask = one_image
-    assert "rightly nothing" in views.draw_threshold(image, 0 * probability, mask & False).axes[0].get_title(loc="left")
+    assert "rightly nothing" in draw_threshold(image, 0 * probability, mask & False).axes[0].get_title(loc="left")
     with pytest.raises(ValueError, match="are of"):
-        views.draw_threshold(image, probability[:5], mask)
+        draw_threshold(image, probability[:5], mask)
 
 
 def same_picture(picture, figure):
@@ -252,7 +254,7 @@ def test_the_button_asks_the_process_and_the_monitor_ends_with_it(tmp_path):
 
 def test_pixels_at_the_threshold_are_counted_as_they_are_drawn():
     probability = np.full((4, 4), np.float32(51 / 255))  # of a map kept as bytes; 0.2 as a float64 is below it
-    figure = views.draw_threshold(np.zeros((4, 4), np.uint8), probability, np.ones((4, 4), bool), threshold=0.2)
+    figure = draw_threshold(np.zeros((4, 4), np.uint8), probability, np.ones((4, 4), bool), threshold=0.2)
     assert not (probability > 0.2).any()
     assert "0.0% called defect" in figure.axes[0].get_title(loc="left").replace(" %", "%")
 

@@ -9,7 +9,7 @@ from scipy.ndimage import distance_transform_edt
 
 from steelnb import losses
 from steelnb.losses import LOSSES
-from steelnb.losses.distance import signed_distance
+from steelnb.losses.sound import signed_distance
 
 fixed = settings(deadline=None, derandomize=True, max_examples=60)
 

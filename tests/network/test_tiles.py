@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steelnb.network import geometry, tiles
-from steelnb.network.tiles import FlipAveraged, Tile
+from steelnb.network import geometry, inference, tiles
+from steelnb.network.inference import FlipAveraged
+from steelnb.network.tiles import Tile
 from steelnb.network.unet import UNet
 
 SIDES = st.integers(1, 7)
@@ -166,7 +167,7 @@ def predict_double(model, image, tile):
     """`predict_tiles`, but what the network said before it was rounded to float32."""
     heard = []
     hook = model.register_forward_hook(lambda _, __, out: heard.append(out[0]))
-    for place, logits in tiles.predict_tiles(model, image, tile):
+    for place, logits in inference.iter_logits(model, image, tile):
         exact = heard[-1][:, : place.height, : place.width].numpy()
         assert exact.dtype == np.float64
         assert np.array_equal(logits, exact.astype(np.float32))
@@ -180,7 +181,7 @@ def test_tiles_equal_the_whole_in_single_precision(height, width, tile, depth, o
     model = network(depth, norm="encoder", crop="ceil")
     image = np.random.default_rng(height).random((height, width), np.float32)
     image = (255 * image).astype(np.uint8) if of_bytes else image
-    expected, tiled = whole(model, image), tiles.predict(model, image, tile)
+    expected, tiled = whole(model, image), inference.predict_logits(model, image, tile)
     assert tiled.shape == (1, height, width)
     assert tiled.dtype == np.float32
     assert np.abs(tiled - expected).max() <= 1e-5 * max(1, np.abs(expected).max())
@@ -190,7 +191,7 @@ def test_tiles_equal_the_whole_in_single_precision(height, width, tile, depth, o
 def test_any_size_from_one_pixel_up_at_depth_4(shape):
     model = network(4, width=1)
     image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    one, many = tiles.predict(model, image), tiles.predict(model, image, 16)
+    one, many = inference.predict_logits(model, image), inference.predict_logits(model, image, 16)
     assert one.shape == many.shape == (1, *shape)
     np.testing.assert_allclose(one, many, rtol=0, atol=1e-5 * max(1, np.abs(one).max()))
     np.testing.assert_allclose(one, whole(model, image), rtol=0, atol=1e-5 * max(1, np.abs(one).max()))
@@ -199,37 +200,37 @@ def test_any_size_from_one_pixel_up_at_depth_4(shape):
 def test_channels_in_and_out():
     model = network(2, in_channels=3, out_channels=4)
     image = np.random.default_rng(0).integers(0, 256, (3, 21, 34)).astype(np.uint8)
-    tiled = tiles.predict(model, image, (8, 12))
+    tiled = inference.predict_logits(model, image, (8, 12))
     assert tiled.shape == (4, 21, 34)
     np.testing.assert_allclose(tiled, whole(model, image), rtol=0, atol=1e-5)
     gray = image[:1]
     single = network(2)
-    assert np.array_equal(tiles.predict(single, gray), tiles.predict(single, gray[0]))
+    assert np.array_equal(inference.predict_logits(single, gray), inference.predict_logits(single, gray[0]))
 
 
 def test_bytes_and_fractions_are_the_same_image():
     model, image = network(2), np.random.default_rng(0).integers(0, 256, (20, 30)).astype(np.uint8)
-    expected = tiles.predict(model, image)
+    expected = inference.predict_logits(model, image)
     for dtype in (np.float32, np.float64):
-        assert np.allclose(tiles.predict(model, image.astype(dtype) / 255), expected, atol=1e-6)
+        assert np.allclose(inference.predict_logits(model, image.astype(dtype) / 255), expected, atol=1e-6)
     with pytest.raises(ValueError, match="a float image is in 0…1, got nan"):
-        tiles.to_tensor(np.array([[0.5, np.nan]]))
-    tensor = tiles.to_tensor(np.array([[0, 51, 255]], np.uint8))
+        inference.to_tensor(np.array([[0.5, np.nan]]))
+    tensor = inference.to_tensor(np.array([[0, 51, 255]], np.uint8))
     assert (tensor.shape, tensor.dtype) == ((1, 1, 1, 3), torch.float32)
     assert torch.equal(tensor.flatten(), torch.tensor([0, 51, 255]) / 255)
-    assert tiles.to_tensor(np.zeros((3, 4, 5))).shape == (1, 3, 4, 5)
+    assert inference.to_tensor(np.zeros((3, 4, 5))).shape == (1, 3, 4, 5)
 
 
 def test_the_image_is_left_alone():
     image = np.random.default_rng(0).integers(0, 256, (20, 30)).astype(np.uint8)
     image.setflags(write=False)
-    tiles.predict(network(1), image[:, ::-1], 8)  # a view that runs backwards, too
+    inference.predict_logits(network(1), image[:, ::-1], 8)  # a view that runs backwards, too
 
 
 def test_half_precision_networks_give_float32():
     model, image = network(1), np.random.default_rng(0).random((20, 30), np.float32)
-    expected = tiles.predict(model, image)
-    logits = tiles.predict(model.bfloat16(), image, 8)
+    expected = inference.predict_logits(model, image)
+    logits = inference.predict_logits(model.bfloat16(), image, 8)
     assert logits.dtype == np.float32
     assert np.allclose(logits, expected, atol=0.1 * np.abs(expected).max())
 
@@ -240,8 +241,8 @@ def test_a_seam_would_show():
     expected = whole(model, image)
     off_grid = tiles.window(image, 2 - 20, -20, geometry.input_size(16, 2), geometry.input_size(40, 2))
     with torch.inference_mode():
-        shifted = model(tiles.to_tensor(off_grid))[0, :, :16, :40].numpy()
-    alone = tiles.predict(model, image[:, 16:32])
+        shifted = model(inference.to_tensor(off_grid))[0, :, :16, :40].numpy()
+    alone = inference.predict_logits(model, image[:, 16:32])
     assert np.abs(shifted - expected[:, 2:18]).max() > 1e-3
     assert np.abs(alone - expected[:, :, 16:32]).max() > 1e-3
 
@@ -267,7 +268,7 @@ def test_the_average_is_that_of_four_flips_by_hand():
 def test_tiles_change_no_average_over_flips(height, width, tile, depth, seed):
     model = FlipAveraged(network(depth, seed=seed, norm="encoder")).eval()
     image = np.random.default_rng(seed).integers(0, 256, (height, width)).astype(np.uint8)
-    expected, tiled = whole(model, image), tiles.predict(model, image, tile)
+    expected, tiled = whole(model, image), inference.predict_logits(model, image, tile)
     assert tiled.shape == (1, height, width)
     assert np.abs(tiled - expected).max() <= 2e-5 * max(1, np.abs(expected).max())
 
@@ -279,29 +280,29 @@ def test_a_flipped_image_has_the_flipped_average(depth, height, width, axes):
     model = FlipAveraged(network(depth, out_channels=2)).eval()
     assert all(geometry.input_size(n, depth) == n + 2 * geometry.margin(depth) for n in (height, width))
     image = np.random.default_rng(0).random((height, width), np.float32)
-    forth = tiles.predict(model, image)
-    back = tiles.predict(model, np.flip(image, [axis - 1 for axis in axes]))
+    forth = inference.predict_logits(model, image)
+    back = inference.predict_logits(model, np.flip(image, [axis - 1 for axis in axes]))
     np.testing.assert_allclose(back, np.flip(forth, axes), rtol=0, atol=2e-5 * max(1, np.abs(forth).max()))
-    alone = tiles.predict(model.model, np.flip(image, [axis - 1 for axis in axes]))
-    assert np.abs(np.flip(alone, axes) - tiles.predict(model.model, image)).max() > 1e-3
+    alone = inference.predict_logits(model.model, np.flip(image, [axis - 1 for axis in axes]))
+    assert np.abs(np.flip(alone, axes) - inference.predict_logits(model.model, image)).max() > 1e-3
 
 
 def test_the_average_stands_where_the_network_stands():
     model = network(2, in_channels=3, out_channels=4)
     averaged, image = FlipAveraged(model), np.random.default_rng(0).integers(0, 256, (3, 21, 34)).astype(np.uint8)
     assert (averaged.depth, averaged.padding, averaged.config) == (2, "valid", model.config)
-    assert tiles.predict(averaged, image).shape == (4, 21, 34)
-    places = [place for place, _ in tiles.predict_tiles(averaged, image, 16)]
+    assert inference.predict_logits(averaged, image).shape == (4, 21, 34)
+    places = [place for place, _ in inference.iter_logits(averaged, image, 16)]
     assert places == tiles.tiles(21, 34, 16, 2)
     with pytest.raises(ValueError, match="valid U-Net"):
-        tiles.predict(FlipAveraged(UNet(width=1, depth=1, padding="same")), image[0])
+        inference.predict_logits(FlipAveraged(UNet(width=1, depth=1, padding="same")), image[0])
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_averaging_leaves_the_network_in_the_mode_it_was_in(training):
     """Also where the wrapper is new, and thinks that it is training."""
     model = network(1).train(training)
-    tiles.predict(FlipAveraged(model), np.zeros((20, 20), np.uint8), 8)
+    inference.predict_logits(FlipAveraged(model), np.zeros((20, 20), np.uint8), 8)
     assert all(layer.training is training for layer in model.modules())
 
 
@@ -315,18 +316,18 @@ def test_the_mode_is_restored(training):
     model.register_forward_hook(lambda module, _, __: modes.append((module.training, torch.is_grad_enabled())))
     running = {name: value.clone() for name, value in model.named_buffers()}
     model.train(training)
-    logits = tiles.predict(model, image, 8)
+    logits = inference.predict_logits(model, image, 8)
     assert modes == [(False, False)] * 9
     assert model.training is training
     assert all(layer.training is training for layer in model.modules())
     assert all(torch.equal(value, running[name]) for name, value in model.named_buffers())
-    assert np.array_equal(logits, tiles.predict(model.eval(), image, 8))
+    assert np.array_equal(logits, inference.predict_logits(model.eval(), image, 8))
     assert torch.is_grad_enabled()
 
 
 def test_the_mode_is_restored_when_abandoned():
     model = network(1).train()
-    generator = tiles.predict_tiles(model, np.zeros((20, 20), np.uint8), 8)
+    generator = inference.iter_logits(model, np.zeros((20, 20), np.uint8), 8)
     next(generator)
     assert not model.training
     assert torch.is_grad_enabled()  # the caller's own code between tiles can still train something else
@@ -337,7 +338,7 @@ def test_the_mode_is_restored_when_abandoned():
 def test_the_mode_is_restored_after_an_error():
     model = network(1).train()
     with pytest.raises(ValueError, match=r"takes \[N, 1, H, W\]"):
-        tiles.predict(model, np.zeros((2, 20, 20), np.uint8))
+        inference.predict_logits(model, np.zeros((2, 20, 20), np.uint8))
     assert model.training
 
 
@@ -347,19 +348,19 @@ def test_the_mode_is_restored_after_an_error():
 def test_same_padding_is_refused():
     for model in (UNet(width=1, depth=1, padding="same"), torch.nn.Conv2d(1, 1, 3)):
         with pytest.raises(ValueError, match="valid U-Net"):
-            tiles.predict(model, np.zeros((20, 20), np.uint8))
+            inference.predict_logits(model, np.zeros((20, 20), np.uint8))
 
 
 @pytest.mark.parametrize("shape", [(), (20,), (1, 1, 20, 20), (0, 20), (20, 0), (0, 20, 20)])
 def test_shapes_that_are_no_image_are_refused(shape):
     with pytest.raises(ValueError, match=r"an image is \[H, W\] or \[C, H, W\] with at least one pixel, got shape"):
-        tiles.predict(UNet(width=1, depth=1), np.zeros(shape, np.uint8))
+        inference.predict_logits(UNet(width=1, depth=1), np.zeros(shape, np.uint8))
 
 
 @pytest.mark.parametrize("dtype", [bool, np.int8, np.uint16, np.int64, complex, object])
 def test_other_dtypes_are_refused(dtype):
     with pytest.raises(ValueError, match=r"uint8 \(0…255\) or float \(0…1\), got "):
-        tiles.predict(UNet(width=1, depth=1), np.zeros((20, 20), dtype))
+        inference.predict_logits(UNet(width=1, depth=1), np.zeros((20, 20), dtype))
 
 
 # ---- memory
@@ -367,7 +368,7 @@ def test_other_dtypes_are_refused(dtype):
 STRIP = """
 import resource, sys
 import numpy as np, torch
-from steelnb.network import tiles
+from steelnb.network import inference
 from steelnb.network.unet import UNet
 
 torch.set_num_threads(1)
@@ -376,7 +377,7 @@ peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * per / 1e6
 image = np.memmap(sys.argv[1], np.uint8, "r", shape=(256, 200_000))
 model = UNet(width=1, depth=2, norm="none")
 def found(strip):
-    return sum(int((logits > 0).size) for _, logits in tiles.predict_tiles(model, strip, (256, 1024)))
+    return sum(int((logits > 0).size) for _, logits in inference.iter_logits(model, strip, (256, 1024)))
 assert found(image[:, :12_000]) == 256 * 12_000
 short = peak()
 assert found(image) == 256 * 200_000

@@ -17,23 +17,23 @@ def saved(tmp_path):
     torch.manual_seed(0)
     model = UNet(width=2, depth=2)
     model(torch.rand(2, 1, 44, 44))  # batch norms that have seen something
-    weights.save(tmp_path / "weights.safetensors", model, {"recipe": {"name": "tiny"}, "Größe": "256×1600"})
+    weights.save_network(tmp_path / "weights.safetensors", model, {"recipe": {"name": "tiny"}, "Größe": "256×1600"})
     return tmp_path / "weights.safetensors", model
 
 
 def test_round_trip(saved):
     path, model = saved
-    trained = weights.load(path)
+    trained = weights.load_network(path)
     state = model.state_dict()
     assert all(torch.equal(state[k], v) for k, v in trained.model.state_dict().items())
     assert not trained.model.training
-    assert trained.about["network"] == model.config
-    assert trained.about["Größe"] == "256×1600"
+    assert trained.metadata["network"] == model.config
+    assert trained.metadata["Größe"] == "256×1600"
     assert [p.name for p in path.parent.iterdir()] == ["weights.safetensors"]
 
 
 def test_a_run_folder_will_do(saved):
-    assert weights.load(saved[0].parent).about["recipe"]["name"] == "tiny"
+    assert weights.load_network(saved[0].parent).metadata["recipe"]["name"] == "tiny"
 
 
 def test_failing_to_write_leaves_the_old_file(saved, monkeypatch):
@@ -45,7 +45,7 @@ def test_failing_to_write_leaves_the_old_file(saved, monkeypatch):
 
     monkeypatch.setattr(storage.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        weights.save(path, model, {})
+        weights.save_network(path, model, {})
     assert path.read_bytes() == before
     assert len(list(path.parent.iterdir())) == 1
 
@@ -56,28 +56,28 @@ def test_damage_is_refused(saved, tmp_path):
     for length in (0, 4, 200, len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(WeightsError, match="truncated"):
-            weights.load(path)
+            weights.load_network(path)
     with pytest.raises(WeightsError, match="no such file"):
-        weights.load(tmp_path / "nothing")
+        weights.load_network(tmp_path / "nothing")
 
 
 def test_a_file_that_may_not_be_read_is_not_called_missing(saved, monkeypatch):
     monkeypatch.setattr(weights.os, "access", lambda path, mode: False)  # file modes do not hold back root
     with pytest.raises(WeightsError, match="may not be read by you"):
-        weights.load(saved[0])
+        weights.load_network(saved[0])
 
 
 def test_other_contents_are_refused(saved, tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(WeightsError, match="not written by steelnb"):
-        weights.load(tmp_path / "other.safetensors")
+        weights.load_network(tmp_path / "other.safetensors")
     about = '{"network": {"width": 2, "depth": 2}}'
     save_file({"a": torch.zeros(1)}, tmp_path / "odd.safetensors", {weights.KEY: about})
     with pytest.raises(WeightsError, match="does not describe a network"):
-        weights.load(tmp_path / "odd.safetensors")
+        weights.load_network(tmp_path / "odd.safetensors")
     torch.save(UNet(width=1, depth=1), tmp_path / "pickle.pt")
     with pytest.raises(WeightsError, match="not a readable safetensors file"):
-        weights.load(tmp_path / "pickle.pt")
+        weights.load_network(tmp_path / "pickle.pt")
 
 
 @pytest.mark.parametrize("part", ["recipe", "data", "training", "validation"])
@@ -87,7 +87,7 @@ def test_metadata_of_another_kind_are_refused(saved, part, value):
     about = f'{{"network": {{"width": 2, "depth": 2}}, "{part}": {value}}}'
     save_file(model.state_dict(), path, {weights.KEY: about})
     with pytest.raises(WeightsError, match=f"does not describe a network of this version: '{part}' in its metadata"):
-        weights.load(path)
+        weights.load_network(path)
 
 
 def test_metadata_that_are_no_object_are_refused(saved):
@@ -95,7 +95,7 @@ def test_metadata_that_are_no_object_are_refused(saved):
     for about in ("[1]", "null", "5", '{"network": [1]}', '{"network": {"width": "2"}}', '{"network": {"norm": []}}'):
         save_file(model.state_dict(), path, {weights.KEY: about})
         with pytest.raises(WeightsError, match="does not describe a network"):
-            weights.load(path)
+            weights.load_network(path)
 
 
 def test_weights_that_would_say_nothing_are_refused(saved):
@@ -105,6 +105,6 @@ def test_weights_that_would_say_nothing_are_refused(saved):
     for wrong in (state["head.weight"] * float("nan"), state["head.weight"] / 0, state["head.weight"].to(torch.int8)):
         save_file(state | {"head.weight": wrong}, path, about)
         with pytest.raises(WeightsError, match=r"weights\.safetensors: head\.weight holds NaN, infinity or numbers of"):
-            weights.load(path)
+            weights.load_network(path)
     save_file({name: t.half() if t.is_floating_point() else t for name, t in state.items()}, path, about)
-    assert weights.load(path).model.head.weight.dtype == torch.float32
+    assert weights.load_network(path).model.head.weight.dtype == torch.float32

@@ -15,7 +15,7 @@ from PIL import Image
 from steelnb import storage
 from steelnb.data import rle
 from steelnb.evaluation.operating_point import OperatingPoint
-from steelnb.network import tiles
+from steelnb.network import inference
 from steelnb.network.unet import UNet
 from steelnb.network.weights import Trained
 from steelnb.prediction import output_files, strip_masks, strips
@@ -50,7 +50,7 @@ def test_mask_overlay_and_table_agree(pictures, tmp_path):
     some = 0
     for path in sorted(pictures.iterdir()):
         gray = np.asarray(Image.open(path).convert("L"))
-        expected = tiles.predict(trained.model, gray)[0] > 0
+        expected = inference.predict_logits(trained.model, gray)[0] > 0
         mask = np.asarray(Image.open(out / f"{path.stem}_mask.png"))
         assert set(np.unique(mask)) <= {0, 255}
         assert np.array_equal(mask > 0, expected)
@@ -112,12 +112,12 @@ def files(folder):
 def test_segment_takes_an_operating_point_and_flips(pictures):
     trained = network()
     gray = np.asarray(Image.open(pictures / "a.png"))
-    logits = tiles.predict(trained.model, gray)
+    logits = inference.predict_logits(trained.model, gray)
     point = OperatingPoint(0.6, minimum_area=5)
     assert np.array_equal(segment(trained, gray), logits > 0)
     assert np.array_equal(segment(trained, gray, None, point), point.masks(1 / (1 + np.exp(-logits))))
     assert not segment(trained, gray, point=OperatingPoint(guard=0.999)).any()
-    averaged = tiles.predict(tiles.FlipAveraged(trained.model).eval(), gray)
+    averaged = inference.predict_logits(inference.FlipAveraged(trained.model).eval(), gray)
     clear = np.abs(averaged) > 1e-5
     assert np.array_equal(segment(trained, gray, flips=True)[clear], (averaged > 0)[clear])
     assert not np.array_equal(segment(trained, gray, flips=True), segment(trained, gray))
@@ -128,7 +128,7 @@ def test_options_of_prediction_reach_the_files(pictures, tmp_path):
     trained, out, point = network(3), tmp_path / "out", OperatingPoint(0.52, 4)
     predict_files(trained, [pictures / "a.png"], out, point=point, flips=True, probabilities=True, tile=16)
     gray = np.asarray(Image.open(pictures / "a.png"))
-    p = 1 / (1 + np.exp(-tiles.predict(tiles.FlipAveraged(trained.model).eval(), gray)))
+    p = 1 / (1 + np.exp(-inference.predict_logits(inference.FlipAveraged(trained.model).eval(), gray)))
     for class_id, (mask, one) in enumerate(zip(segment(trained, gray, None, point, True), p, strict=True), 1):
         assert np.array_equal(np.asarray(Image.open(out / f"a_class{class_id}_mask.png")) > 0, mask)
         picture = np.asarray(Image.open(out / f"a_class{class_id}_probability.png"))
@@ -192,7 +192,7 @@ def test_strips_beside_images(pictures, tmp_path, monkeypatch):
     table = pd.read_csv(out / "predictions.csv", keep_default_na=False)
     table = table.set_index(["ImageId", "ClassId"])["EncodedPixels"]
     for name, suffix in (("n", ".npy"), ("t", ".tif"), ("r", ".dat")):
-        logits = tiles.predict(trained.model, images[name])
+        logits = inference.predict_logits(trained.model, images[name])
         masks = np.stack([np.load(out / f"{name}_class{k}_mask.npy") for k in (1, 2)])
         assert np.array_equal(masks[np.abs(logits) > 1e-5], (logits > 0)[np.abs(logits) > 1e-5])
         for k in (1, 2):
@@ -236,7 +236,7 @@ def test_options_reach_strips_too(tmp_path):
     image = np.random.default_rng(3).integers(0, 256, (12, 90), dtype=np.uint8)
     np.save(tmp_path / "s.npy", image)
     trained, out = network(), tmp_path / "out"
-    averaged = tiles.predict(tiles.FlipAveraged(trained.model).eval(), image)
+    averaged = inference.predict_logits(inference.FlipAveraged(trained.model).eval(), image)
     values = np.unique(1 / (1 + np.exp(-averaged)))
     values = values[len(values) // 3 : len(values) // 2]
     at = np.diff(values).argmax()
@@ -253,7 +253,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_files(pictures, tmp_path, mon
     np.save(pictures / "d.npy", np.random.default_rng(2).integers(0, 256, (20, 90), dtype=np.uint8))
     paths = [pictures, pictures / "d.npy"]
     predict_files(trained, paths, tmp_path / "whole", point=point)
-    write = storage.write
+    write = storage.write_file
     for stop in range(2, 11):  # before each file that is written
         count = iter(range(99))
 
@@ -262,7 +262,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_files(pictures, tmp_path, mon
                 raise KeyboardInterrupt
             write(path, content)
 
-        monkeypatch.setattr(storage, "write", stopped)
+        monkeypatch.setattr(storage, "write_file", stopped)
         target = tmp_path / f"out{stop}"
         try:
             predict_files(trained, paths, target, point=point)
@@ -270,7 +270,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_files(pictures, tmp_path, mon
             assert not (target / "predictions.csv").exists()
         else:
             assert stop == 10
-        monkeypatch.setattr(storage, "write", write)
+        monkeypatch.setattr(storage, "write_file", write)
         outcome = predict_files(trained, paths, target, point=point, resume=True)
         assert len(outcome.kept) == min((stop - 1) // 3, 3) + (stop == 10)
         assert files(target) == files(tmp_path / "whole")
@@ -279,7 +279,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_files(pictures, tmp_path, mon
 def test_tables_that_no_longer_tell_all_are_gone(severstal, tmp_path, monkeypatch):
     out = tmp_path / "out"
     predict_files(network(4), [severstal / "a.jpg"], out, kaggle="now")
-    before, write = files(out), storage.write
+    before, write = files(out), storage.write_file
 
     def stopped(path, content):
         if path.name == "c_overlay.png":
@@ -293,7 +293,7 @@ def test_tables_that_no_longer_tell_all_are_gone(severstal, tmp_path, monkeypatc
     assert files(out) == before
     predict_files(network(4), [severstal / "a.jpg", severstal / "x.jpg"], out, kaggle="now", resume=True)
     assert files(out).keys() == before.keys() - {"submission.csv"}
-    monkeypatch.setattr(storage, "write", stopped)
+    monkeypatch.setattr(storage, "write_file", stopped)
     with pytest.raises(KeyboardInterrupt):
         predict_files(network(4), [severstal], out, resume=True)
     assert not {"predictions.csv", "submission.csv"} & set(files(out))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from steelnb import storage
-from steelnb.network import geometry, weights
+from steelnb.network import geometry, inference, weights
 from steelnb.network import tiles as overlap_tile
 from steelnb.network.unet import UNet
 from steelnb.network.weights import Trained
@@ -72,7 +72,7 @@ def changed(onnx, content, change):
 )
 def test_answers_as_pytorch_at_every_kind_of_size(ort, config):
     network = trained(**config)
-    assert onnx_export.check(onnx_export.packed(network), network) < 1e-4
+    assert onnx_export.check_export(onnx_export.packed(network), network) < 1e-4
     batches = onnx_export.sizes(network.model)
     assert {1, 3} <= {n for n, _, _ in batches}
     assert any(h != w for _, h, w in batches)
@@ -121,16 +121,16 @@ def test_an_image_from_the_file_alone_equals_predict(ort, onnx, tmp_path):
     rows, columns = (mirrored(n, size) for n, size in zip(fitting, image.shape, strict=True))
     window = image[rows][:, columns].astype(np.float32) / use["input"]["divide_by"]
     logits = run(ort, (tmp_path / "model.onnx").read_bytes(), window[None, None])[0, :, :37, :61]
-    assert np.abs(logits - overlap_tile.predict(network.model, image)).max() < 1e-5
+    assert np.abs(logits - inference.predict_logits(network.model, image)).max() < 1e-5
 
 
 def test_tiles_equal_the_whole_image(ort):
     network, image = trained(), np.random.default_rng(2).integers(0, 256, (70, 90), np.uint8)
-    content, whole = onnx_export.packed(network), overlap_tile.predict(network.model, image)
+    content, whole = onnx_export.packed(network), inference.predict_logits(network.model, image)
     tiles = overlap_tile.tiles(*image.shape, tile=(24, 32), depth=2)
     assert len(tiles) == 9
     for tile in tiles:
-        window = overlap_tile.to_tensor(overlap_tile.input_window(image, tile, 2)).numpy()
+        window = inference.to_tensor(overlap_tile.input_window(image, tile, 2)).numpy()
         logits = run(ort, content, window)[0, :, : tile.height, : tile.width]
         assert np.abs(logits - whole[:, *tile.region]).max() < 1e-5
 
@@ -181,7 +181,7 @@ def test_a_wrong_file_is_refused(onnx, ort, tmp_path):
     content = onnx_export.packed(network)
     other = trained(crop="floor")
     with pytest.raises(ExportError, match="does not describe the network"):
-        onnx_export.check(content, other)
+        onnx_export.check_export(content, other)
 
     def one_weight(proto):
         tensor = next(t for t in proto.graph.initializer if t.name == "decoder.0.0.weight")
@@ -200,18 +200,18 @@ def test_a_wrong_file_is_refused(onnx, ort, tmp_path):
 
     for change in (one_weight, one_crop, no_number):
         with pytest.raises(ExportError, match="a logit differs"):
-            onnx_export.check(changed(onnx, content, change), network)
+            onnx_export.check_export(changed(onnx, content, change), network)
 
     def stride(proto):  # gives the traced size an answer, and no other
         axes = next(t for t in proto.graph.initializer if t.name == "crop.0.end")
         axes.CopyFrom(onnx.numpy_helper.from_array(np.array([24, 24]), axes.name))
 
-    onnx_export.check(changed(onnx, content, stride), network, [(1, 44, 44)])
+    onnx_export.check_export(changed(onnx, content, stride), network, [(1, 44, 44)])
     with pytest.raises(ExportError, match="fails at"):
-        onnx_export.check(changed(onnx, content, stride), network)
+        onnx_export.check_export(changed(onnx, content, stride), network)
     (tmp_path / "cut.onnx").write_bytes(content[:1000])
     with pytest.raises(ExportError, match=r"cut\.onnx: ONNX Runtime cannot read it"):
-        onnx_export.check(tmp_path / "cut.onnx", network)
+        onnx_export.check_export(tmp_path / "cut.onnx", network)
 
 
 def test_what_fails_the_check_is_not_written(ort, tmp_path, monkeypatch):
@@ -229,9 +229,9 @@ def test_what_fails_the_check_is_not_written(ort, tmp_path, monkeypatch):
 
 def test_weights_go_to_onnx(ort, tmp_path):
     network = trained()
-    weights.save(tmp_path / "weights.safetensors", network.model, network.about)
-    exported = onnx_export.to_onnx(weights.load(tmp_path / "weights.safetensors"), tmp_path / "model.onnx")
-    assert onnx_export.check(exported.path, network) == exported.difference < 1e-4
+    weights.save_network(tmp_path / "weights.safetensors", network.model, network.metadata)
+    exported = onnx_export.to_onnx(weights.load_network(tmp_path / "weights.safetensors"), tmp_path / "model.onnx")
+    assert onnx_export.check_export(exported.path, network) == exported.difference < 1e-4
     assert "as PyTorch in ONNX Runtime" in str(exported)
 
 
@@ -239,7 +239,7 @@ def test_what_cannot_be_exported_says_so(onnx, tmp_path, monkeypatch):
     with pytest.raises(ExportError, match=r"ends in \.onnx"):
         onnx_export.to_onnx(trained(), tmp_path / "weights.safetensors")
     with pytest.raises(ExportError, match="FlipAveraged has no translation"):
-        onnx_export.packed(Trained(overlap_tile.FlipAveraged(trained().model), {}))
+        onnx_export.packed(Trained(inference.FlipAveraged(trained().model), {}))
     strange = trained()
     strange.model.encoder[0][2] = torch.nn.GELU()
     with pytest.raises(ExportError, match=r"encoder\.0\.2: GELU"):
@@ -256,7 +256,7 @@ def test_without_the_packages(tmp_path, monkeypatch):
         onnx_export.to_onnx(trained(), tmp_path / "model.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ExportError, match=r"onnxruntime is not installed: pip install 'steelnb\[onnx\]'"):
-        onnx_export.check(b"", trained())
+        onnx_export.check_export(b"", trained())
 
 
 def test_unchecked_is_said(onnx, tmp_path, monkeypatch):

@@ -13,11 +13,12 @@ from scipy.special import expit
 
 from steelnb.data import rle
 from steelnb.evaluation.operating_point import OperatingPoint
-from steelnb.network import tiles
+from steelnb.network import inference
+from steelnb.network.inference import probability
 from steelnb.network.unet import UNet
 from steelnb.network.weights import Trained
 from steelnb.prediction import strip_masks, strips
-from steelnb.prediction.strip_masks import band_shape, overview, probability, segment_strip
+from steelnb.prediction.strip_masks import band_shape, overview, segment_strip
 from steelnb.prediction.strips import open_strip, run_lengths
 from steelnb.storage import StorageError
 
@@ -40,8 +41,8 @@ def grain(shape, seed=0):
 
 
 def whole(trained, image, flips=False):
-    model = tiles.FlipAveraged(trained.model).eval() if flips else trained.model
-    return expit(tiles.predict(model, image))
+    model = inference.FlipAveraged(trained.model).eval() if flips else trained.model
+    return expit(inference.predict_logits(model, image))
 
 
 def clear_threshold(p):
@@ -139,7 +140,7 @@ def test_the_guard_is_refused(tmp_path):
 
 
 def test_what_was_interrupted_leaves_nothing(tmp_path, monkeypatch):
-    real = strip_masks.predict_probabilities
+    real = strip_masks.iter_probabilities
 
     def until_the_third(*arguments):
         for number, found in enumerate(real(*arguments)):
@@ -147,7 +148,7 @@ def test_what_was_interrupted_leaves_nothing(tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             yield found
 
-    monkeypatch.setattr(strip_masks, "predict_probabilities", until_the_third)
+    monkeypatch.setattr(strip_masks, "iter_probabilities", until_the_third)
     with pytest.raises(KeyboardInterrupt):
         segmented(tmp_path / "s", network(), grain((24, 200)), tile=16)
     assert [path.name for path in (tmp_path / "s").iterdir()] == ["in.npy"]
@@ -161,7 +162,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
     strip = open_strip(tmp_path / "s" / "in.npy")
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
     try:
-        with pytest.raises(StorageError, match=r"cannot write .*m\.npy: .*Make room there"):
+        with pytest.raises(StorageError, match=r"cannot write m\.npy in .*: .*Make room there"):
             segment_strip(network(), strip, [tmp_path / "s" / "m.npy"], *(tmp_path / "s" / name for name in "do"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -13,8 +13,8 @@ from steelnb.data import rle
 from steelnb.data.images import DataError
 from steelnb.network import tiles
 from steelnb.prediction import strips
-from steelnb.prediction.strips import Strip, is_strip, open_strip, run_lengths, unfinished
-from steelnb.storage import StorageError
+from steelnb.prediction.strips import Strip, is_strip, open_strip, run_lengths
+from steelnb.storage import StorageError, unfinished
 
 WIDE = np.random.default_rng(0).integers(0, 256, (11, 301), dtype=np.uint8)
 FORMS = {

@@ -8,7 +8,16 @@ import pytest
 
 from steelnb.data import rle
 from steelnb.prediction import submission
-from steelnb.prediction.submission import CLASSES, COLUMNS, SHAPE, SubmissionError, check, digest, read_sample, write
+from steelnb.prediction.submission import (
+    SHAPE,
+    SUBMISSION_COLUMNS,
+    SUBMITTED_CLASSES,
+    SubmissionError,
+    check_submission,
+    mask_digest,
+    read_sample,
+    write_submission,
+)
 
 
 @pytest.fixture
@@ -16,7 +25,7 @@ def predicted():
     rng = np.random.default_rng(0)
     masks = {}
     for image in ("a.jpg", "b_1.jpg"):
-        for class_id in CLASSES:
+        for class_id in SUBMITTED_CLASSES:
             mask = np.zeros(SHAPE, bool)
             if class_id != 2:
                 top, left = rng.integers(0, 200), rng.integers(0, 1500)
@@ -31,15 +40,15 @@ def rows(masks):
 
 
 def digests(masks):
-    return {pair: digest(mask) for pair, mask in masks.items()}
+    return {pair: mask_digest(mask) for pair, mask in masks.items()}
 
 
 @pytest.mark.parametrize("columns", ["2019", "now", ("ClassId", "ImageId", "EncodedPixels")])
 def test_written_files_hold_the_masks(columns, predicted, tmp_path):
     path = tmp_path / "submission.csv"
-    write(path, rows(predicted), columns, digests(predicted))
+    write_submission(path, rows(predicted), columns, digests(predicted))
     table = pd.read_csv(path, keep_default_na=False)
-    assert tuple(table.columns) == COLUMNS.get(columns, columns)
+    assert tuple(table.columns) == SUBMISSION_COLUMNS.get(columns, columns)
     assert len(table) == 8
     if "ImageId_ClassId" in table:
         pairs = [(name[:-2], int(name[-1])) for name in table["ImageId_ClassId"]]
@@ -68,17 +77,17 @@ WRONG = {
 
 
 @pytest.mark.parametrize("reason", WRONG)
-@pytest.mark.parametrize("form", COLUMNS)
+@pytest.mark.parametrize("form", SUBMISSION_COLUMNS)
 def test_what_is_not_what_was_predicted_is_no_submission(reason, form, predicted, tmp_path):
     with pytest.raises(ValueError, match=reason):
-        write(tmp_path / "submission.csv", WRONG[reason](predicted), form, digests(predicted))
+        write_submission(tmp_path / "submission.csv", WRONG[reason](predicted), form, digests(predicted))
     assert not list(tmp_path.iterdir())
 
 
 def test_all_four_classes_of_an_image_are_needed(predicted, tmp_path):
     del predicted["a.jpg", 3]
     with pytest.raises(SubmissionError, match=r"no row for a\.jpg, class 3"):
-        write(tmp_path / "s.csv", rows(predicted), "now", digests(predicted))
+        write_submission(tmp_path / "s.csv", rows(predicted), "now", digests(predicted))
 
 
 @pytest.mark.parametrize(
@@ -91,15 +100,15 @@ def test_all_four_classes_of_an_image_are_needed(predicted, tmp_path):
 def test_tables_of_another_form(text, reason, predicted, tmp_path):
     (tmp_path / "s.csv").write_text(text)
     with pytest.raises(SubmissionError, match=rf"s\.csv.*({reason})"):
-        check(tmp_path / "s.csv", digests(predicted))
+        check_submission(tmp_path / "s.csv", digests(predicted))
 
 
 def test_samples(tmp_path):
     path = tmp_path / "sample_submission.csv"
     path.write_text("\ufeffImageId,EncodedPixels,ClassId\nb.jpg,1 409600,0\na.jpg,1 409600,\n", encoding="utf-8")
-    assert read_sample(path) == (COLUMNS["now"], ["b.jpg", "a.jpg"])
+    assert read_sample(path) == (SUBMISSION_COLUMNS["now"], ["b.jpg", "a.jpg"])
     path.write_text("ImageId_ClassId,EncodedPixels\na_b.jpg_1,1 1\na_b.jpg_2,\n")
-    assert read_sample(path) == (COLUMNS["2019"], ["a_b.jpg"])
+    assert read_sample(path) == (SUBMISSION_COLUMNS["2019"], ["a_b.jpg"])
     path.write_text("ImageId_ClassId,EncodedPixels\n")
     with pytest.raises(SubmissionError, match="without a row"):
         read_sample(path)

@@ -17,9 +17,9 @@ import torch
 
 from steelnb import storage
 from steelnb.runs import checkpoints
-from steelnb.training.trainer import random_state, restore_random
 from steelnb.runs.checkpoints import MANIFEST, NAME, CheckpointError, Checkpoints
 from steelnb.storage import StorageError
+from steelnb.training.trainer import random_state, restore_random
 
 
 def state(step):
@@ -114,8 +114,8 @@ def test_the_draws_after_are_the_draws_it_would_have_made(tmp_path):
 
 
 def test_what_changes_after_save_is_not_in_it(tmp_path, monkeypatch):
-    go, write = threading.Event(), storage.write
-    monkeypatch.setattr(storage, "write", lambda *a: (go.wait(10), write(*a)))
+    go, write = threading.Event(), storage.write_file
+    monkeypatch.setattr(storage, "write_file", lambda *a: (go.wait(10), write(*a)))
     kept, content = Checkpoints(tmp_path), {"weights": torch.zeros(3), "history": [1]}
     kept.save(content, 1)
     content["weights"] += 1
@@ -149,7 +149,7 @@ def test_as_many_are_kept_as_are_asked_for(tmp_path):
 def test_the_name_tells_what_is_in_the_file(tmp_path):
     saved(tmp_path, 1200, best=(1200,))
     name = newest(tmp_path).name
-    assert name == f"step-000001200-best.{storage.digest(newest(tmp_path).read_bytes())[:16]}.pt"
+    assert name == f"step-000001200-best.{storage.sha256(newest(tmp_path).read_bytes())[:16]}.pt"
     assert json.loads((tmp_path / MANIFEST).read_text())["checkpoints"] == [name]
 
 
@@ -169,14 +169,14 @@ def test_what_is_dropped_is_cut_to_nothing_first_and_after_the_manifest(tmp_path
 def test_the_one_before_is_whole_until_the_next_is_listed(tmp_path, monkeypatch):
     """At the moment of each file operation of a save, by what the folder holds then."""
     saved(tmp_path, 1)
-    write, seen = storage.write, []
+    write, seen = storage.write_file, []
 
     def watched(path, content):
         seen.append((Path(path).name, loaded(tmp_path)[0]["step"]))
         write(path, content)
         seen.append((Path(path).name, loaded(tmp_path)[0]["step"]))
 
-    monkeypatch.setattr(storage, "write", watched)
+    monkeypatch.setattr(storage, "write_file", watched)
     kept = Checkpoints(tmp_path, keep=1)
     kept.load()
     kept.save(state(2), 2)
@@ -228,7 +228,7 @@ def test_after_damage_the_next_save_leaves_only_whole_ones(tmp_path, listed):
     kept.save(state(2), 2)
     kept.wait()
     assert steps_in(tmp_path) == [1, 2]
-    assert all(checkpoints.read(path) for path in tmp_path.glob("step-*.pt"))
+    assert all(checkpoints.read_checkpoint(path) for path in tmp_path.glob("step-*.pt"))
 
 
 def test_a_name_that_belongs_to_another_content_is_damage(tmp_path):
@@ -239,7 +239,7 @@ def test_a_name_that_belongs_to_another_content_is_damage(tmp_path):
     copy = tmp_path / "copy.pt"
     copy.write_bytes(older.read_bytes())
     with pytest.raises(CheckpointError, match=r"^copy\.pt is not named like a checkpoint$"):
-        checkpoints.read(copy)
+        checkpoints.read_checkpoint(copy)
 
 
 def test_any_damage_of_the_manifest_leaves_a_whole_checkpoint(tmp_path):
@@ -261,7 +261,7 @@ def test_a_forged_manifest_cannot_name_other_files(tmp_path):
     saved(tmp_path / "run", 1)
     (tmp_path / "other.pt").write_bytes(newest(tmp_path / "run").read_bytes())
     listed = {"checkpoints": ["../other.pt"]}
-    listed["sha256"] = storage.digest(json.dumps(listed).encode())
+    listed["sha256"] = storage.sha256(json.dumps(listed).encode())
     (tmp_path / "run" / MANIFEST).write_text(json.dumps(listed))
     with pytest.raises(CheckpointError, match=r"other\.pt is not named like a checkpoint"):
         loaded(tmp_path / "run")
@@ -306,10 +306,10 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, way, zipped):
     kept = saved(tmp_path / "run", 1)
     torch.save({"step": 2, "weights": Payload(*call)}, tmp_path / "bad", _use_new_zipfile_serialization=zipped)
     content = (tmp_path / "bad").read_bytes()
-    name = f"step-000000002.{storage.digest(content)[:16]}.pt"
+    name = f"step-000000002.{storage.sha256(content)[:16]}.pt"
     (tmp_path / "run" / name).write_bytes(content)
     listed = {"checkpoints": [*kept._names, name]}
-    listed["sha256"] = storage.digest(json.dumps(listed).encode())
+    listed["sha256"] = storage.sha256(json.dumps(listed).encode())
     (tmp_path / "run" / MANIFEST).write_text(json.dumps(listed))
     back, lines = loaded(tmp_path / "run")
     assert not trace.exists()
@@ -322,19 +322,19 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, way, zipped):
 
 @pytest.mark.parametrize("content", [b"not what torch writes", b"PK\3\4" + bytes(50), bytes(1000)])
 def test_what_torch_cannot_read_is_refused(tmp_path, content):
-    path = tmp_path / f"step-000000001.{storage.digest(content)[:16]}.pt"
+    path = tmp_path / f"step-000000001.{storage.sha256(content)[:16]}.pt"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=rf"^{path.name} is refused: torch cannot read it \(\w+\)$"):
-        checkpoints.read(path)
+        checkpoints.read_checkpoint(path)
 
 
 def test_something_that_is_no_state_is_refused(tmp_path):
     torch.save([1, 2], tmp_path / "list")
     content = (tmp_path / "list").read_bytes()
-    path = tmp_path / f"step-000000001.{storage.digest(content)[:16]}.pt"
+    path = tmp_path / f"step-000000001.{storage.sha256(content)[:16]}.pt"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="is refused: it holds a list, not a dict"):
-        checkpoints.read(path)
+        checkpoints.read_checkpoint(path)
 
 
 # ---- writing
@@ -386,7 +386,7 @@ def full(path, content):
 
 def test_a_write_that_failed_is_told_at_the_next_save(tmp_path, monkeypatch):
     kept = saved(tmp_path, 1)
-    monkeypatch.setattr(storage, "write", full)
+    monkeypatch.setattr(storage, "write_file", full)
     kept.save(state(2), 2)
     with pytest.raises(StorageError, match="No space left"):
         kept.save(state(3), 3)
@@ -510,14 +510,14 @@ def test_due_later_where_saving_is_slow(tmp_path, clock, cost):
 
 
 def test_where_writing_competes_it_costs_too(tmp_path, clock, cost, monkeypatch):
-    go, write = threading.Event(), storage.write
+    go, write = threading.Event(), storage.write_file
 
     def slow(path, content):
         go.wait(10)
         clock.now += 1.5
         write(path, content)
 
-    monkeypatch.setattr(storage, "write", slow)
+    monkeypatch.setattr(storage, "write_file", slow)
     for competes, seconds in ((True, 5), (False, 2)):  # a copy of 2 seconds, and two files
         kept = Checkpoints(tmp_path, competes=competes)
         cost(2.0)
@@ -556,8 +556,8 @@ def test_at_most_one_percent_of_the_time_goes_into_it(tmp_path, clock, cost, mon
 
 
 def test_never_due_while_one_is_being_written(tmp_path, monkeypatch):
-    go, write = threading.Event(), storage.write
-    monkeypatch.setattr(storage, "write", lambda *a: (go.wait(10), write(*a)))
+    go, write = threading.Event(), storage.write_file
+    monkeypatch.setattr(storage, "write_file", lambda *a: (go.wait(10), write(*a)))
     kept = Checkpoints(tmp_path)
     kept.save({}, 1)
     kept._saved_at = -float("inf")
@@ -568,8 +568,8 @@ def test_never_due_while_one_is_being_written(tmp_path, monkeypatch):
 
 
 def test_waiting_for_the_last_one_counts_as_held_up(tmp_path, clock, monkeypatch):
-    go, write = threading.Event(), storage.write
-    monkeypatch.setattr(storage, "write", lambda *a: (go.wait(10), write(*a)))
+    go, write = threading.Event(), storage.write_file
+    monkeypatch.setattr(storage, "write_file", lambda *a: (go.wait(10), write(*a)))
     kept, wait = Checkpoints(tmp_path), Checkpoints.wait
 
     def slow(self):

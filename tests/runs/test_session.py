@@ -290,11 +290,11 @@ def test_a_ledger_that_cannot_be_written_is_an_error_that_hides_no_other(tmp_pat
     with Session(tmp_path) as sitting:
         sitting.begin(0.0, 0, "cpu")
         with monkeypatch.context() as disk:
-            disk.setattr(storage, "write", full)
+            disk.setattr(storage, "write_file", full)
             with pytest.raises(storage.StorageError, match="No space left"):
                 sitting.note(ended="finished")
     with pytest.raises(ValueError, match="of the run"):
-        fail(tmp_path, ValueError("of the run"), first=lambda: monkeypatch.setattr(storage, "write", full))
+        fail(tmp_path, ValueError("of the run"), first=lambda: monkeypatch.setattr(storage, "write_file", full))
     with Session(tmp_path, patience=0):
         pass
 

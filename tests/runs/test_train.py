@@ -20,13 +20,13 @@ import steelnb
 from steelnb import losses, runs, runtime, storage
 from steelnb.data import dataset, splits
 from steelnb.network import weights
+from steelnb.network.unet import UNet
 from steelnb.runs import identity, session, training_loop
-from steelnb.training import batches
 from steelnb.runs.checkpoints import CheckpointError, Checkpoints
 from steelnb.storage import StorageError
+from steelnb.training import batches
 from steelnb.training.recipes import ORIGINAL, RECIPES, SMOKE
 from steelnb.training.trainer import Trainer, decay, optimizer_and_schedule
-from steelnb.network.unet import UNet
 
 
 def run(steel, folder, recipe, **options):
@@ -47,7 +47,7 @@ def test_a_run_folder_holds_what_it_takes(steel, tiny, tmp_path):
     assert config["recipe"]["name"] == "tiny"
     assert config["data"]["fingerprint"] == steel.fingerprint()
     assert (tuple(config["training"]), tuple(config["validation"])) == splits.by_image(steel, 0.2, 0)
-    about = weights.load(tmp_path / "run").about
+    about = weights.load_network(tmp_path / "run").metadata
     best = history["validation_dice"].idxmax()
     assert about["epoch"] == history["epoch"][best]
     assert about["scores"]["dice"] == history["validation_dice"][best]
@@ -56,7 +56,7 @@ def test_a_run_folder_holds_what_it_takes(steel, tiny, tmp_path):
 def test_same_seed_same_weights_other_seed_others(steel, tiny, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         run(steel, tmp_path / name, tiny.changed(epochs=1), seed=seed)
-    a, b, c = (weights.load(tmp_path / name).model.state_dict() for name in "abc")
+    a, b, c = (weights.load_network(tmp_path / name).model.state_dict() for name in "abc")
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert not all(torch.equal(a[k], c[k]) for k in a)
 
@@ -80,12 +80,12 @@ def test_steps_end_it_within_an_epoch(steel, tiny, tmp_path):
 
 def test_a_mask_a_class(steel, tiny, tmp_path):
     run(steel, tmp_path / "run", tiny.changed(per_class=True), steps=1)
-    assert weights.load(tmp_path / "run").model.config["out_channels"] == 4
+    assert weights.load_network(tmp_path / "run").model.config["out_channels"] == 4
 
 
 def test_the_original_takes_rows_its_geometry_and_its_optimizer(steel, tmp_path):
     narrow = ORIGINAL.changed(model=ORIGINAL.model | {"width": 1})
-    train, validation = batches.parts(steel, narrow, seed=0)
+    train, validation = batches.training_and_validation_samples(steel, narrow, seed=0)
     assert len(train) + len(validation) == len(steel.rows)
     assert len(train) == int(0.8 * len(steel.rows))
     assert all(len(item.rows) == 1 for item in train.items)
@@ -133,7 +133,7 @@ def test_images_of_several_sizes_do_not_make_a_batch(tiny, tmp_path):
         for part in ("images", "masks"):
             (tmp_path / "set" / part).mkdir(parents=True, exist_ok=True)
             Image.new("L", (width, 40), 255 * (part == "masks")).save(tmp_path / "set" / part / f"{name}.png")
-    mixed = dataset.read(tmp_path / "set")
+    mixed = dataset.read_dataset(tmp_path / "set")
     with pytest.raises(runs.TrainingError, match="several sizes do not fit into one batch"):
         run(mixed, tmp_path / "run", tiny.changed(crop=None))
     run(mixed, tmp_path / "run", tiny, steps=1)
@@ -142,7 +142,7 @@ def test_images_of_several_sizes_do_not_make_a_batch(tiny, tmp_path):
 def test_a_recipe_may_score_a_part_of_the_held_out_images(steel, tiny, tmp_path):
     history = run(steel, tmp_path / "run", tiny.changed(validation=0.5, scored=2), steps=1)
     assert history["validation_images"].iloc[0] == 2
-    held_out = weights.load(tmp_path / "run").about["validation"]
+    held_out = weights.load_network(tmp_path / "run").metadata["validation"]
     assert len(held_out) == len(splits.by_image(steel, 0.5, 0).validation)
 
 
@@ -154,12 +154,12 @@ STEPS = 15  # five an epoch, the last of them with one sample
 
 
 def doing(step, action):
-    """Trainer.take, which does something right after a step, once."""
-    take, done = Trainer.take, []
+    """Trainer.step, which does something right after a step, once."""
+    take, done = Trainer.step, []
 
     def taken(trainer, *batch):
         take(trainer, *batch)
-        if trainer.step == step and not done:
+        if trainer.steps == step and not done:
             done.append(step)
             action(trainer)
 
@@ -173,7 +173,7 @@ def terminate(_=None):
 @pytest.fixture
 def after(monkeypatch):
     """Does something right after a step, once."""
-    return lambda step, action: monkeypatch.setattr(Trainer, "take", doing(step, action))
+    return lambda step, action: monkeypatch.setattr(Trainer, "step", doing(step, action))
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def in_scoring(monkeypatch):
     """Does something before the second image of the n-th scoring."""
 
     def at(number, action):
-        evaluate, scorings = training_loop.evaluate, []
+        evaluate, scorings = training_loop.validate, []
 
         def scored(model, samples, loss, progress, before_each):
             scorings.append(0)
@@ -194,7 +194,7 @@ def in_scoring(monkeypatch):
 
             return evaluate(model, samples, loss, progress, before)
 
-        monkeypatch.setattr(training_loop, "evaluate", scored)
+        monkeypatch.setattr(training_loop, "validate", scored)
 
     return at
 
@@ -219,7 +219,7 @@ def undisturbed(steel, elsewhere):
 def begun_once(steel, elsewhere):
     folder, _ = elsewhere
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "take", doing(7, terminate))
+        patch.setattr(Trainer, "step", doing(7, terminate))
         run(steel, folder / "begun", QUICK)
     return folder / "begun"
 
@@ -353,8 +353,8 @@ def test_where_no_checkpoint_is_whole_nothing_is_begun_over(steel, begun):
 
 def test_a_finished_run_returns_its_history_at_once(steel, tmp_path, monkeypatch):
     history, before = run(steel, tmp_path / "run", QUICK), good(tmp_path / "run")
-    monkeypatch.setattr(Trainer, "take", lambda *_: pytest.fail("it trains"))
-    monkeypatch.setattr(training_loop, "evaluate", lambda *_: pytest.fail("it scores"))
+    monkeypatch.setattr(Trainer, "step", lambda *_: pytest.fail("it trains"))
+    monkeypatch.setattr(training_loop, "validate", lambda *_: pytest.fail("it scores"))
     lines = []
     again = runs.train(steel, tmp_path / "run", QUICK, device=torch.device("cpu"), report=lines.append)
     pd.testing.assert_frame_equal(again, history)
@@ -416,15 +416,15 @@ def test_a_run_is_not_mixed_up_with_another(steel, begun, monkeypatch, what, tol
     [dict(learning_rate=0.1, schedule="constant", weight_decay=0.5), dict(learning_rate=0.1), dict(batch=3)],
 )
 def test_accepted_changes_hold_from_the_next_step_on(steel, begun, monkeypatch, changes):
-    rates, lines, take = {}, [], Trainer.take
+    rates, lines, take = {}, [], Trainer.step
 
     def taken(trainer, *batch):
         group = trainer.optimizer.param_groups[0]
-        rates[trainer.step] = group["lr"]
+        rates[trainer.steps] = group["lr"]
         assert group["weight_decay"] == trainer.recipe.weight_decay
         take(trainer, *batch)
 
-    monkeypatch.setattr(Trainer, "take", taken)
+    monkeypatch.setattr(Trainer, "step", taken)
     recipe = QUICK.changed(**changes)
     runs.train(steel, begun, recipe, accept_changes=True, device=torch.device("cpu"), progress=False,
                    report=lines.append)  # fmt: skip
@@ -463,9 +463,9 @@ def test_another_optimizer(steel, begun, tmp_path):
 
 
 def test_other_versions_of_others_are_only_told(steel, begun, monkeypatch, undisturbed):
-    about = identity.about
+    about = identity.run_config
     monkeypatch.setattr(
-        identity, "about", lambda *a: (found := about(*a)) | {"versions": found["versions"] | {"torch": "9.9"}}
+        identity, "run_config", lambda *a: (found := about(*a)) | {"versions": found["versions"] | {"torch": "9.9"}}
     )
     lines = []
     runs.train(steel, begun, QUICK, device=torch.device("cpu"), progress=False, report=lines.append)
@@ -480,12 +480,12 @@ AVERAGED = QUICK.changed(name="averaged", ema=0.9, channels_last=True)
 
 def stepped(steel, recipe, steps=4, seed=0):
     """A trainer after some steps, and the state of its network before the first and after each."""
-    samples, _ = batches.parts(steel, recipe, seed)
+    samples, _ = batches.training_and_validation_samples(steel, recipe, seed)
     trainer = Trainer(recipe, 1, 10, seed, torch.device("cpu"))
     states = [{name: tensor.double() for name, tensor in trainer.model.state_dict().items()}]
     trainer.begin()
-    for batch, _ in zip(batches.batches(samples, recipe, 0), range(steps), strict=False):
-        trainer.take(*batch)
+    for batch, _ in zip(batches.iter_batches(samples, recipe, 0), range(steps), strict=False):
+        trainer.step(*batch)
         states.append({name: tensor.double() for name, tensor in trainer.model.state_dict().items()})
     return trainer, states
 
@@ -498,7 +498,7 @@ def test_without_a_defect_to_validate_on_the_last_epoch_is_kept(steel, tmp_path,
     clean = steel.subset([i for i in steel.images["ImageId"] if i not in set(steel.rows["ImageId"])])
     history = run(clean, tmp_path / "run", tiny.changed(validation=0.5, epochs=2, epoch_samples=4))
     assert history["validation_dice"].isna().all()
-    assert weights.load(tmp_path / "run").about["epoch"] == 2
+    assert weights.load_network(tmp_path / "run").metadata["epoch"] == 2
 
 
 def test_the_average_is_what_one_computes_by_hand(steel):
@@ -524,10 +524,10 @@ def test_an_average_leaves_the_training_alone(steel):
 
 
 def test_the_average_is_what_is_scored_and_kept(steel, tmp_path, monkeypatch):
-    evaluate, seen = training_loop.evaluate, []
-    monkeypatch.setattr(training_loop, "evaluate", lambda model, *a: seen.append(copied(model)) or evaluate(model, *a))
+    evaluate, seen = training_loop.validate, []
+    monkeypatch.setattr(training_loop, "validate", lambda model, *a: seen.append(copied(model)) or evaluate(model, *a))
     run(steel, tmp_path / "run", AVERAGED.changed(epochs=1))
-    state, kept = newest(tmp_path / "run"), weights.load(tmp_path / "run").model.state_dict()
+    state, kept = newest(tmp_path / "run"), weights.load_network(tmp_path / "run").model.state_dict()
     assert all(torch.equal(kept[name], state["average"][name]) for name in kept)
     assert all(torch.equal(kept[name], seen[0][name]) for name in kept)
     assert not all(torch.equal(kept[name], state["model"][name]) for name in kept)
@@ -614,13 +614,13 @@ def test_from_a_gpu_to_a_cpu_and_back_each_has_its_own_kernels(steel, kind):
     there, _ = stepped(steel, recipe, steps=0)
     there.optimizer = type(here.optimizer)(there.model.parameters(), lr=1e-3, fused=True)
     there.scheduler = torch.optim.lr_scheduler.LambdaLR(there.optimizer, lambda step: 1.0)
-    batch = next(batches.batches(batches.parts(steel, recipe, 0)[0], recipe, 1))
+    batch = next(batches.iter_batches(batches.training_and_validation_samples(steel, recipe, 0)[0], recipe, 1))
     for trainer, other, fused in ((there, here, True), (here, there, None)):
         trainer.restore(other.state())
         assert trainer.optimizer.param_groups[0]["fused"] is fused
         trainer.begin()
-        trainer.take(*batch)
-        assert trainer.step == other.step + 1
+        trainer.step(*batch)
+        assert trainer.steps == other.steps + 1
 
 
 def test_nesterov_looks_ahead(steel):
@@ -642,7 +642,7 @@ def test_weights_that_are_not_finite_are_not_kept(steel, begun, after, monkeypat
             next(trainer.model.parameters())[0] = float("nan")
 
     with monkeypatch.context() as accident:
-        accident.setattr(Trainer, "take", doing(8, poison))
+        accident.setattr(Trainer, "step", doing(8, poison))
         with pytest.raises(runs.TrainingError) as error:
             run(steel, begun, QUICK)
     assert re.fullmatch(r"a weight became infinite or NaN in epoch 2, near step 8: lower the learning rate \(0\.004\), "
@@ -697,19 +697,19 @@ def test_a_loss_that_is_not_finite_for_one_step_is_not_kept_either(steel, begun,
 
 
 def test_a_gpu_without_memory(steel, begun, monkeypatch, undisturbed):
-    before, take = good(begun), Trainer.take
+    before, take = good(begun), Trainer.step
 
     def full(trainer, *batch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(Trainer, "take", full)
+    monkeypatch.setattr(Trainer, "step", full)
     message = (r"^the GPU has too little memory for batches of 2: take a smaller batch or a smaller crop, and free "
                r"what other notebooks hold \(restart their kernels\)\. The last checkpoint is untouched; the best "
                r"weights are of 0\.\d{3} Dice$")  # fmt: skip
     with pytest.raises(runs.TrainingError, match=message):
         run(steel, begun, QUICK)
     assert good(begun) == before
-    monkeypatch.setattr(Trainer, "take", take)
+    monkeypatch.setattr(Trainer, "step", take)
     run(steel, begun, QUICK)
     assert lives.end_of(begun) == undisturbed
 
@@ -720,7 +720,7 @@ def test_a_full_disk(steel, begun, monkeypatch, undisturbed):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = good(begun)
     with monkeypatch.context() as accident:
-        accident.setattr(Trainer, "take", doing(8, lambda _: resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))))
+        accident.setattr(Trainer, "step", doing(8, lambda _: resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))))
         try:
             with pytest.raises(StorageError) as error:
                 run(steel, begun, QUICK, checkpoint_seconds=0)
@@ -737,14 +737,14 @@ def test_a_full_disk(steel, begun, monkeypatch, undisturbed):
 @pytest.mark.parametrize("kind", ["finished writing", "still writing"])
 def test_a_disk_that_is_full_for_a_while(steel, begun, monkeypatch, kind, undisturbed):
     """Told at the next checkpoint, or at the end, when it was written in the background."""
-    before, write = good(begun), storage.write
+    before, write = good(begun), storage.write_file
 
     def full(path, content):
         if path.suffix == ".pt":
             raise StorageError(f"cannot write {path.name}: No space left on device")
         write(path, content)
 
-    monkeypatch.setattr(storage, "write", full)
+    monkeypatch.setattr(storage, "write_file", full)
     every = 0 if kind == "still writing" else 3600
     with pytest.raises(StorageError, match=r"cannot write step-0000000\d\d\S+: No space left on device"):
         run(steel, begun, QUICK, checkpoint_seconds=every)
@@ -807,8 +807,8 @@ def test_what_is_trained_again_is_drawn_once(steel, tmp_path, monkeypatch, after
     after(13, no_memory)
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "due", lambda *_: False)
-        scored = Trainer.scored
-        patch.setattr(Trainer, "scored", lambda trainer, scores: scored(trainer, scores) and trainer.epoch == 1)
+        scored = Trainer.end_epoch
+        patch.setattr(Trainer, "end_epoch", lambda trainer, scores: scored(trainer, scores) and trainer.epoch == 1)
         with pytest.raises(runs.TrainingError, match="too little memory"):
             run(steel, tmp_path / "run", QUICK)
     assert newest(tmp_path / "run")["step"] == 5

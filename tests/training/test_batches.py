@@ -18,11 +18,11 @@ def recipe(tiny):
 
 @pytest.fixture
 def training(steel, recipe):
-    return batches.parts(steel, recipe, seed=5)[0]
+    return batches.training_and_validation_samples(steel, recipe, seed=5)[0]
 
 
 def drawn(training, recipe, epoch=0, **options):
-    return list(batches.batches(training, recipe, epoch, **options))
+    return list(batches.iter_batches(training, recipe, epoch, **options))
 
 
 def same(a, b):
@@ -52,7 +52,7 @@ def test_from_within_a_batch_each_sample_still_comes_once(training, recipe):
 def test_other_epochs_and_seeds_draw_others(steel, training, recipe):
     whole = drawn(training, recipe)
     assert not same(drawn(training, recipe, 1), whole)
-    assert not same(drawn(batches.parts(steel, recipe, seed=6)[0], recipe), whole)
+    assert not same(drawn(batches.training_and_validation_samples(steel, recipe, seed=6)[0], recipe), whole)
 
 
 def test_the_order_follows_from_the_seed_too(training, recipe, monkeypatch):
@@ -67,8 +67,8 @@ def test_the_order_follows_from_the_seed_too(training, recipe, monkeypatch):
 
 def test_what_is_scored_is_spread_over_what_is_held_out(steel, recipe):
     recipe = recipe.changed(validation=0.5, scored=2)
-    _, held_out = batches.split(steel, recipe, 0)
-    _, scored = batches.parts(steel, recipe, 0)
+    _, held_out = batches.split_items(steel, recipe, 0)
+    _, scored = batches.training_and_validation_samples(steel, recipe, 0)
     assert len(held_out) == 6
     assert [item.image_id for item in scored.items] == [held_out[k].image_id for k in (0, 3)]
 
@@ -76,7 +76,7 @@ def test_what_is_scored_is_spread_over_what_is_held_out(steel, recipe):
 def test_a_split_by_row_refuses_groups(steel, recipe):
     grouped = steel.with_groups(dict.fromkeys(steel.images["ImageId"], "one strip"))
     with pytest.raises(ValueError, match="cannot keep groups together"):
-        batches.split(grouped, recipe.changed(samples="row"), 0)
+        batches.split_items(grouped, recipe.changed(samples="row"), 0)
 
 
 def test_each_sample_comes_once_in_an_epoch(training, recipe, monkeypatch):
@@ -120,14 +120,14 @@ def test_where_there_are_fewer_samples_than_processes(training, recipe):
 
 
 def test_an_epoch_is_as_long_as_the_recipe_says(steel, tiny):
-    for samples, length in ((6, 6), (30, 30), (None, len(batches.split(steel, tiny, 0)[0]))):
+    for samples, length in ((6, 6), (30, 30), (None, len(batches.split_items(steel, tiny, 0)[0]))):
         recipe = tiny.changed(epoch_samples=samples)
-        assert batches.epoch_length(batches.parts(steel, recipe, 0)[0], recipe) == length
+        assert batches.epoch_length(batches.training_and_validation_samples(steel, recipe, 0)[0], recipe) == length
 
 
 def test_parts_are_the_split_and_do_not_meet(steel, tiny):
     recipe = tiny.changed(epoch_samples=None, scored=None)
-    sides, parts = batches.split(steel, recipe, 3), batches.parts(steel, recipe, 3)
+    sides, parts = batches.split_items(steel, recipe, 3), batches.training_and_validation_samples(steel, recipe, 3)
     assert [part.items for part in parts] == list(sides)
     assert not {i.image_id for i in sides[0]} & {i.image_id for i in sides[1]}
     assert (parts[0].crop, parts[1].crop) == ((32, 64), None)

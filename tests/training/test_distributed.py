@@ -37,9 +37,9 @@ def test_alone_there_is_nothing_to_agree_on(monkeypatch):
             assert world.share([4, 5, 6]) == ([4, 5, 6], 1.0)
             assert world.summed(value) is value
             assert world.agreed(3) == 3
-            assert world.told(lambda: "this") == "this"
+            assert world.broadcast(lambda: "this") == "this"
             with pytest.raises(ZeroDivisionError):
-                world.told(lambda: 1 / 0)
+                world.broadcast(lambda: 1 / 0)
         assert not torch.distributed.is_initialized()
 
 
@@ -64,14 +64,14 @@ def place(size=2):
 
 def life_until(folder, run, options, step=None, rank=None, signalled=0):
     """As lives.life; process `signalled` gets a SIGTERM of its own after a step."""
-    take = trainer.Trainer.take
+    take = trainer.Trainer.step
 
     def taken(self, *batch):
         take(self, *batch)
-        if self.step == step and self.world.rank == signalled:
+        if self.steps == step and self.world.rank == signalled:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    trainer.Trainer.take = taken
+    trainer.Trainer.step = taken
     lives.life(folder, run, options, rank=rank)
 
 

@@ -9,9 +9,10 @@ from hypothesis.extra import numpy as npst
 from PIL import Image
 
 from steelnb.data import dataset
+from steelnb.data.image_cache import ImageCache
 from steelnb.training import batches, gpu_samples
 from steelnb.training.gpu_samples import PackedMasks, Pixels, ResidentSamples
-from steelnb.training.samples import ImageCache, Item, Samples, flipped
+from steelnb.training.samples import Item, Samples, flipped
 
 CPU = torch.device("cpu")
 OPTIONS = {
@@ -56,7 +57,7 @@ def unequal(tmp_path_factory):
         for part, pixels in (("images", rng.integers(0, 256, shape)), ("masks", mask)):
             (folder / part).mkdir(exist_ok=True)
             Image.fromarray(pixels.astype(np.uint8)).save(folder / part / f"{number}.png")
-    return dataset.read(folder)
+    return dataset.read_dataset(folder)
 
 
 def test_crops_of_images_of_several_sizes(unequal):
@@ -92,10 +93,10 @@ def test_a_clean_image_has_no_pixels_to_hit(unequal):
 def test_a_training_takes_them_where_they_are(steel, tiny):
     """What a GPU would be fed: the same batches, and so the same training."""
     recipe = tiny.changed(epoch_samples=11)
-    plain, there = (batches.parts(steel, recipe, seed=5)[0] for _ in range(2))
+    plain, there = (batches.training_and_validation_samples(steel, recipe, seed=5)[0] for _ in range(2))
     there.resident = ResidentSamples(there, CPU)
     for epoch in (0, 2):
-        pairs = zip(batches.batches(plain, recipe, epoch), batches.batches(there, recipe, epoch), strict=True)
+        pairs = zip(batches.iter_batches(plain, recipe, epoch), batches.iter_batches(there, recipe, epoch), strict=True)
         for one, other in pairs:
             assert all(torch.equal(a, b) for a, b in zip(one[:2], other[:2], strict=True))
             assert one[2:] == other[2:]
@@ -103,7 +104,7 @@ def test_a_training_takes_them_where_they_are(steel, tiny):
 
 
 def test_a_cpu_and_a_full_device_do_without(steel, tiny, monkeypatch):
-    samples = batches.parts(steel, tiny, seed=0)[0]
+    samples = batches.training_and_validation_samples(steel, tiny, seed=0)[0]
     assert ResidentSamples.where_it_fits(samples, CPU) is None
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (len(samples.cache.pixels), 10**12))
     assert ResidentSamples.where_it_fits(samples, torch.device("cuda")) is None
@@ -116,9 +117,9 @@ def test_a_cpu_and_a_full_device_do_without(steel, tiny, monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu_too(steel, tiny):
     recipe = tiny.changed(epoch_samples=11)
-    plain, there = (batches.parts(steel, recipe, seed=5)[0] for _ in range(2))
+    plain, there = (batches.training_and_validation_samples(steel, recipe, seed=5)[0] for _ in range(2))
     cuda = torch.device("cuda")
-    drawn = batches.batches(plain, recipe, 1), batches.batches(there, recipe, 1, device=cuda)
+    drawn = batches.iter_batches(plain, recipe, 1), batches.iter_batches(there, recipe, 1, device=cuda)
     for one, other in zip(*drawn, strict=True):
         assert other[0].is_cuda
         assert all(torch.equal(a, b.cpu()) for a, b in zip(one[:2], other[:2], strict=True))

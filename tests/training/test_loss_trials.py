@@ -11,7 +11,7 @@ from steelnb.evaluation import metrics
 from steelnb.network import geometry
 from steelnb.network.unet import UNet
 from steelnb.training import loss_trials
-from steelnb.training.loss_trials import Steel
+from steelnb.training.loss_trials import Crops
 
 SMALL = dict(size=(16, 16), shrink=2)
 
@@ -192,7 +192,7 @@ def test_score_leaves_the_mode_as_it_was(training):
     for mode in (True, False):
         loss_trials.score(model.train(mode), training)
         assert model.training is mode
-    no_clean = Steel(training.windows[:3], training.masks[:3])
+    no_clean = Crops(training.windows[:3], training.masks[:3])
     assert np.isnan(loss_trials.score(model, no_clean)["false_alarm_rate"])
 
 

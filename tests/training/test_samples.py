@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from steelnb.data import dataset, rle
+from steelnb.data.image_cache import ImageCache
 from steelnb.data.images import DataError
-from steelnb.network import geometry
-from steelnb.training import samples
-from steelnb.training.samples import ImageCache, Item, Samples
+from steelnb.network import geometry, tiles
+from steelnb.training.samples import Item, Samples
 
 
 @pytest.fixture
@@ -32,12 +32,12 @@ def test_cache_holds_what_the_files_hold(steel, cache):
 def test_cache_is_made_once_and_again_when_a_file_changes(steel_folder, tmp_path, monkeypatch):
     folder = tmp_path / "copy"
     shutil.copytree(steel_folder, folder)
-    first = ImageCache(dataset.read(folder))
+    first = ImageCache(dataset.read_dataset(folder))
     monkeypatch.setattr(ImageCache, "_write", lambda *_: pytest.fail("decoded twice"))
-    assert ImageCache(dataset.read(folder)).path == first.path
+    assert ImageCache(dataset.read_dataset(folder)).path == first.path
     monkeypatch.undo()
     (folder / "train_images" / sorted(p.name for p in (folder / "train_images").iterdir())[0]).touch()
-    assert ImageCache(dataset.read(folder), tmp_path / "other").path.name != first.path.name
+    assert ImageCache(dataset.read_dataset(folder), tmp_path / "other").path.name != first.path.name
 
 
 def test_two_folders_alike_but_for_pixels_have_two_caches(tmp_path):
@@ -46,7 +46,7 @@ def test_two_folders_alike_but_for_pixels_have_two_caches(tmp_path):
             (tmp_path / name / part).mkdir(parents=True)
             Image.new("L", (32, 32), gray).save(tmp_path / name / part / "x.bmp")
             os.utime(tmp_path / name / part / "x.bmp", (1e9, 1e9))
-    a, b = (ImageCache(dataset.read(tmp_path / name)) for name in "ab")
+    a, b = (ImageCache(dataset.read_dataset(tmp_path / name)) for name in "ab")
     assert (a["x.bmp"] == 40).all()
     assert (b["x.bmp"] == 200).all()
 
@@ -57,7 +57,7 @@ def test_a_damaged_image_leaves_no_cache_behind(steel_folder, tmp_path):
     path = sorted((folder / "train_images").iterdir())[5]
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(DataError, match=path.name):
-        ImageCache(dataset.read(folder), tmp_path / "cache")
+        ImageCache(dataset.read_dataset(folder), tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -148,8 +148,8 @@ def test_original_geometry(steel, cache):
 def test_original_crop_is_the_centre_of_a_severstal_mask():
     mask = np.zeros((1, 256, 1600), bool)
     mask[:, 6:250, 6:1594] = True
-    assert samples.original_crop(mask).shape == (1, 244, 1588)
-    assert samples.original_crop(mask).all()
+    assert tiles.original_crop(mask).shape == (1, 244, 1588)
+    assert tiles.original_crop(mask).all()
 
 
 def test_a_row_is_a_sample_of_its_own_class_only(steel, cache):

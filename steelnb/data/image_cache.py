@@ -1,0 +1,61 @@
+"""Every image of a data set, decoded once into one file of bytes.  Taught in 02_overlap_tile."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from steelnb import runtime
+from steelnb.data.dataset import SteelData
+from steelnb.data.images import DataError
+
+
+class ImageCache:
+    """Every image of a data set as gray uint8 in one memory-mapped file, decoded once.
+
+    The file is named by the data's fingerprint and its files' places, lengths and times, and written under a temporary
+    name first, so an interrupted or changed data set is never mistaken for a finished one. A file that does not decode
+    raises files.DataError, naming it.
+    """
+
+    def __init__(self, data: SteelData, folder: Path | None = None, progress: bool = False) -> None:
+        sizes = data.images["height"].to_numpy() * data.images["width"].to_numpy()
+        self._starts = dict(zip(data.images["ImageId"], (np.cumsum(sizes) - sizes).tolist(), strict=True))
+        self._shapes = {row.ImageId: (row.height, row.width) for row in data.images.itertuples()}
+        # The fingerprint knows ids, sizes and labels; place, length and time of the files stand for their pixels.
+        stamps = [(str(path), (s := path.stat()).st_size, s.st_mtime_ns) for path in data.images["path"]]
+        name = hashlib.sha256(f"{data.fingerprint()} {stamps}".encode()).hexdigest()[:16]
+        self.path = (folder or runtime.cache_folder()) / f"{name}.uint8"
+        if not self.path.exists() or self.path.stat().st_size != sizes.sum():
+            self._write(data, progress)
+        self.pixels = np.memmap(self.path, np.uint8, mode="r")  # of all images, one after the other
+
+    def __getitem__(self, image_id: str) -> np.ndarray:
+        """uint8 [H, W], read from disk as far as it is used."""
+        height, width = self.shape(image_id)
+        start = self.start(image_id)
+        return self.pixels[start : start + height * width].reshape(height, width)
+
+    def shape(self, image_id: str) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self._shapes[image_id]
+
+    def start(self, image_id: str) -> int:
+        """Where its first pixel is in `pixels`."""
+        return self._starts[image_id]
+
+    def _write(self, data: SteelData, progress: bool) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path.with_suffix(f".{os.getpid()}.part")
+        try:
+            with unfinished.open("wb") as file:
+                for image_id in tqdm(data.images["ImageId"], desc="decode", unit="image", disable=not progress):
+                    file.write(data.image(image_id).tobytes())
+            unfinished.replace(self.path)
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot write the cache of images: {error.strerror or error}. "
+                            "Make room there, or let STEELNB_HOME name a folder on another disk") from error
+        finally:
+            unfinished.unlink(missing_ok=True)

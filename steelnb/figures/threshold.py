@@ -1,0 +1,74 @@
+"""What a threshold makes of a probability map: mask, errors, Dice over all thresholds.  Taught in 08_results.
+
+Drawn at one value here, and under a slider in `widgets`.
+"""
+
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from skimage.measure import block_reduce
+
+from steelnb.figures import plots
+
+HEIGHT = 3.1  # inches
+
+
+def draw_threshold(
+    image: np.ndarray, probability: np.ndarray, mask: np.ndarray, threshold: float = 0.5, figure: Figure | None = None
+) -> Figure:
+    """What becomes of one image at a threshold, over its Dice at every one.  Taught in 08_results.
+
+    Hits, misses and false alarms. image: uint8 [H, W]; probability: float [H, W] in 0…1; mask: bool [H, W]. The static
+    twin of `widgets.explore_threshold`; by default a new pyplot figure.
+    """
+    view = ThresholdView(image, probability, mask, figure or plt.figure(figsize=(plots.WIDTH, HEIGHT)))
+    view.move(threshold)
+    return view.figure
+
+
+class ThresholdView:
+    """One image whose mask follows a threshold. The picture has about 800 columns, the numbers are of all."""
+
+    def __init__(self, image: np.ndarray, probability: np.ndarray, mask: np.ndarray, figure: Figure) -> None:
+        if not image.shape == probability.shape == mask.shape:
+            raise ValueError(f"image, probability and mask are of {image.shape}, {probability.shape}, {mask.shape}")
+        step = max(1, image.shape[1] // 800)
+        self.image = block_reduce(image, step, np.mean, cval=int(image.mean())).astype(np.uint8)
+        self.probability, self.mask = (each[::step, ::step] for each in (probability, mask))
+        self.true = int(mask.sum())
+        self._inside, self._all = np.sort(probability[mask]), np.sort(probability, axis=None)
+        thresholds = np.linspace(0, 1, 201)
+        found, predicted = self._above(thresholds)
+        self.figure = figure
+        figure.set_layout_engine("none")  # the places below are fixed: nothing jumps while the slider moves
+        self.picture_axes = figure.add_axes((0.0, 0.46, 1.0, 0.45))
+        self.curve = figure.add_axes((0.07, 0.14, 0.91, 0.28))
+        plots.show(self.picture_axes, plots.errors(self.image, self.mask & False, self.mask))
+        self.picture = self.picture_axes.images[0]
+        for name, colour, top, bottom in (("Dice", plots.INK, 2 * found, predicted + self.true),
+                                          ("precision", plots.FALSE_ALARM, found, predicted),
+                                          ("recall", plots.HIT, found, self.true)):  # fmt: skip
+            share = np.where(bottom, top / np.maximum(bottom, 1), np.nan)  # no precision where nothing is predicted
+            self.curve.plot(thresholds, share, color=colour, lw=1.5, label=name)
+        self.curve.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="this image")
+        self.curve.set_xlabel("threshold: defect where p is above it", loc="left")
+        self.curve.legend(loc="lower right", bbox_to_anchor=(1, -0.58), ncols=3, fontsize=8)  # off the curves
+        self.line = self.curve.axvline(0.5, color=plots.DEFECT, lw=2)
+        self.title = self.picture_axes.set_title("", loc="left")
+        self.moving = [self.picture, self.title, self.line]
+
+    def _above(self, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels with p above each threshold: those in the mask, and all."""
+        thresholds = np.asarray(thresholds, self._all.dtype)  # as the mask compares them, so ties fall alike
+        inside, everywhere = (len(p) - np.searchsorted(p, thresholds, side="right") for p in (self._inside, self._all))
+        return inside, everywhere
+
+    def move(self, threshold: float) -> None:
+        """Shows another threshold, 0 … 1."""
+        self.picture.set_data(plots.errors(self.image, self.probability > threshold, self.mask))
+        self.line.set_xdata([threshold, threshold])
+        found, predicted = self._above(threshold)
+        total = predicted + self.true
+        dice = f"Dice {2 * found / total:.2f}" if total else "rightly nothing"
+        self.title.set_text(f"p > {threshold:.2f}: {predicted / self._all.size:.1%} called defect, {dice}")

@@ -1,0 +1,148 @@
+"""From an image to probabilities: windows → network → logits → sigmoid.  Taught in 02_overlap_tile.
+
+This is the only way: prediction of files and strips, scores while a network trains and the report all ask here, so a
+score and a written mask cannot come from two different answers. An image is anything with a shape that can be sliced:
+an array, a memory map, a strip on disk.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from scipy.special import expit
+from tqdm.auto import tqdm
+
+from steelnb import runtime
+from steelnb.network.tiles import Tile, input_window, original_window, tiles
+from steelnb.network.weights import check_answer
+
+
+def iter_logits(
+    model: torch.nn.Module, image: np.ndarray, tile: int | tuple[int, int] | None = None, progress: bool = False
+) -> Iterator[tuple[Tile, np.ndarray]]:
+    """Yields each tile with its logits, float32 [K, h, w]; memory grows with the tile, never with the image.
+
+    model: a valid `unet.UNet`; it runs on its own device in `runtime.autocast`'s precision, in eval mode, and is left
+        in the mode it was in.
+    image: uint8 (0…255) or float (0…1) [H, W], or [C, H, W] for a network of C channels; a memory map will do.
+    Raises ValueError for another kind of image, and for a network that is not valid.
+    """
+    if getattr(model, "padding", None) != "valid":
+        raise ValueError("tile-wise prediction equals the whole image only for a valid U-Net (padding='valid')")
+    if image.ndim not in (2, 3) or 0 in image.shape:
+        raise ValueError(f"an image is [H, W] or [C, H, W] with at least one pixel, got shape {image.shape}")
+    if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
+        raise ValueError(f"an image is uint8 (0…255) or float (0…1), got {image.dtype}")
+    places = tiles(*image.shape[-2:], tile, model.depth)
+    was_training = model.training
+    model.eval()
+    try:
+        for place in tqdm(places, desc="tiles", unit="tile", disable=not progress):
+            logits = _forward(model, input_window(image, place, model.depth))
+            yield place, logits[:, : place.height, : place.width]
+    finally:
+        model.train(was_training)
+
+
+def predict_logits(
+    model: torch.nn.Module, image: np.ndarray, tile: int | tuple[int, int] | None = None, progress: bool = False
+) -> np.ndarray:
+    """Logits of every pixel, float32 [K, H, W], for an image of any size from 1×1 up. `logits > 0` is p > 0.5.
+
+    Arguments as for `iter_logits`, which serves strips that do not fit into memory. The answer does not depend on
+    `tile`, up to float rounding.
+    """
+    return _whole(iter_logits(model, image, tile, progress), image.shape[-2:])
+
+
+def iter_probabilities(
+    model: torch.nn.Module, image: np.ndarray, tile: int | tuple[int, int] | None = None, flips: bool = False
+) -> Iterator[tuple[Tile, np.ndarray]]:
+    """Yields each tile with its probabilities, float32 [K, h, w]; `flips` averages the logits over four flips.
+
+    Raises weights.WeightsError for a network that answers with NaN; else as `iter_logits`.
+    """
+    if flips:  # a wrapper is in training mode when it is made, and would pass it on
+        model = FlipAveraged(model).train(model.training)
+    for place, logits in iter_logits(model, image, tile):
+        check_answer(logits)
+        yield place, probability(logits)
+
+
+def predict_probabilities(
+    model: torch.nn.Module, image: np.ndarray, tile: int | tuple[int, int] | None = None, flips: bool = False
+) -> np.ndarray:
+    """Probabilities of every pixel, float32 [K, H, W]; as `iter_probabilities`."""
+    return _whole(iter_probabilities(model, image, tile, flips), image.shape[-2:])
+
+
+def predict_original(model: torch.nn.Module, image: np.ndarray) -> np.ndarray:
+    """Logits, float32 [K, h, w], of the centre that the original's geometry predicts of an image, uint8 [H, W].
+
+    256×1600 gives 244×1588 (`tiles.original_output`).
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        return _forward(model, original_window(image))
+    finally:
+        model.train(was_training)
+
+
+def probability(logits: np.ndarray) -> np.ndarray:
+    """The sigmoid of logits, same shape and dtype; above 0.5 exactly where a logit is above 0, rounding or not."""
+    p = expit(logits)
+    return np.where(logits > 0, np.maximum(p, np.nextafter(p.dtype.type(0.5), p.dtype.type(1))), p)
+
+
+def _forward(model: torch.nn.Module, window: np.ndarray) -> np.ndarray:
+    """Logits, float32 [K, h, w], of one window."""
+    weight = next(model.parameters())
+    seen = to_tensor(window).to(weight)
+    if weight.device.type == "cpu":  # with pixels outermost its convolutions take 40 to 70 % of the time
+        seen = seen.to(memory_format=torch.channels_last)
+    with torch.inference_mode(), runtime.autocast(weight.device):
+        return model(seen)[0].float().cpu().numpy()
+
+
+def _whole(tiles_of_it: Iterator[tuple[Tile, np.ndarray]], shape: tuple[int, int]) -> np.ndarray:
+    out = None
+    for place, part in tiles_of_it:
+        if out is None:
+            out = np.empty((len(part), *shape), np.float32)
+        out[:, *place.region] = part
+    return out
+
+
+class FlipAveraged(torch.nn.Module):
+    """A network whose logits are the mean over the four flips of its input; four times the work.
+
+    Stands wherever the network stands. Exact windows have the same margin on every side, so that flipped poolings fall
+    on the same pixels: the answer still does not depend on the tiling.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model, self.depth, self.padding, self.config = model, model.depth, model.padding, model.config
+        self.train(model.training)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits [N, K, h, w] of windows [N, C, H, W]."""
+        return self.flipped(x).mean(0)
+
+    def flipped(self, x: torch.Tensor) -> torch.Tensor:
+        """The logits of each flip, turned back, [4, N, K, h, w]; the first is not flipped."""
+        return torch.stack([self.model(x.flip(axes)).flip(axes) for axes in ((), (2,), (3,), (2, 3))])
+
+
+def to_tensor(image: np.ndarray) -> torch.Tensor:
+    """uint8 (0…255) or float (0…1), [H, W] or [C, H, W] → float32 [1, C, H, W] in 0…1.
+
+    Raises ValueError for floats outside 0…1 and for NaN, which would become a wrong mask.
+    """
+    tensor = torch.tensor(np.ascontiguousarray(image)).float()
+    if image.dtype == np.uint8:
+        tensor.div_(255)
+    elif not (tensor.min() >= 0 and tensor.max() <= 1):
+        raise ValueError(f"a float image is in 0…1, got {tensor.min():g} … {tensor.max():g}: divide by 255?")
+    return tensor[None, None] if tensor.ndim == 2 else tensor[None]
