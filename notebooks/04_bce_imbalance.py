@@ -107,7 +107,7 @@ def of_constants(loss):
 
 
 names = {"bce": "BCE", "weighted_bce": "weighted BCE", "focal": "focal", "dice": "Dice"}
-curves = {name: of_constants(getattr(losses, name)) for name in names}
+curves = {name: of_constants(losses.LOSSES[name]) for name in names}
 
 # %% tags=["nbval-check-output"]
 best = {name: probabilities[curve.argmin()].item() for name, curve in curves.items()}
@@ -181,8 +181,8 @@ network = dict(model=NETWORK | {"norm": "encoder"}, batch=2, device=device)
 sgd = network | dict(optimizer="sgd", learning_rate=0.03, momentum=0.9, every=20)
 probes = zip(training.windows.split(8), training.masks.split(8), strict=True)
 probe = min(probes, key=lambda part: abs(part[1].float().mean() - 0.06))  # the eight crops nearest to 6 %
-watch = parts(losses.bce, *probe)
-bce = loss_trials.trials({"bce": losses.bce}, training, held_out, SEEDS, steps=240 * LONGER, watch=watch, **sgd)
+watch = parts(losses.bce_loss, *probe)
+bce = loss_trials.trials({"bce": losses.bce_loss}, training, held_out, SEEDS, steps=240 * LONGER, watch=watch, **sgd)
 plateau = bce[bce["step"].between(60, 120)]
 print(plateau.groupby("seed")[["accuracy", "dice", "positive", "loss", "pull", "spread"]].mean().round(3))
 
@@ -303,7 +303,7 @@ def ends(history, after=20, dice=0.05):
 
 
 repaired = dict(model=NETWORK, batch=4, optimizer="adamw", learning_rate=0.01, every=20, device=device)
-other = loss_trials.trials({"bce": losses.bce}, training, held_out, SEEDS, steps=120 * LONGER, **repaired)
+other = loss_trials.trials({"bce": losses.bce_loss}, training, held_out, SEEDS, steps=120 * LONGER, **repaired)
 white = 2 * held_out.share / (1 + held_out.share)  # Dice of an all-white mask
 runs = {"the original's network, SGD 0.03": bce, "repaired network, AdamW 0.01, batch 4": other}
 for name, history in runs.items():
@@ -331,14 +331,14 @@ short = bce[bce["step"] <= STEPS]
 rates = {0.03: short}
 for rate in (0.003, 1.0):
     options = sgd | dict(learning_rate=rate, watch=spread)
-    rates[rate] = loss_trials.trials({"bce": losses.bce}, training, held_out, SEEDS[:3], steps=100 * LONGER, **options)
+    rates[rate] = loss_trials.trials({"bce": losses.bce_loss}, training, held_out, SEEDS[:3], steps=100 * LONGER, **options)
 spreads = {rate: rates[rate].groupby("seed")["spread"].last().median() for rate in sorted(rates)}
 print("spread of the logits at the end, by learning rate:", {rate: f"{value:.0e}" for rate, value in spreads.items()})
 
 # %%
 by_share = {0.06: short}
 for share in (0.12, 0.2):
-    by_share[share] = loss_trials.trials({"bce": losses.bce}, *steel(share), SEEDS, steps=STEPS, **sgd)
+    by_share[share] = loss_trials.trials({"bce": losses.bce_loss}, *steel(share), SEEDS, steps=STEPS, **sgd)
 for share, history in sorted(by_share.items()):
     print(f"{share:.0%} of defect: {np.isfinite(ends(history)).sum()} of {len(SEEDS)} seeds have left by step {STEPS}")
 
@@ -381,7 +381,7 @@ assert common > rare
 # **Predict, with Figure 1 in mind:** what does each network's mask look like after 20 steps?
 
 # %%
-cures = {name: getattr(losses, name) for name in names if name != "bce"}
+cures = {name: losses.LOSSES[name] for name in names if name != "bce"}
 tried = loss_trials.trials(cures, training, held_out, SEEDS, steps=STEPS, **sgd)
 tried = pd.concat([short, tried])
 
@@ -486,7 +486,7 @@ print(f"BCE: {plateau['accuracy'].mean():.0%} of the pixels right with Dice {pla
 #
 # ## Exercises
 #
-# 1. Start at the base rate: add log(0.06/0.94) to the outputs (`lambda x, t: losses.bce(x - 2.75, t)`, `threshold=2.75`), as the
+# 1. Start at the base rate: add log(0.06/0.94) to the outputs (`lambda x, t: losses.bce_loss(x - 2.75, t)`, `threshold=2.75`), as the
 #    focal-loss paper does. Which part of the plateau goes, and which stays?
 # 2. An all-black network can still rank pixels. Score a network of the plateau at lower thresholds: what is its best Dice?
 # 3. Take `UNet(norm="all")` at a learning rate of 1. Does the decoder still die?

@@ -86,7 +86,7 @@ def raw_dice(x, t, smooth=1e-4):
 
 
 x, t = torch.randn(4, 1, 48, 48), (torch.rand(4, 1, 48, 48) < 0.06).float()
-assert torch.allclose(raw_dice(x, t), broken.raw_dice(x, t))
+assert torch.allclose(raw_dice(x, t), broken.raw_dice_loss(x, t))
 
 # %% [markdown]
 # Let the network say the same number *x* at every pixel, and let a share *f* = 6 % of the pixels be defect, as on
@@ -134,7 +134,7 @@ mask = torch.zeros(1, 1, 10, 10)
 mask[..., :2, :3] = 1  # 6 of 100 pixels
 for inside, outside in ((0.5, 0.5), (-0.5, -0.5)):
     x = torch.where(mask > 0, inside, outside).requires_grad_()
-    broken.raw_dice(x, mask).backward()
+    broken.raw_dice_loss(x, mask).backward()
     moves = {name: "up" if x.grad[mask == value].mean() < 0 else "down" for name, value in (("defect", 1), ("background", 0))}
     print(f"all outputs {inside:+}: descent moves", ", ".join(f"{name} {way}" for name, way in moves.items()))
     assert moves == ({"defect": "up", "background": "down"} if inside > 0 else {"defect": "down", "background": "up"})
@@ -182,7 +182,7 @@ for seed in SEEDS:
     seen = []
 
     def recorded(x, mask, seen=seen):
-        seen.append((loss := broken.raw_dice(x, mask)).item())
+        seen.append((loss := broken.raw_dice_loss(x, mask)).item())
         return loss
 
     trial = loss_trials.trial(recorded, training, held_out, seed=seed, steps=STEPS, every=STEPS // 10, threshold=0.5, **ORIGINAL)
@@ -267,7 +267,7 @@ longer = []
 
 
 def recorded(x, mask):
-    longer.append((loss := broken.raw_dice(x, mask)).item())
+    longer.append((loss := broken.raw_dice_loss(x, mask)).item())
     return loss
 
 
@@ -295,12 +295,12 @@ assert not len(alive) or (outcome(x) == "negative" and inside < outside and fell
 
 # %%
 FORMS = {
-    "none: 2Σxt / (Σx + Σt)": lambda x, t: broken.raw_dice(x, t),
-    "sum: 2Σxt / (Σx + Σt)²": lambda x, t: broken.squared_denominator_dice(x, t, squared="sum"),
-    "both: 2(Σxt)² / (Σx² + Σt²)": lambda x, t: broken.squared_dice(x, t, squared="sums"),
-    "ratio: (2Σxt / (Σx + Σt))²": lambda x, t: broken.squared_dice(x, t, squared="ratio"),
-    "pixels: 2Σxt / (Σx² + Σt²)": lambda x, t: broken.squared_denominator_dice(x, t, squared="pixels"),
-    "sigmoid, then Dice": lambda x, t: losses.original_dice(x, t),
+    "none: 2Σxt / (Σx + Σt)": lambda x, t: broken.raw_dice_loss(x, t),
+    "sum: 2Σxt / (Σx + Σt)²": lambda x, t: broken.squared_denominator_dice_loss(x, t, squared="sum"),
+    "both: 2(Σxt)² / (Σx² + Σt²)": lambda x, t: broken.raw_squared_dice_loss(x, t, squared="sums"),
+    "ratio: (2Σxt / (Σx + Σt))²": lambda x, t: broken.raw_squared_dice_loss(x, t, squared="ratio"),
+    "pixels: 2Σxt / (Σx² + Σt²)": lambda x, t: broken.squared_denominator_dice_loss(x, t, squared="pixels"),
+    "sigmoid, then Dice": lambda x, t: losses.original_dice_loss(x, t),
 }
 row, column = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
 disc = ((row - 16) ** 2 + (column - 12) ** 2 < 20).expand(8, 1, 32, 32)
@@ -432,7 +432,7 @@ batch, target = training.windows[:2].float() / 255, training.masks[:2]
 torch.manual_seed(0)
 model = UNet(**NETWORK)
 try:
-    broken.thresholded_dice(loss_trials.outputs(model, batch, target), target).backward()
+    broken.thresholded_dice_loss(loss_trials.outputs(model, batch, target), target).backward()
 except RuntimeError as error:
     print(f"{type(error).__name__}: {error}")
     said = str(error)
@@ -474,8 +474,8 @@ def first_network(seed=0):
     return UNet(**NETWORK)
 
 
-silenced = loss_trials.trial(broken.original_thresholded_dice, training, held_out, steps=100, every=50, threshold=0.5, model=NETWORK)
-sound = loss_trials.trial(losses.original_dice, training, held_out, steps=5, every=5, model=NETWORK)
+silenced = loss_trials.trial(broken.original_thresholded_dice_loss, training, held_out, steps=100, every=50, threshold=0.5, model=NETWORK)
+sound = loss_trials.trial(losses.original_dice_loss, training, held_out, steps=5, every=5, model=NETWORK)
 before, after = fingerprint(first_network()), fingerprint(silenced.model)
 gradients = [weight.grad is not None for weight in silenced.model.parameters()]
 print(f"weights before {before}, after 100 steps {after}; {sum(gradients)} of {len(gradients)} have a gradient")
@@ -505,7 +505,7 @@ assert max(drift.values()) > 0
 # %%
 bounds, reached = [], []
 for seed in SEEDS[:2]:
-    fixed = loss_trials.trial(losses.original_dice, training, held_out, seed=seed, steps=STEPS // 2, every=STEPS // 10, **ORIGINAL)
+    fixed = loss_trials.trial(losses.original_dice_loss, training, held_out, seed=seed, steps=STEPS // 2, every=STEPS // 10, **ORIGINAL)
     p = outputs(fixed.model, held_out).sigmoid()
     reached.append(fixed.history["dice"].iloc[-1])
     bounds.append((fixed.history["loss"].min(), fixed.history["loss"].max(), p.min().item(), p.max().item()))
@@ -583,7 +583,7 @@ print(f"raw Dice over {len(table)} seeds: {negative} all negative, {positive} al
 #
 # 1. Give the raw form a head start: set the last bias to +1 (`model.head.bias`). Do seeds still go negative?
 # 2. Run section 2 with `optimizer="adamw", learning_rate=1e-2`. The outputs stay small. Does any seed learn?
-# 3. Sum over the batch instead of each image (`per="batch"` in `losses.dice`): where is the raw form's pole then?
+# 3. Sum over the batch instead of each image (`per="batch"` in `losses.dice_loss`): where is the raw form's pole then?
 # 4. Find the smallest smoothing that would keep the raw form's denominator positive. Why is it no cure?
 #
 # ## Further reading

@@ -84,7 +84,7 @@ def dice_by_hand(logits, mask, smooth=1.0):
 
 
 logits = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-assert torch.isclose(dice_by_hand(logits, (logits > 1).float()), losses.dice(logits, logits > 1))
+assert torch.isclose(dice_by_hand(logits, (logits > 1).float()), losses.dice_loss(logits, logits > 1))
 
 # %%
 families = {
@@ -138,7 +138,7 @@ print(f"{len(training.masks)} crops to learn from, {training.share:.1%} defect; 
 
 # %%
 began = time.perf_counter()
-sound = {name: getattr(losses, name) for name in family}
+sound = {name: losses.LOSSES[name] for name in family}
 runs = loss_trials.trials(sound, training, held_out, seeds, learning_rate=rate, **budget).assign(rate=rate)
 for other in other_rates:
     more = loss_trials.trials(sound, training, held_out, seeds if full else [0], learning_rate=other, **budget)
@@ -396,26 +396,26 @@ def row(symptom, broken, fixed, digits=3):
     table[symptom] = {"broken": f"{float(broken):.{digits}f}", "fixed": f"{float(fixed):.{digits}f}"}
 
 
-row("Dice of the right mask", 1 - broken.byte_mask_dice(right, mask), 1 - losses.dice(right, mask))
-row("Dice of all white", 1 - broken.byte_mask_dice(white, mask), 1 - losses.dice(white, mask))
+row("Dice of the right mask", 1 - broken.byte_mask_dice_loss(right, mask), 1 - losses.dice_loss(right, mask))
+row("Dice of all white", 1 - broken.byte_mask_dice_loss(white, mask), 1 - losses.dice_loss(white, mask))
 assert float(table["Dice of the right mask"]["broken"]) > 1.9 > 1 > float(table["Dice of the right mask"]["fixed"])
 assert float(table["Dice of all white"]["broken"]) > 1.8 and float(table["Dice of all white"]["fixed"]) < 0.2
 
 # %%
 below_pole = torch.full_like(mask, -0.0604)  # the pole is at −0.06006
-row("loss of a constant output −0.06", broken.raw_dice(below_pole, mask), losses.dice(below_pole, mask), 0)
-assert broken.raw_dice(below_pole, mask) < -10 and losses.dice(below_pole, mask) >= 0
+row("loss of a constant output −0.06", broken.raw_dice_loss(below_pole, mask), losses.dice_loss(below_pole, mask), 0)
+assert broken.raw_dice_loss(below_pole, mask) < -10 and losses.dice_loss(below_pole, mask) >= 0
 
 sure = torch.full((1, 1, 1, 1), 9.0, dtype=torch.float16)
-row("BCE of a sure and right pixel, float16", broken.probability_bce(sure, sure > 0), losses.bce(sure, sure > 0), 5)
-assert broken.probability_bce(sure, sure > 0).isnan() and losses.bce(sure, sure > 0) < 1e-3
+row("BCE of a sure and right pixel, float16", broken.probability_bce_loss(sure, sure > 0), losses.bce_loss(sure, sure > 0), 5)
+assert broken.probability_bce_loss(sure, sure > 0).isnan() and losses.bce_loss(sure, sure > 0) < 1e-3
 
 ones = torch.ones_like(mask)
-row("Dice loss of a full mask, float16", broken.half_dice(right.abs(), ones), losses.dice(right.abs(), ones))
+row("Dice loss of a full mask, float16", broken.half_dice_loss(right.abs(), ones), losses.dice_loss(right.abs(), ones))
 unsure = right / 3  # probabilities of 0.12 and 0.88
-row("Dice loss of a fair guess, float16", broken.half_dice(unsure, mask), losses.dice(unsure, mask))
-assert broken.half_dice(right.abs(), ones).isnan() and broken.half_dice(unsure, mask) == 1
-assert losses.dice(right.abs(), ones) < 0.01 and losses.dice(unsure, mask) < 0.7
+row("Dice loss of a fair guess, float16", broken.half_dice_loss(unsure, mask), losses.dice_loss(unsure, mask))
+assert broken.half_dice_loss(right.abs(), ones).isnan() and broken.half_dice_loss(unsure, mask) == 1
+assert losses.dice_loss(right.abs(), ones) < 0.01 and losses.dice_loss(unsure, mask) < 0.7
 
 
 # %%
@@ -431,8 +431,8 @@ def best_constant_pair(loss):
     return value.item(), x.detach().sigmoid()
 
 
-twice, p_twice = best_constant_pair(lambda x, t: losses.dice(x.sigmoid(), t))
-once, p_once = best_constant_pair(lambda x, t: losses.dice(x, t))
+twice, p_twice = best_constant_pair(lambda x, t: losses.dice_loss(x.sigmoid(), t))
+once, p_once = best_constant_pair(lambda x, t: losses.dice_loss(x, t))
 row("lowest Dice loss, sigmoid twice", twice, once, 2)
 row("lowest probability of background, sigmoid twice", p_twice[1].sigmoid(), p_once[1], 2)
 assert twice > 0.8 and once < 0.05 and p_twice[1].sigmoid() >= 0.5 and p_once[1] < 0.05
@@ -447,9 +447,9 @@ assert table["Dice of all black, half the images clean"] == {"broken": "0.500", 
 
 still = mask[..., ::8, ::8]
 weight = torch.nn.Conv2d(1, 1, 1)
-broken.original_thresholded_dice(weight(still), still).backward()
+broken.original_thresholded_dice_loss(weight(still), still).backward()
 silenced = weight.weight.grad is None
-losses.original_dice(weight(still), still).backward()
+losses.original_dice_loss(weight(still), still).backward()
 table["weights with a gradient, after a threshold"] = {"broken": str(2 * (not silenced)), "fixed": "2"}
 assert silenced and weight.weight.grad is not None
 
@@ -462,7 +462,7 @@ print(pd.DataFrame(table).T.to_string())
 # %%
 called = runs[(runs["step"] == steps // 2) & (runs["rate"] == rate)].groupby("name")["positive"].mean()
 options = dict(seeds=seeds, learning_rate=rate, **budget | dict(steps=steps // 2))
-bytes_run = loss_trials.trials({"bytes": broken.byte_mask_dice}, training, held_out, **options)
+bytes_run = loss_trials.trials({"bytes": broken.byte_mask_dice_loss}, training, held_out, **options)
 flooded = bytes_run.loc[bytes_run["step"] == steps // 2, "positive"].mean()
 true = held_out.share
 print(f"called defect after {steps // 2} steps, where {true:.1%} is: BCE {called['bce']:.1%}, weighted "

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from steelnb import runtime
 from steelnb.data import dataset
-from steelnb.losses import original_dice
+from steelnb.losses import original_dice_loss
 from steelnb.network import geometry
 from steelnb.network.tiles import ORIGINAL_MARGINS, original_crop
 from steelnb.network.unet import UNet, cost
@@ -47,7 +47,7 @@ class Written:
             windows = windows.float().div_(255)
         with runtime.autocast(self.device) if self.half else contextlib.nullcontext():
             logits = self.forward(windows)[..., : masks.shape[2], : masks.shape[3]]
-        loss = original_dice(logits, masks)
+        loss = original_dice_loss(logits, masks)
         self.optimizer.zero_grad(set_to_none="no sync" in self.on)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)

@@ -1,1 +1,10 @@
-"""What in a data set would spoil a training or its scores: copies, contradicting labels, masks that cannot be right."""
+"""What in a data set would spoil a training or its scores.
+
+Copies (`duplicates`), labels that cannot be right (`checks`), splits that leak (`audit`), and the page that shows it
+(`page`).
+"""
+
+from steelnb.audit.audit import audit
+from steelnb.audit.duplicates import find_duplicates
+
+__all__ = ["audit", "find_duplicates"]

@@ -1,1 +1,12 @@
-"""How good a network is: metrics, thresholds, scores with their conventions and intervals, the report."""
+"""How good a network is.
+
+Overlap of masks (`metrics`), from probabilities to a mask (`operating_point`), every convention with its interval
+(`scores`), the report on a part of a data set (`predictions`, `report`), results of long runs (`recorded`).
+"""
+
+from steelnb.evaluation.operating_point import OperatingPoint
+from steelnb.evaluation.recorded import recorded_result
+from steelnb.evaluation.report import Report, choose_operating_point, evaluate
+from steelnb.evaluation.scores import Key, Scores
+
+__all__ = ["Key", "OperatingPoint", "Report", "Scores", "choose_operating_point", "evaluate", "recorded_result"]

@@ -1,29 +1,33 @@
-"""Losses on logits: `sound` ones, and `broken` ones that are kept runnable to be understood."""
+"""Losses on logits [N, K, H, W] against masks of that shape.
+
+`sound` has those that work, from their papers, `broken` those that do not, kept runnable to be understood.
+
+`LOSSES` names the sound ones as recipes and records do; `broken.FAILURES` the others.
+"""
 
 from steelnb.losses.sound import (
     LOSSES,
-    batch_dice,
-    bce,
-    boundary,
-    check_shapes,
-    dice,
-    dice_bce,
-    dice_boundary,
-    dice_focal,
-    focal,
-    focal_tversky,
-    generalised_dice,
-    log_dice,
-    lovasz_hinge,
-    original_dice,
-    squared_dice,
-    topk_bce,
-    tversky,
-    weighted_bce,
+    batch_dice_loss,
+    bce_loss,
+    boundary_loss,
+    dice_bce_loss,
+    dice_boundary_loss,
+    dice_focal_loss,
+    dice_loss,
+    focal_loss,
+    focal_tversky_loss,
+    generalised_dice_loss,
+    log_dice_loss,
+    lovasz_hinge_loss,
+    original_dice_loss,
+    squared_dice_loss,
+    topk_bce_loss,
+    tversky_loss,
+    weighted_bce_loss,
 )
 
 __all__ = [
-    "LOSSES", "batch_dice", "bce", "boundary", "check_shapes", "dice", "dice_bce", "dice_boundary", "dice_focal",
-    "focal", "focal_tversky", "generalised_dice", "log_dice", "lovasz_hinge", "original_dice", "squared_dice",
-    "topk_bce", "tversky", "weighted_bce",
-]  # fmt: skip
+    "LOSSES", "batch_dice_loss", "bce_loss", "boundary_loss", "dice_bce_loss", "dice_boundary_loss", "dice_focal_loss",
+    "dice_loss", "focal_loss", "focal_tversky_loss", "generalised_dice_loss", "log_dice_loss", "lovasz_hinge_loss",
+    "original_dice_loss", "squared_dice_loss", "topk_bce_loss", "tversky_loss", "weighted_bce_loss",
+]

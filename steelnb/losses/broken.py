@@ -11,13 +11,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from steelnb.losses import check_shapes
+from steelnb.losses.sound import check_shapes
 
 SMOOTH = 1e-4  # the original's
 IMAGE = (2, 3)
 
 
-def raw_dice(outputs: Tensor, mask: Tensor) -> Tensor:
+def raw_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
     """1 − (2·Σxt + s) / (Σx + Σt + s) on raw outputs x: the sign trick.  Taught in 05_negative_dice.
 
     The original's second problem. Wrong: with x < 0 and Σx < −Σt numerator and denominator are both negative, and their
@@ -28,7 +28,7 @@ def raw_dice(outputs: Tensor, mask: Tensor) -> Tensor:
     return (1 - (2 * (x * t).sum(IMAGE) + SMOOTH) / (x.sum(IMAGE) + t.sum(IMAGE) + SMOOTH)).mean()
 
 
-def squared_denominator_dice(outputs: Tensor, mask: Tensor, squared: str = "pixels") -> Tensor:
+def squared_denominator_dice_loss(outputs: Tensor, mask: Tensor, squared: str = "pixels") -> Tensor:
     """Dice on raw outputs, squares in the denominator alone.  Taught in 05_negative_dice.
 
     One reading of the original's third step.
@@ -48,7 +48,7 @@ def squared_denominator_dice(outputs: Tensor, mask: Tensor, squared: str = "pixe
     return (1 - (2 * (x * t).sum(IMAGE) + SMOOTH) / (total + SMOOTH)).mean()
 
 
-def squared_dice(outputs: Tensor, mask: Tensor, squared: str = "pixels") -> Tensor:
+def raw_squared_dice_loss(outputs: Tensor, mask: Tensor, squared: str = "pixels") -> Tensor:
     """Dice on raw outputs, numerator and denominator squared.  Taught in 05_negative_dice.
 
     The other reading of the original's third step. Wrong: a square forgets the sign, so x = −t scores as x = t does
@@ -56,7 +56,7 @@ def squared_dice(outputs: Tensor, mask: Tensor, squared: str = "pixels") -> Tens
     0 as above 0.5.
 
     squared: "pixels", 2Σ(xt)² / (Σx² + Σt²), goes to 2 as x on the defect grows without end; "sums",
-        2(Σxt)² / (Σx² + Σt²), grows with the area besides; "ratio", (2Σxt / (Σx + Σt))², keeps the pole of `raw_dice`.
+        2(Σxt)² / (Σx² + Σt²), grows with the area besides; "ratio", (2Σxt / (Σx + Σt))², keeps `raw_dice_loss`'s pole.
     """
     x, t = _floats(outputs, mask)
     overlap = x * t
@@ -71,7 +71,7 @@ def squared_dice(outputs: Tensor, mask: Tensor, squared: str = "pixels") -> Tens
     return (1 - (top + SMOOTH) / (total + SMOOTH)).mean()
 
 
-def thresholded_dice(outputs: Tensor, mask: Tensor) -> Tensor:
+def thresholded_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
     """Dice of (x ≥ 0.5): the original's fourth step.  Taught in 05_negative_dice.
 
     This is how PyTorch answers it when nothing silences it. Wrong: a comparison has no derivative, and the graph ends
@@ -79,11 +79,11 @@ def thresholded_dice(outputs: Tensor, mask: Tensor) -> Tensor:
     grad_fn".
     """
     x, t = _floats(outputs, mask)
-    return raw_dice(x >= 0.5, t)
+    return raw_dice_loss(x >= 0.5, t)
 
 
-def original_thresholded_dice(outputs: Tensor, mask: Tensor) -> Tensor:
-    """`thresholded_dice` as the original had it, its error silenced.  Taught in 05_negative_dice.
+def original_thresholded_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
+    """`thresholded_dice_loss` as the original had it, its error silenced.  Taught in 05_negative_dice.
 
     It calls `requires_grad_(True)` on prediction and target. Wrong: the error is silenced, not repaired. `backward`
     runs because a graph leads to the *target*; the weights are not in it. Shows: every weight's `.grad` stays None, the
@@ -93,10 +93,10 @@ def original_thresholded_dice(outputs: Tensor, mask: Tensor) -> Tensor:
     x, t = _floats(outputs, mask)
     x.requires_grad_(True)
     t.requires_grad_(True)
-    return raw_dice((x >= 0.5).float(), t)
+    return raw_dice_loss((x >= 0.5).float(), t)
 
 
-def probability_bce(outputs: Tensor, mask: Tensor) -> Tensor:
+def probability_bce_loss(outputs: Tensor, mask: Tensor) -> Tensor:
     """Cross entropy of p = sigmoid(x), written out in the outputs' precision.  Taught in 06_choosing_a_loss.
 
     It is −mean of t·log p + (1 − t)·log(1 − p). Wrong: where p rounds to 1 (x > 17 in float32, x > 8.3 in float16)
@@ -109,7 +109,7 @@ def probability_bce(outputs: Tensor, mask: Tensor) -> Tensor:
     return -(t * p.log() + (1 - t) * (1 - p).log()).mean()
 
 
-def byte_mask_dice(outputs: Tensor, mask: Tensor) -> Tensor:
+def byte_mask_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
     """Sound Dice against a mask on the scale 0/255, as a file has it.  Taught in 06_choosing_a_loss.
 
     The sigmoid comes first. Wrong: t = 255 makes the numerator 255 times too large, the denominator by less. Shows:
@@ -117,10 +117,10 @@ def byte_mask_dice(outputs: Tensor, mask: Tensor) -> Tensor:
     for the mask itself.
     """
     p, t = _floats(outputs, mask)
-    return raw_dice(p.sigmoid(), 255 * (t > 0))
+    return raw_dice_loss(p.sigmoid(), 255 * (t > 0))
 
 
-def half_dice(outputs: Tensor, mask: Tensor) -> Tensor:
+def half_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
     """Sound Dice with its sums in float16, where numbers end at 65,504.  Taught in 06_choosing_a_loss.
 
     The sigmoid comes first. Wrong: an image of 256×1600 has 409,600 pixels. Shows: Σp + Σt is inf, the loss exactly 1
@@ -133,10 +133,12 @@ def half_dice(outputs: Tensor, mask: Tensor) -> Tensor:
 
 
 FAILURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    loss.__name__: loss
-    for loss in (raw_dice, squared_denominator_dice, squared_dice, thresholded_dice, original_thresholded_dice,
-                 probability_bce, byte_mask_dice, half_dice)
-}  # fmt: skip
+    loss.__name__.removesuffix("_loss"): loss
+    for loss in (
+        raw_dice_loss, squared_denominator_dice_loss, raw_squared_dice_loss, thresholded_dice_loss,
+        original_thresholded_dice_loss, probability_bce_loss, byte_mask_dice_loss, half_dice_loss,
+    )
+}
 
 
 def _floats(outputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

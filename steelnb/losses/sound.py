@@ -7,7 +7,8 @@ the mask. Masks on a 0/255 scale are the caller's mistake to avoid: looking for 
 Shared options:
 
 - reduction: "mean" or "sum" over the loss's terms, or "none" for the terms themselves. A term is a pixel, [N, K, H, W],
-  for `bce`, `weighted_bce` and `focal`; for all others an image and class, [N, K], or with per="batch" a class, [K].
+  for `bce_loss`, `weighted_bce_loss` and `focal_loss`; for all others an image and class, [N, K], or with per="batch"
+  a class, [K].
 - per: "image" sums pixels over each image and class and averages the losses, so small defects count as much as large
   ones; "batch" sums over the batch first, so an image without defects does not get a term of its own.
 - smooth: in pixels, added above and below: what an empty mask and an empty prediction are worth.
@@ -23,7 +24,7 @@ from torch.nn import functional
 REDUCTIONS = ("mean", "sum", "none")
 
 
-def bce(logits: Tensor, mask: Tensor, positive_weight: float = 1.0, *, reduction: str = "mean") -> Tensor:
+def bce_loss(logits: Tensor, mask: Tensor, positive_weight: float = 1.0, *, reduction: str = "mean") -> Tensor:
     """Binary cross entropy, −w·t·log p − (1 − t)·log(1 − p), in nats, ≥ 0.
 
     positive_weight: w, how much a defect pixel counts against a background pixel. 1 is the plain form, in which 94 % of
@@ -35,18 +36,18 @@ def bce(logits: Tensor, mask: Tensor, positive_weight: float = 1.0, *, reduction
     return _reduce(terms, reduction)
 
 
-def weighted_bce(logits: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor:
-    """`bce` balanced for Severstal's defective images: 94 % background against 6 % defect."""
-    return bce(logits, mask, positive_weight=94 / 6, reduction=reduction)
+def weighted_bce_loss(logits: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor:
+    """`bce_loss` balanced for Severstal's defective images: 94 % background against 6 % defect."""
+    return bce_loss(logits, mask, positive_weight=94 / 6, reduction=reduction)
 
 
-def focal(
+def focal_loss(
     logits: Tensor, mask: Tensor, gamma: float = 2.0, alpha: float | None = None, *, reduction: str = "mean"
 ) -> Tensor:
     """−α_t (1 − p_t)^γ log p_t, p_t the probability of the truth: BCE in which easy pixels fade. In nats, ≥ 0.
 
     Lin et al. 2017, equation 5 (4 without α). alpha: weight of defect pixels, 1 − α that of background; the paper takes
-    0.25 beside γ = 2. γ = 0 is `bce`. Empty masks count as in `bce`.
+    0.25 beside γ = 2. γ = 0 is `bce_loss`. Empty masks count as in `bce_loss`.
     """
     logits, mask = checked(logits, mask)
     terms = functional.binary_cross_entropy_with_logits(logits, mask, reduction="none")
@@ -56,7 +57,7 @@ def focal(
     return _reduce(terms, reduction)
 
 
-def topk_bce(logits: Tensor, mask: Tensor, share: float = 0.1, *, reduction: str = "mean") -> Tensor:
+def topk_bce_loss(logits: Tensor, mask: Tensor, share: float = 0.1, *, reduction: str = "mean") -> Tensor:
     """Mean BCE of the hardest `share` of the pixels (at least one) of each image and class; ≥ 0.
 
     Wu, Shen, van den Hengel 2016 (*Bridging category-level and instance-level…*), section 3.3; nnU-Net's TopK takes
@@ -64,14 +65,16 @@ def topk_bce(logits: Tensor, mask: Tensor, share: float = 0.1, *, reduction: str
     """
     if not 0 < share <= 1:
         raise ValueError(f"share is {share}; it lies in (0, 1]")
-    terms = bce(logits, mask, reduction="none").flatten(2)
+    terms = bce_loss(logits, mask, reduction="none").flatten(2)
     return _reduce(terms.topk(max(1, round(share * terms.shape[2])), dim=2, sorted=False).values.mean(2), reduction)
 
 
-def dice(logits: Tensor, mask: Tensor, per: str = "image", smooth: float = 1.0, *, reduction: str = "mean") -> Tensor:
+def dice_loss(
+    logits: Tensor, mask: Tensor, per: str = "image", smooth: float = 1.0, *, reduction: str = "mean"
+) -> Tensor:
     """1 − (2·Σpt + smooth) / (Σp + Σt + smooth); 0…1.
 
-    Drozdzal et al. 2016; Milletari et al. 2016 have the squares of p and t in the denominator: `squared_dice`.
+    Drozdzal et al. 2016; Milletari et al. 2016 have the squares of p and t in the denominator: `squared_dice_loss`.
 
     With an empty mask the loss is Σp / (Σp + smooth): 0 for an empty prediction, and a gradient towards it of
     smooth / (Σp + smooth)², which fades as 1/Σp². The original's smooth was 1e-4, which leaves empty masks without a
@@ -80,37 +83,37 @@ def dice(logits: Tensor, mask: Tensor, per: str = "image", smooth: float = 1.0, 
     return _reduce(1 - _dice(*checked(logits, mask), per, smooth), reduction)
 
 
-def batch_dice(logits: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor:
-    """`dice` over the whole batch."""
-    return dice(logits, mask, per="batch", reduction=reduction)
+def batch_dice_loss(logits: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor:
+    """`dice_loss` over the whole batch."""
+    return dice_loss(logits, mask, per="batch", reduction=reduction)
 
 
-def original_dice(logits: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor:
+def original_dice_loss(logits: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor:
     """The original's Dice loss after its repair: sigmoid, per image, smooth 1e-4."""
-    return dice(logits, mask, per="image", smooth=1e-4, reduction=reduction)
+    return dice_loss(logits, mask, per="image", smooth=1e-4, reduction=reduction)
 
 
-def squared_dice(
+def squared_dice_loss(
     logits: Tensor, mask: Tensor, per: str = "image", smooth: float = 1.0, *, reduction: str = "mean"
 ) -> Tensor:
     """1 − (2·Σpt + smooth) / (Σp² + Σt² + smooth); 0…1.  Milletari et al. 2016 (V-Net), section 3.
 
-    With an empty mask Σp² / (Σp² + smooth): gentler than `dice` on small probabilities.
+    With an empty mask Σp² / (Σp² + smooth): gentler than `dice_loss` on small probabilities.
     """
     return _reduce(1 - _dice(*checked(logits, mask), per, smooth, power=2), reduction)
 
 
-def log_dice(
+def log_dice_loss(
     logits: Tensor, mask: Tensor, per: str = "image", smooth: float = 1.0, *, reduction: str = "mean"
 ) -> Tensor:
-    """−ln of `dice`'s ratio, ≥ 0: the worse the overlap, the steeper.  Wong et al. 2018, equation 2 with γ = 1.
+    """−ln of `dice_loss`'s ratio, ≥ 0: the worse the overlap, the steeper.  Wong et al. 2018, equation 2 with γ = 1.
 
     With an empty mask ln(1 + Σp / smooth), whose gradient 1 / (Σp + smooth) fades as 1/Σp only.
     """
     return _reduce(-_dice(*checked(logits, mask), per, smooth).log(), reduction)
 
 
-def generalised_dice(logits: Tensor, mask: Tensor, per: str = "image", *, reduction: str = "mean") -> Tensor:
+def generalised_dice_loss(logits: Tensor, mask: Tensor, per: str = "image", *, reduction: str = "mean") -> Tensor:
     """1 − 2·Σ_l w_l Σ r_l p_l / Σ_l w_l Σ (r_l + p_l) over the labels l = defect and background, w_l = (Σ r_l)⁻²; 0…1.
 
     Sudre et al. 2017, section 2. Where a label is absent its weight would be infinite; it gets the other's, so with an
@@ -130,29 +133,29 @@ def generalised_dice(logits: Tensor, mask: Tensor, per: str = "image", *, reduct
     return _reduce(1 - above / below, reduction)
 
 
-def tversky(
+def tversky_loss(
     logits: Tensor, mask: Tensor, alpha: float = 0.3, beta: float = 0.7, per: str = "image", smooth: float = 1.0,
     *, reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
     """1 − (TP + smooth) / (TP + α·FP + β·FN + smooth), soft counts; 0…1.  Salehi et al. 2017, equation 3.
 
-    α weighs false alarms, β misses; ½ and ½ are `dice` with twice the smooth. Empty masks: α·Σp / (α·Σp + smooth).
+    α weighs false alarms, β misses; ½ and ½ are `dice_loss` with twice the smooth. Empty masks: α·Σp / (α·Σp + smooth).
     """
     return _reduce(_tversky(logits, mask, alpha, beta, per, smooth), reduction)
 
 
-def focal_tversky(
+def focal_tversky_loss(
     logits: Tensor, mask: Tensor, alpha: float = 0.3, beta: float = 0.7, gamma: float = 4 / 3, per: str = "image",
     smooth: float = 1.0, *, reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
-    """`tversky` to the power 1/γ; 0…1.  Abraham & Khan 2019, equation 4 (whose α is our β: it weighs misses there).
+    """`tversky_loss` to the power 1/γ; 0…1.  Abraham & Khan 2019, equation 4 (their α is our β: it weighs misses).
 
-    Its slope is infinite at 0, so losses below 1e-9 have no gradient. Empty masks: that power of `tversky`'s.
+    Its slope is infinite at 0, so losses below 1e-9 have no gradient. Empty masks: that power of `tversky_loss`'s.
     """
     return _reduce(_tversky(logits, mask, alpha, beta, per, smooth).clamp_min(1e-9) ** (1 / gamma), reduction)
 
 
-def lovasz_hinge(logits: Tensor, mask: Tensor, per: str = "image", *, reduction: str = "mean") -> Tensor:
+def lovasz_hinge_loss(logits: Tensor, mask: Tensor, per: str = "image", *, reduction: str = "mean") -> Tensor:
     """The Lovász extension of the Jaccard loss at the hinge errors 1 − x·(2t − 1), not below 0; ≥ 0, without sigmoid.
 
     Berman et al. 2018, equation 8 with 6 and algorithm 1. Sorted by falling error, pixel i weighs what it adds to
@@ -173,12 +176,12 @@ def lovasz_hinge(logits: Tensor, mask: Tensor, per: str = "image", *, reduction:
     return _reduce(terms[0] if per == "batch" else terms, reduction)
 
 
-def boundary(logits: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor:
+def boundary_loss(logits: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor:
     """Mean of φ·(p − t) over the pixels of each image and class; φ the signed distance to the mask's boundary; 0…1.
 
     Kervadec et al. 2019, equation 5, less its constant Σφt, so that the mask itself scores 0; distances in units of the
     image's diagonal, negative inside. Empty and full masks have no boundary: φ, loss and gradient are 0, so it is no
-    loss by itself (`dice_boundary` is). φ comes from SciPy on the CPU: the mask is copied there at every call, about
+    loss by itself (`dice_boundary_loss` is). φ comes from SciPy: the mask is copied to the CPU at every call, about
     25 ms for 256×1600 pixels.
     """
     logits, mask = checked(logits, mask)
@@ -186,36 +189,40 @@ def boundary(logits: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor
     return _reduce((phi * (logits.sigmoid() - mask)).mean((2, 3)), reduction)
 
 
-def dice_bce(
+def dice_bce_loss(
     logits: Tensor, mask: Tensor, dice_share: float = 0.5, per: str = "batch", *, reduction: str = "mean"
 ) -> Tensor:
     """`dice_share` · Dice + (1 − dice_share) · BCE: Dice for the overlap, BCE for a gradient wherever Dice has none.
 
-    Terms are those of `dice`, each with the mean BCE of its pixels; the same holds for the other mixes.
+    Terms are those of `dice_loss`, each with the mean BCE of its pixels; the same holds for the other mixes.
     """
-    return _mix(dice(logits, mask, per, reduction="none"), bce(logits, mask, reduction="none"), dice_share, reduction)
+    terms = bce_loss(logits, mask, reduction="none")
+    return _mix(dice_loss(logits, mask, per, reduction="none"), terms, dice_share, reduction)
 
 
-def dice_focal(
+def dice_focal_loss(
     logits: Tensor, mask: Tensor, dice_share: float = 0.5, per: str = "batch", gamma: float = 2.0,
     *, reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
     """`dice_share` · Dice + (1 − dice_share) · focal, after Zhu et al. 2019 (AnatomyNet)."""
-    terms = focal(logits, mask, gamma, reduction="none")
-    return _mix(dice(logits, mask, per, reduction="none"), terms, dice_share, reduction)
+    terms = focal_loss(logits, mask, gamma, reduction="none")
+    return _mix(dice_loss(logits, mask, per, reduction="none"), terms, dice_share, reduction)
 
 
-def dice_boundary(logits: Tensor, mask: Tensor, dice_share: float = 0.5, *, reduction: str = "mean") -> Tensor:
+def dice_boundary_loss(logits: Tensor, mask: Tensor, dice_share: float = 0.5, *, reduction: str = "mean") -> Tensor:
     """`dice_share` · Dice + (1 − dice_share) · boundary, per image, after Kervadec et al. 2019."""
-    terms = dice(logits, mask, reduction="none"), boundary(logits, mask, reduction="none")
+    terms = dice_loss(logits, mask, reduction="none"), boundary_loss(logits, mask, reduction="none")
     return _reduce(dice_share * terms[0] + (1 - dice_share) * terms[1], reduction)
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    loss.__name__: loss
-    for loss in (bce, weighted_bce, focal, topk_bce, dice, batch_dice, original_dice, squared_dice, log_dice,
-                 generalised_dice, tversky, focal_tversky, lovasz_hinge, dice_bce, dice_focal, dice_boundary)
-}  # fmt: skip
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # by the names that recipes and records use
+    loss.__name__.removesuffix("_loss"): loss
+    for loss in (
+        bce_loss, weighted_bce_loss, focal_loss, topk_bce_loss, dice_loss, batch_dice_loss, original_dice_loss,
+        squared_dice_loss, log_dice_loss, generalised_dice_loss, tversky_loss, focal_tversky_loss, lovasz_hinge_loss,
+        dice_bce_loss, dice_focal_loss, dice_boundary_loss,
+    )
+}
 
 
 def checked(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,1 +1,21 @@
-"""From a window of steel to probabilities: the U-Net, its geometry, overlap-tile, weights in files."""
+"""From a window of steel to probabilities.
+
+The U-Net (`unet`), its sizes (`geometry`), which pixels it sees for which it predicts (`tiles`), running it
+(`inference`), keeping it in a file (`weights`).
+"""
+
+from steelnb.network.inference import (
+    FlipAveraged,
+    iter_logits,
+    iter_probabilities,
+    predict_logits,
+    predict_probabilities,
+)
+from steelnb.network.tiles import Tile
+from steelnb.network.unet import UNet
+from steelnb.network.weights import Trained, WeightsError, load_network, save_network
+
+__all__ = [
+    "FlipAveraged", "Tile", "Trained", "UNet", "WeightsError", "iter_logits", "iter_probabilities", "load_network",
+    "predict_logits", "predict_probabilities", "save_network",
+]

@@ -1,4 +1,8 @@
-"""A training that outlives its sessions: one call begins or resumes it, from checkpoints that a kill cannot spoil."""
+"""A training that outlives its sessions.
+
+One call begins or resumes it (`train`, `training_loop`), from checkpoints that a kill cannot spoil (`checkpoints`), if
+the settings match (`identity`), one process at a time (`session`).
+"""
 
 from steelnb.runs.identity import TrainingError
 from steelnb.runs.train import seconds_a_step, train

@@ -1,1 +1,13 @@
-"""How a network learns: recipes, samples and batches, one optimisation step, validation scores."""
+"""How a network learns.
+
+A way of training as data (`recipes`), samples and batches of windows (`samples`, `batches`, on a GPU `gpu_samples`),
+one optimisation step (`trainer`), scores between epochs (`validation`), several processes (`distributed`), small trials
+of losses (`loss_trials`).
+"""
+
+from steelnb.training import recipes
+from steelnb.training.recipes import RECIPES, Recipe
+from steelnb.training.trainer import Trainer
+from steelnb.training.validation import validate
+
+__all__ = ["RECIPES", "Recipe", "Trainer", "recipes", "validate"]

@@ -40,7 +40,7 @@ def test_the_numbers_are_those_of_raw_dice(x):
     mask[..., :5, :] = 1  # a tenth
     here = sign_trick(x, 0.1)
     output = torch.tensor(x, dtype=torch.float64, requires_grad=True)
-    loss = broken.raw_dice(output.expand_as(mask), mask)
+    loss = broken.raw_dice_loss(output.expand_as(mask), mask)
     loss.backward()
     assert here.loss == pytest.approx(loss.item(), abs=1e-4)
     assert here.slope == pytest.approx(output.grad.item(), rel=1e-3)

@@ -130,7 +130,9 @@ def loss_of(name, x, t):
 
 def test_the_registry_is_complete():
     assert set(LOSSES) == set(FORMULAS)
-    assert all(loss.__name__ == name and getattr(losses, name) is loss for name, loss in LOSSES.items())
+    assert all(
+        loss.__name__ == f"{name}_loss" and getattr(losses, loss.__name__) is loss for name, loss in LOSSES.items()
+    )
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -146,18 +148,18 @@ def test_options_of_dice(per, smooth):
     x, t = sample(3)
     expected = dice_formula(x, t, per, smooth)
     logits, mask = torch.tensor(x), torch.tensor(t)
-    assert losses.dice(logits, mask, per, smooth).item() == pytest.approx(expected, rel=1e-5)
-    assert losses.dice(logits, mask, per=per, smooth=smooth).item() == pytest.approx(expected, rel=1e-5)
+    assert losses.dice_loss(logits, mask, per, smooth).item() == pytest.approx(expected, rel=1e-5)
+    assert losses.dice_loss(logits, mask, per=per, smooth=smooth).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_options_of_the_others():
     x, t = sample(4)
     logits, mask = torch.tensor(x), torch.tensor(t)
-    assert losses.bce(logits, mask, positive_weight=7).item() == pytest.approx(bce_formula(x, t, 7), rel=1e-5)
+    assert losses.bce_loss(logits, mask, positive_weight=7).item() == pytest.approx(bce_formula(x, t, 7), rel=1e-5)
     mixed = 0.2 * dice_formula(x, t, "image", 1) + 0.8 * bce_formula(x, t)
-    assert losses.dice_bce(logits, mask, dice_share=0.2, per="image").item() == pytest.approx(mixed, rel=1e-5)
+    assert losses.dice_bce_loss(logits, mask, dice_share=0.2, per="image").item() == pytest.approx(mixed, rel=1e-5)
     with pytest.raises(ValueError, match="per is 'pixel'; it can be image or batch"):
-        losses.dice(logits, mask, per="pixel")
+        losses.dice_loss(logits, mask, per="pixel")
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -178,10 +180,10 @@ def test_the_gradient_is_the_formula_s_finite_difference(name, share):
 
 def test_by_hand():
     x, t = torch.zeros(1, 1, 2, 2), torch.tensor([[[[1, 0], [0, 0]]]])  # p = 0.5 everywhere
-    assert losses.bce(x, t).item() == pytest.approx(np.log(2))
-    assert losses.weighted_bce(x, t).item() == pytest.approx(np.log(2) * (94 / 6 + 3) / 4)
-    assert losses.dice(x, t).item() == pytest.approx(1 - (2 * 0.5 + 1) / (2 + 1 + 1))
-    assert losses.original_dice(x, t).item() == pytest.approx(1 - 1.0001 / 3.0001)
+    assert losses.bce_loss(x, t).item() == pytest.approx(np.log(2))
+    assert losses.weighted_bce_loss(x, t).item() == pytest.approx(np.log(2) * (94 / 6 + 3) / 4)
+    assert losses.dice_loss(x, t).item() == pytest.approx(1 - (2 * 0.5 + 1) / (2 + 1 + 1))
+    assert losses.original_dice_loss(x, t).item() == pytest.approx(1 - 1.0001 / 3.0001)
 
 
 def test_image_and_batch_part_where_one_image_is_empty():
@@ -189,8 +191,8 @@ def test_image_and_batch_part_where_one_image_is_empty():
     x[0, 0, 0, 0] = 20
     t = (x > 0).float()
     x[1] = 0  # the empty image: 4 · 0.5 pixels too many
-    assert losses.dice(x, t).item() == pytest.approx((0 + 2 / 3) / 2, abs=1e-6)
-    assert losses.batch_dice(x, t).item() == pytest.approx(1 - 3 / (1 + 2 + 1 + 1), abs=1e-6)
+    assert losses.dice_loss(x, t).item() == pytest.approx((0 + 2 / 3) / 2, abs=1e-6)
+    assert losses.batch_dice_loss(x, t).item() == pytest.approx(1 - 3 / (1 + 2 + 1 + 1), abs=1e-6)
 
 
 @pytest.mark.parametrize("smooth", [1.0, 1e-4, 10.0])
@@ -198,13 +200,13 @@ def test_empty_masks(smooth):
     """The documented Σp / (Σp + smooth), and its gradient, which fades as smooth over the square of the sum."""
     x, t = sample(2, (1, 1, 6, 7), share=0)
     logits = torch.tensor(x, dtype=torch.float32, requires_grad=True)
-    loss = losses.dice(logits, torch.tensor(t), smooth=smooth)
+    loss = losses.dice_loss(logits, torch.tensor(t), smooth=smooth)
     loss.backward()
     p = sigmoid(x)
     assert loss.item() == pytest.approx(p.sum() / (p.sum() + smooth), rel=1e-5)
     slope = smooth / (p.sum() + smooth) ** 2 * p * (1 - p)
     np.testing.assert_allclose(logits.grad.numpy(), slope, rtol=1e-3, atol=1e-9)
-    assert losses.dice(torch.full((1, 1, 6, 7), -40.0), torch.tensor(t), smooth=smooth).item() == 0
+    assert losses.dice_loss(torch.full((1, 1, 6, 7), -40.0), torch.tensor(t), smooth=smooth).item() == 0
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -290,11 +292,11 @@ def test_weighted_bce_balances_the_classes():
     """At 6 % defects, doubting every pixel costs the same gradient on both sides: the best constant is p = 0.5."""
     t = torch.zeros(1, 1, 10, 10)
     t.view(-1)[:6] = 1
-    for loss, best in ((losses.weighted_bce, 0.0), (losses.bce, float(np.log(6 / 94)))):
+    for loss, best in ((losses.weighted_bce_loss, 0.0), (losses.bce_loss, float(np.log(6 / 94)))):
         logit = torch.tensor(best, requires_grad=True)
         loss(logit.expand(t.shape), t).backward()
         assert logit.grad.item() == pytest.approx(0, abs=1e-6)
-    assert losses.bce(torch.full_like(t, float(np.log(6 / 94))), t).item() == pytest.approx(0.227, abs=5e-4)
+    assert losses.bce_loss(torch.full_like(t, float(np.log(6 / 94))), t).item() == pytest.approx(0.227, abs=5e-4)
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -334,7 +336,7 @@ def test_terms_are_the_loss_of_one_image_and_class(name):
                                   "lovasz_hinge"])  # fmt: skip
 def test_per_batch_is_the_loss_of_one_long_image(name):
     x, t = sample(11)
-    loss = getattr(losses, name)
+    loss = losses.LOSSES[name]
     together = loss(torch.tensor(x), torch.tensor(t), per="batch", reduction="none")
     long = [torch.cat(list(torch.tensor(part)), dim=1)[None] for part in (x, t)]
     torch.testing.assert_close(together, loss(*long, reduction="none")[0])
@@ -348,19 +350,25 @@ def test_per_batch_is_the_loss_of_one_long_image(name):
 def test_special_cases_are_each_other():
     x, t = sample(12)
     logits, mask = torch.tensor(x), torch.tensor(t)
-    assert losses.focal(logits, mask, gamma=0).item() == pytest.approx(losses.bce(logits, mask).item())
-    assert losses.topk_bce(logits, mask, share=1).item() == pytest.approx(losses.bce(logits, mask).item())
-    assert losses.tversky(logits, mask, 0.5, 0.5, smooth=1).item() == pytest.approx(
-        losses.dice(logits, mask, smooth=2).item())
-    assert losses.focal_tversky(logits, mask, gamma=1).item() == pytest.approx(losses.tversky(logits, mask).item())
-    assert losses.dice_boundary(logits, mask, dice_share=1).item() == pytest.approx(losses.dice(logits, mask).item())
-    assert losses.dice_focal(logits, mask, gamma=0, per="image").item() == pytest.approx(
-        losses.dice_bce(logits, mask, per="image").item())
-    alpha = losses.focal(logits, mask, alpha=0.25, reduction="none") / losses.focal(logits, mask, reduction="none")
+    assert losses.focal_loss(logits, mask, gamma=0).item() == pytest.approx(losses.bce_loss(logits, mask).item())
+    assert losses.topk_bce_loss(logits, mask, share=1).item() == pytest.approx(losses.bce_loss(logits, mask).item())
+    assert losses.tversky_loss(logits, mask, 0.5, 0.5, smooth=1).item() == pytest.approx(
+        losses.dice_loss(logits, mask, smooth=2).item())
+    assert losses.focal_tversky_loss(logits, mask, gamma=1).item() == pytest.approx(
+        losses.tversky_loss(logits, mask).item()
+    )
+    assert losses.dice_boundary_loss(logits, mask, dice_share=1).item() == pytest.approx(
+        losses.dice_loss(logits, mask).item()
+    )
+    assert losses.dice_focal_loss(logits, mask, gamma=0, per="image").item() == pytest.approx(
+        losses.dice_bce_loss(logits, mask, per="image").item())
+    alpha = losses.focal_loss(logits, mask, alpha=0.25, reduction="none") / losses.focal_loss(
+        logits, mask, reduction="none"
+    )
     assert torch.allclose(alpha, torch.where(mask > 0, 0.25, 0.75).double())
     for share in (0, -1, 1.1):
         with pytest.raises(ValueError, match=r"it lies in \(0, 1\]"):
-            losses.topk_bce(logits, mask, share=share)
+            losses.topk_bce_loss(logits, mask, share=share)
 
 
 def test_tversky_weighs_misses_and_false_alarms():
@@ -368,8 +376,8 @@ def test_tversky_weighs_misses_and_false_alarms():
     t[..., :2, :] = 1
     missed, alarmed = 40 * t - 20, 40 * t - 20
     missed[..., 0, 0], alarmed[..., 3, 0] = -20, 20  # one pixel wrong of 8 that are right or 7
-    assert losses.tversky(missed, t, smooth=0).item() == pytest.approx(0.7 / (7 + 0.7), rel=1e-5)
-    assert losses.tversky(alarmed, t, smooth=0).item() == pytest.approx(0.3 / (8 + 0.3), rel=1e-5)
+    assert losses.tversky_loss(missed, t, smooth=0).item() == pytest.approx(0.7 / (7 + 0.7), rel=1e-5)
+    assert losses.tversky_loss(alarmed, t, smooth=0).item() == pytest.approx(0.3 / (8 + 0.3), rel=1e-5)
 
 
 def jaccard_loss(wrong, truth):
@@ -387,7 +395,7 @@ def test_lovasz_hinge_by_sets(seed, share):
         more = wrong | {pixel}
         value += errors[pixel] * (jaccard_loss(more, truth) - jaccard_loss(wrong, truth))
         wrong = more
-    assert losses.lovasz_hinge(torch.tensor(x), torch.tensor(t)).item() == pytest.approx(value, rel=1e-9)
+    assert losses.lovasz_hinge_loss(torch.tensor(x), torch.tensor(t)).item() == pytest.approx(value, rel=1e-9)
 
 
 def test_lovasz_hinge_extends_the_jaccard_loss():
@@ -397,7 +405,7 @@ def test_lovasz_hinge_extends_the_jaccard_loss():
     wrong = torch.rand(t.shape, generator=generator) < 0.1
     x = torch.where(t, 1.0, -1.0) * ~wrong
     expected = wrong.sum().item() / (t | wrong).sum().item()
-    assert losses.lovasz_hinge(x, t).item() == pytest.approx(expected, rel=1e-5)
+    assert losses.lovasz_hinge_loss(x, t).item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -420,9 +428,9 @@ def test_boundary_counts_how_far_a_mistake_lies():
     for column in (4, 5, 7):
         x = 40 * t - 20
         x[0, 0, 0, column] = 20
-        values.append(losses.boundary(x, t).item() * 64 * 128**0.5)
+        values.append(losses.boundary_loss(x, t).item() * 64 * 128**0.5)
     assert values == pytest.approx([0.5, 1.5, 3.5], rel=1e-5)
-    flat = losses.boundary(torch.zeros_like(t, requires_grad=True), torch.zeros_like(t))
+    flat = losses.boundary_loss(torch.zeros_like(t, requires_grad=True), torch.zeros_like(t))
     flat.backward()
     assert flat.item() == 0  # an empty mask has no boundary
 
@@ -463,7 +471,7 @@ def test_documented_values_of_empty_masks(name):
 
 def test_generalised_dice_of_a_full_mask():
     x, _ = sample(14, (1, 1, 6, 7))
-    full = losses.generalised_dice(torch.tensor(x), torch.ones(x.shape))
+    full = losses.generalised_dice_loss(torch.tensor(x), torch.ones(x.shape))
     assert full.item() == pytest.approx(sigmoid(-x).mean(), rel=1e-9)
 
 
@@ -477,21 +485,23 @@ def test_values_of_monai():
     logits, mask = torch.tensor(x, dtype=torch.float32), torch.tensor(t, dtype=torch.float32)
     one = dict(smooth_nr=1.0, smooth_dr=1.0)
     same = [
-        (losses.dice(logits, mask), monai.DiceLoss(sigmoid=True, **one)),
-        (losses.batch_dice(logits, mask), monai.DiceLoss(sigmoid=True, batch=True, **one)),
-        (losses.original_dice(logits, mask), monai.DiceLoss(sigmoid=True, smooth_nr=1e-4, smooth_dr=1e-4)),
-        (losses.squared_dice(logits, mask), monai.DiceLoss(sigmoid=True, squared_pred=True, **one)),
-        (losses.focal(logits, mask), monai.FocalLoss(gamma=2)),
-        (losses.focal(logits, mask, gamma=1.5, alpha=0.25), monai.FocalLoss(gamma=1.5, alpha=0.25)),
-        (losses.tversky(logits, mask), monai.TverskyLoss(sigmoid=True, alpha=0.3, beta=0.7, **one)),
-        (losses.dice_focal(logits, mask, per="image"), monai.DiceFocalLoss(
+        (losses.dice_loss(logits, mask), monai.DiceLoss(sigmoid=True, **one)),
+        (losses.batch_dice_loss(logits, mask), monai.DiceLoss(sigmoid=True, batch=True, **one)),
+        (losses.original_dice_loss(logits, mask), monai.DiceLoss(sigmoid=True, smooth_nr=1e-4, smooth_dr=1e-4)),
+        (losses.squared_dice_loss(logits, mask), monai.DiceLoss(sigmoid=True, squared_pred=True, **one)),
+        (losses.focal_loss(logits, mask), monai.FocalLoss(gamma=2)),
+        (losses.focal_loss(logits, mask, gamma=1.5, alpha=0.25), monai.FocalLoss(gamma=1.5, alpha=0.25)),
+        (losses.tversky_loss(logits, mask), monai.TverskyLoss(sigmoid=True, alpha=0.3, beta=0.7, **one)),
+        (losses.dice_focal_loss(logits, mask, per="image"), monai.DiceFocalLoss(
             sigmoid=True, lambda_dice=0.5, lambda_focal=0.5, **one)),
     ]  # fmt: skip
     for ours, theirs in same:
         assert ours.item() == pytest.approx(theirs(logits, mask).item(), rel=1e-5)
     logits, mask = logits[:, :1], mask[:, :1]  # with several channels MONAI's cross entropy is a softmax over them
     theirs = monai.DiceCELoss(sigmoid=True, lambda_dice=0.5, lambda_ce=0.5, **one)
-    assert losses.dice_bce(logits, mask, per="image").item() == pytest.approx(theirs(logits, mask).item(), rel=1e-5)
+    assert losses.dice_bce_loss(logits, mask, per="image").item() == pytest.approx(
+        theirs(logits, mask).item(), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("share", [0, 0.3, 1])
@@ -502,4 +512,4 @@ def test_generalised_dice_of_monai(share):
     logits, mask = torch.tensor(x, dtype=torch.float32), torch.tensor(t, dtype=torch.float32)
     theirs = monai.GeneralizedDiceLoss(smooth_nr=0, smooth_dr=0)
     two = torch.cat([logits.sigmoid(), 1 - logits.sigmoid()], 1), torch.cat([mask, 1 - mask], 1)
-    assert losses.generalised_dice(logits, mask).item() == pytest.approx(theirs(*two).item(), rel=1e-5)
+    assert losses.generalised_dice_loss(logits, mask).item() == pytest.approx(theirs(*two).item(), rel=1e-5)

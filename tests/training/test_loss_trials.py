@@ -89,7 +89,7 @@ def test_crops_that_cannot_be(steel):
 
 
 def test_history(training):
-    history = short(losses.dice, training, steps=7).history
+    history = short(losses.dice_loss, training, steps=7).history
     assert list(history) == ["step", "loss", "dice", "accuracy", "positive", "false_alarm_rate", "mean", "seconds"]
     assert history["step"].tolist() == [0, 3, 6, 7]
     assert history["seconds"].is_monotonic_increasing
@@ -97,7 +97,7 @@ def test_history(training):
 
 
 def test_the_scores_are_those_of_the_model(training):
-    result = short(losses.bce, training, threshold=-0.5)
+    result = short(losses.bce_loss, training, threshold=-0.5)
     model = result.model.eval()
     with torch.inference_mode():
         x = model(training.windows.float() / 255)[..., :16, :16]
@@ -122,11 +122,11 @@ def test_only_the_loss_differs(training):
 
         return inner
 
-    first = {name: short(spy(getattr(losses, name), name), training, seed=3) for name in ("dice", "bce")}
+    first = {name: short(spy(losses.LOSSES[name], name), training, seed=3) for name in ("dice", "bce")}
     assert all(torch.equal(a, b) for a, b in zip(*seen.values(), strict=True))
     at_0 = [result.history.iloc[0].drop(["loss", "seconds"]) for result in first.values()]
     assert at_0[0].equals(at_0[1])
-    again, other = short(losses.dice, training, seed=3), short(losses.dice, training, seed=4)
+    again, other = short(losses.dice_loss, training, seed=3), short(losses.dice_loss, training, seed=4)
     same = first["dice"].history.drop(columns="seconds")
     assert same.equals(again.history.drop(columns="seconds"))
     assert not same.equals(other.history.drop(columns="seconds"))
@@ -137,16 +137,16 @@ def test_watching_changes_nothing(training):
         assert windows.dtype == torch.float32
         assert windows.max() <= 1
         assert all(weight.grad is None for weight in model.parameters())
-        losses.bce(loss_trials.outputs(model, windows, masks), masks).backward()
+        losses.bce_loss(loss_trials.outputs(model, windows, masks), masks).backward()
         return {"slope": sum(weight.grad.abs().sum().item() for weight in model.parameters())}
 
-    alone, watched = short(losses.dice, training).history, short(losses.dice, training, watch=watch).history
+    alone, watched = short(losses.dice_loss, training).history, short(losses.dice_loss, training, watch=watch).history
     assert (watched["slope"] > 0).all()
     assert watched[alone.columns].drop(columns="seconds").equals(alone.drop(columns="seconds"))
 
 
 def test_gradients_of_the_last_step_are_left_on_the_model(training):
-    assert all(weight.grad is not None for weight in short(losses.dice, training).model.parameters())
+    assert all(weight.grad is not None for weight in short(losses.dice_loss, training).model.parameters())
 
 
 def test_a_loss_that_is_not_finite_ends_the_trial(training):
@@ -154,7 +154,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial(training):
 
     def breaks(logits, masks):
         calls.append(1)
-        return losses.bce(logits, masks) * (float("nan") if len(calls) == 5 else 1)
+        return losses.bce_loss(logits, masks) * (float("nan") if len(calls) == 5 else 1)
 
     history = short(breaks, training, steps=50).history
     assert history["step"].tolist() == [0, 3, 4]
@@ -164,23 +164,25 @@ def test_a_loss_that_is_not_finite_ends_the_trial(training):
 
 def test_optimizers(training):
     plain, heavy = (
-        short(losses.dice, training, optimizer="sgd", learning_rate=0.1, momentum=m).history["loss"] for m in (0, 0.9)
+        short(losses.dice_loss, training, optimizer="sgd", learning_rate=0.1, momentum=m).history["loss"]
+        for m in (0, 0.9)
     )
     assert plain.iloc[0] == heavy.iloc[0]
     assert plain.iloc[-1] != heavy.iloc[-1]
     with pytest.raises(ValueError, match="optimizer is 'adam'; it can be sgd or adamw"):
-        short(losses.dice, training, optimizer="adam")
+        short(losses.dice_loss, training, optimizer="adam")
 
 
 def test_dice_learns(training):
     """Well above the constant answer, on the crops that it trains on."""
     constant = metrics.dice(torch.ones_like(training.masks), training.masks, empty="skip").nanmean().item()
-    history = loss_trials.trial(losses.dice, training, training, steps=150, every=150).history
+    history = loss_trials.trial(losses.dice_loss, training, training, steps=150, every=150).history
     assert history["dice"].iloc[-1] > 1.5 * constant
 
 
 def test_trials(training):
-    table = loss_trials.trials({"Dice": losses.dice, "BCE": losses.bce}, training, training, seeds=(0, 1), steps=2,
+    both = {"Dice": losses.dice_loss, "BCE": losses.bce_loss}
+    table = loss_trials.trials(both, training, training, seeds=(0, 1), steps=2,
                           model=dict(width=2, depth=2))  # fmt: skip
     assert table.groupby(["name", "seed"], sort=False)["step"].agg(list).to_dict() == {
         (name, seed): [0, 2] for name in ("Dice", "BCE") for seed in (0, 1)}
