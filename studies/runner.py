@@ -94,10 +94,10 @@ def work(name: str, study: ModuleType, folder: Path = RECORDS, locks: Path = LOC
         with lock:
             if key(setting) in finished(name, folder):
                 continue
-            started = time.process_time()
+            started = sum(os.times()[:4])  # of this process and of those it started
             try:
                 numbers = study.run(setting)
-                spent = round(time.process_time() - started, 2)
+                spent = round(sum(os.times()[:4]) - started, 2)
                 date = datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ")
                 record = {"study": name, "setting": setting, **about, "cpu_seconds": spent, "date": date}
                 append(name, record | {"numbers": numbers}, folder, locks)
@@ -172,7 +172,9 @@ def listing() -> pd.DataFrame:
 
 
 def question(study: ModuleType) -> str:
-    return (study.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
+    """The first sentence of a study's docstring, which ends in a question mark."""
+    text, mark, _ = " ".join((study.__doc__ or "").split()).partition("?")
+    return text + mark
 
 
 def summary(name: str) -> str:
