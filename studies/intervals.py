@@ -28,10 +28,9 @@ import torch
 from scipy import stats
 
 from steelnb.data import dataset, splits, synthetic
-from steelnb.losses import LOSSES
 from steelnb.network.unet import UNet
+from studies.plain import SHARED, fitted
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SIZES = (7, 10, 18, 25, 50, 180)
 METHODS = ("library", "percentile", "widened", "t", "bootstrap-t", "BCa")
 LEVEL, REPLICATES, BLOCK = 0.95, 1000, 50
@@ -70,35 +69,6 @@ def population(name: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
         ids = data.images["ImageId"].tolist()
         images, masks = np.stack([data.image(i) for i in ids]), np.stack([data.mask(i) for i in ids])
         return images, masks, np.isin(ids, splits.by_image(data, 0.8, seed).train)
-
-
-def fitted(images: np.ndarray, masks: np.ndarray, seed: int, steps: int = 600, batch: int = 4, side: int = 64) -> UNet:
-    """The plain network, trained on crops, half of them on a defect; one cycle of AdamW."""
-    torch.manual_seed(seed)
-    model = UNet(width=8, depth=3, padding="same").to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
-    rng, defective = np.random.default_rng(seed), np.flatnonzero(masks.any((1, 2)))
-    room = [n - side for n in images.shape[1:]]
-    for _ in range(steps):
-        windows, targets = [], []
-        for k in range(batch):
-            on_defect = k % 2 == 0
-            i = rng.choice(defective) if on_defect else rng.integers(len(images))
-            top, left = (int(rng.integers(n + 1)) for n in room)
-            if on_defect:
-                centre = rng.choice(np.argwhere(masks[i]))
-                top, left = (int(np.clip(c - side // 2, 0, n)) for c, n in zip(centre, room, strict=True))
-            flip = [slice(None, None, -1 if rng.random() < 0.5 else 1) for _ in range(2)]
-            for array, crops in ((images, windows), (masks, targets)):
-                crops.append(array[i, top : top + side, left : left + side][*flip])
-        logits = model(torch.from_numpy(np.stack(windows)[:, None] / np.float32(255)))
-        loss = LOSSES["dice_bce"](logits, torch.from_numpy(np.stack(targets)[:, None]))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return model.eval()
 
 
 def counts(model: UNet, images: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:

@@ -130,12 +130,11 @@ def _session(data: Path, folder: Path, setting: dict) -> None:
     if ending == "budget":
         words += ["--session-hours", f"{seconds / 3600:.4f}"]
     process = subprocess.Popen([sys.executable, "-m", "steelnb", *map(str, words)], stdout=subprocess.DEVNULL)
-    before = signal.getsignal(signal.SIGTERM)
+    before, stopped = signal.getsignal(signal.SIGTERM), []
 
-    def stop(*_) -> None:
+    def stop(*_) -> None:  # no wait in here: the one below holds Popen's lock
+        stopped.append(True)
         process.terminate()
-        process.wait()
-        sys.exit(143)
 
     signal.signal(signal.SIGTERM, stop)
     try:
@@ -145,6 +144,8 @@ def _session(data: Path, folder: Path, setting: dict) -> None:
     finally:
         code = process.wait()
         signal.signal(signal.SIGTERM, before)
+    if stopped:
+        sys.exit(143)
     if code not in (0, -signal.SIGKILL):
         raise RuntimeError(f"the session ended with {code}")
     time.sleep(1)
