@@ -19,7 +19,7 @@ class Difference(NamedTuple):
     @property
     def same(self) -> bool:
         """Whether the whole interval lies within ±0.02."""
-        return self.low > -SAME and self.high < SAME
+        return bool(self.low > -SAME and self.high < SAME)
 
     def __str__(self) -> str:
         return f"{self.mean:+.3f} ({self.low:+.3f} … {self.high:+.3f})"

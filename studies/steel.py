@@ -41,13 +41,14 @@ def parts(name: str, share: float | None = None) -> Parts:
 
     "saliency": the whole images of SD-saliency-900 (less a rim of a pixel), 60 : 20 : 20.
     "synthetic": crops of synthetic steel; half of them clean, the others 6 % defect in the mean; 400, 300 and 400.
-    With a `share`: defective crops of either whose mean share of defect pixels is that, 300, 150 and 300.
+    With a `share`: crops of SD-saliency-900, shrunk by 2, of which each has between half and twice this share of defect
+    pixels, and the mean is within 15 % of it; 300, 150 and 300.
     """
     file = runner.LOCKS / f"parts-{name}{'' if share is None else f'-{share:g}'}.npz"
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):
         if not file.exists():
-            make = _whole if name == "saliency" and share is None else _crops
+            make = _of_share if share is not None else {"saliency": _whole, "synthetic": _crops}[name]
             arrays = {f"{part}_{kind}": array for part, crops in zip(Parts._fields, make(name, share), strict=True)
                       for kind, array in zip(Crops._fields, crops, strict=True)}  # fmt: skip
             draft = file.with_suffix(".part.npz")
@@ -89,29 +90,57 @@ def _whole(name: str, _: None) -> list[tuple[np.ndarray, np.ndarray]]:
     for data in three(read(name)):
         images, masks = [], []
         for image_id in data.images["ImageId"]:
-            images.append(np.rint(_blocks(data.image(image_id))).astype(np.uint8)[1:-1, 1:-1])
-            masks.append((_blocks(data.mask(image_id)) > 0.5)[1:-1, 1:-1])
+            image, mask = _shrunk(data, image_id, SHRINK)
+            images.append(image[1:-1, 1:-1])
+            masks.append(mask[1:-1, 1:-1])
         found.append((np.stack(images)[:, None], np.stack(masks)[:, None]))
     return found
 
 
-def _crops(name: str, share: float | None) -> list[tuple[np.ndarray, np.ndarray]]:
-    counts = (400, 300, 400) if share is None else (300, 150, 300)
-    mix = {"share": 0.06, "clean": 0.5} if share is None else {"share": share}
-    shrink = SHRINK if name == "synthetic" else SHRINK // 2
+def _crops(name: str, _: None) -> list[tuple[np.ndarray, np.ndarray]]:
     found = []
-    for seed, (data, count) in enumerate(zip(three(read(name)), counts, strict=True)):
-        steel = loss_trials.crops(data, count, (SIDE, SIDE), depth=2, seed=seed, shrink=shrink, **mix)
+    for seed, (data, count) in enumerate(zip(three(read(name)), (400, 300, 400), strict=True)):
+        mix = {"share": 0.06, "clean": 0.5, "depth": 2, "shrink": SHRINK}
+        steel = loss_trials.crops(data, count, (SIDE, SIDE), seed=seed, **mix)
         rim = (steel.windows.shape[2] - SIDE) // 2
         inner = steel.windows[:, :, rim : rim + SIDE, rim : rim + SIDE]
         found.append((inner.numpy(), steel.masks.numpy()))
     return found
 
 
-def _blocks(image: np.ndarray) -> np.ndarray:
-    height, width = (n // SHRINK for n in image.shape)
-    whole = image[: height * SHRINK, : width * SHRINK]
-    return whole.reshape(height, SHRINK, width, SHRINK).mean((1, 3))
+def _of_share(name: str, share: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    found, rng = [], np.random.default_rng(0)
+    for data, count in zip(three(read(name)), (300, 150, 300), strict=True):
+        images, masks = [], []
+        pool = {image_id: _shrunk(data, image_id, SHRINK // 2) for image_id in data.images["ImageId"]}
+        while len(images) < count:
+            before = len(images)
+            for image_id in rng.permutation(list(pool)):
+                image, mask = pool[image_id]
+                shares = np.lib.stride_tricks.sliding_window_view(mask, (SIDE, SIDE)).mean((2, 3))
+                aim = share * 2 ** rng.uniform(-1, 1) / 1.082  # whose mean is the share
+                nearest = np.abs(shares - aim)
+                if nearest.min() < 0.1 * aim and len(images) < count:
+                    top, left = rng.choice(np.argwhere(nearest < 0.1 * aim))
+                    images.append(image[top : top + SIDE, left : left + SIDE])
+                    masks.append(mask[top : top + SIDE, left : left + SIDE])
+            if len(images) == before:
+                raise dataset.DataError(f"{data.name}: no crops with a share of {share}")
+        reached = np.mean(masks)
+        if abs(reached / share - 1) > 0.15:
+            raise dataset.DataError(f"{data.name}: crops reach a share of {reached:.3f}, not {share}")
+        found.append((np.stack(images)[:, None], np.stack(masks)[:, None]))
+    return found
+
+
+def _shrunk(data: dataset.SteelData, image_id: str, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image, uint8, and mask, bool, averaged over blocks of side × side pixels; what is left over is cut off."""
+    found = []
+    for array in (data.image(image_id), data.mask(image_id)):
+        height, width = (n // side for n in array.shape)
+        blocks = array[: height * side, : width * side].reshape(height, side, width, side)
+        found.append(blocks.mean((1, 3)))
+    return np.rint(found[0]).astype(np.uint8), found[1] > 0.5
 
 
 def train(
