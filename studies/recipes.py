@@ -52,20 +52,22 @@ LESS = {  # fast less one thing
     "batches of 4: of 2": dict(batch=2),
 }
 SHARES = (0.5, 0.8, 0.95)
-RATES = {"original": (1e-3, 1e-2, 1e-1, 3e-3, 3e-2), "fast": (4e-3, 1.6e-2), "nesterov": (0.05, 0.2),
+RATES = {"original": (1e-2, 1e-3, 1e-1, 3e-3, 3e-2), "fast": (4e-3, 1.6e-2), "nesterov": (0.05, 0.2),
          "plain": (4e-3, 1.6e-2)}  # fmt: skip
 
 
 def cells() -> list[dict]:
-    def grid(arms: tuple, budgets: tuple, seeds: range, first: int = 0, last: int = 3) -> list[dict]:
+    def grid(arms: tuple, budgets: tuple, seeds: range, first: int, last: int) -> list[dict]:
         return [{"arm": arm, "rate": rate, "steps": steps, "seed": seed}
                 for seed in seeds for arm in arms for steps in ((LONG,) if arm == "original" else budgets)
                 for rate in RATES[arm][first:last]]  # fmt: skip
 
     less = [{"arm": f"less {name}", "rate": 4e-3, "steps": 1280, "seed": seed} for seed in range(3) for name in LESS]
-    main = ("original", "fast", "plain", "nesterov")
-    return [*grid(main, (80, 320, 1280), range(3)), *less, *grid(("original",), (), range(3), 3, 5),
-            *grid(main[1:], (160, 640, 2560), range(3)), *grid(main, (80, 320, 1280), range(3, 5))]  # fmt: skip
+    key, main, budgets = ("original", "fast", "plain"), tuple(RATES), (80, 320, 1280)
+    return [*grid(key, budgets, range(3), 0, 1), *grid(("original",), (), range(3), 1, 3),
+            *grid(key[1:], budgets, range(3), 1, 2), *grid(("nesterov",), budgets, range(3), 0, 2), *less,
+            *grid(("original",), (), range(3), 3, 5), *grid(main[1:], (160, 640, 2560), range(3), 0, 2),
+            *grid(main, budgets, range(3, 5), 0, 3)]  # fmt: skip
 
 
 def run(setting: dict) -> dict:
