@@ -24,7 +24,7 @@ OLD := $(foreach part,_fontconfig_pattern _mathtext,-W ignore::DeprecationWarnin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lab notebooks check picture address book bench test-colab test-browser constraints clean
+.PHONY: help run test lab notebooks check picture address book bench study test-colab test-browser constraints clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: .venv/.peers  ## every benchmark, beside its peers (ONLY=rle: those whose
 	@failed=0; for file in benchmarks/"$$ONLY"*.py; do \
 	  echo "== $$file"; $(BIN)/python "$$file" || failed=1; \
 	done; exit $$failed
+
+study: $(READY)  ## what the studies have recorded; ONLY=losses: runs that one, or goes on with it, on all cores
+	@$(BIN)/python -m studies $(ONLY) $(ARGS)
 
 test-colab: $(COLAB)/.installed  ## the tests again with the versions that Colab has, in a venv of its own
 	@$(TEST_ENV) $(COLAB)/bin/python $(PYTEST) $(OLD) $(ARGS)

@@ -29,7 +29,7 @@ def wheel(tmp_path_factory):
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    for name in ("steelnb", "tests", "notebooks", "tools", "benchmarks"):
+    for name in ("steelnb", "tests", "notebooks", "tools", "benchmarks", "studies"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
     done = subprocess.run([*build, "-w", out, source], capture_output=True, text=True)

@@ -1,13 +1,17 @@
 """Results of long runs that took place, with date and machine.  Taught in 09_hundred_times_faster.
 
-The files are ``benchmarks/results/QUESTION-DATE.json`` of the repository; an installed steelnb carries them as
-``steelnb/results``.
+Benchmarks leave ``benchmarks/results/QUESTION-DATE.json``, studies ``studies/records/NAME.jsonl``; an installed steelnb
+carries them as ``steelnb/results`` and ``steelnb/records``.
 """
 
 import json
 from pathlib import Path
 
-PLACES = tuple(Path(__file__).resolve().parents[1] / place for place in ("results", "../benchmarks/results"))
+import pandas as pd
+
+PACKAGE = Path(__file__).resolve().parents[1]
+PLACES = tuple(PACKAGE / place for place in ("results", "../benchmarks/results"))
+RECORDS = tuple(PACKAGE / place for place in ("records", "../studies/records"))
 
 
 def recorded_result(question: str) -> dict:
@@ -21,3 +25,38 @@ def recorded_result(question: str) -> dict:
         known = sorted({file.stem.rsplit("-", 3)[0] for file in files})
         raise FileNotFoundError(f"no result of {question!r}; there is {', '.join(known) or 'none at all'}")
     return json.loads(max(fitting, key=lambda file: file.stem).read_text(encoding="utf-8"))
+
+
+def records(name: str) -> pd.DataFrame:
+    """What a study has recorded, a row per finished cell; its setting and its numbers are columns, then the rest.
+
+    Raises FileNotFoundError naming the studies that have records.
+    """
+    files = {file.stem: file for place in RECORDS for file in place.glob("*.jsonl")}
+    if name not in files:
+        raise FileNotFoundError(f"no records of {name!r}; there is {', '.join(sorted(files)) or 'none at all'}")
+    return table(lines(files[name]))
+
+
+def table(rows: list[dict]) -> pd.DataFrame:
+    """Records as a table. Raises ValueError where a number bears the name of a setting."""
+    for row in rows:
+        if twice := row["setting"].keys() & row["numbers"].keys():
+            raise ValueError(f"study {row['study']}: {', '.join(sorted(twice))} is a setting and a number")
+    about = ("cpu_seconds", "date", "commit")
+    return pd.DataFrame([row["setting"] | row["numbers"] | {name: row[name] for name in about} for row in rows])
+
+
+def lines(path: Path) -> list[dict]:
+    """The records of a file, in its order; none where there is no file. A last line without its end does not count.
+
+    Raises ValueError naming file and line where another is not JSON.
+    """
+    found = []
+    whole, _, _ = (path.read_bytes() if path.exists() else b"").rpartition(b"\n")
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            raise ValueError(f"{path.name}, line {number} is not a record; remove it to run its cell again") from None
+    return found

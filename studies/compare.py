@@ -1,0 +1,57 @@
+"""Differences between arms of a study, paired over seeds and images, with intervals."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+SAME = 0.02
+
+
+class Difference(NamedTuple):
+    """Mean difference, its 95 % interval, and over how many seeds."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+    @property
+    def same(self) -> bool:
+        """Whether the whole interval lies within ±0.02."""
+        return bool(self.low > -SAME and self.high < SAME)
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f} ({self.low:+.3f} … {self.high:+.3f})"
+
+
+def over_seeds_and_images(a: pd.Series, b: pd.Series, draws: int = 2000) -> Difference:
+    """Of lists of scores, an entry per seed (the index), of the same images: seeds and images are both resampled."""
+    seeds = sorted(set(a.index) & set(b.index))
+    if not seeds:
+        return Difference(float("nan"), float("nan"), float("nan"), 0)
+    gains = np.array([np.subtract(a[seed], b[seed]) for seed in seeds])
+    rng = np.random.default_rng(0)
+    rows = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), draws) / len(seeds)
+    columns = rng.multinomial(gains.shape[1], np.full(gains.shape[1], 1 / gains.shape[1]), draws) / gains.shape[1]
+    means = np.einsum("ds,sn,dn->d", rows, gains, columns, optimize=True)
+    return Difference(float(gains.mean()), *map(float, np.quantile(means, (0.025, 0.975))), len(seeds))
+
+
+def over_seeds(a: pd.Series, b: pd.Series) -> Difference:
+    """Of one number per seed (the index): mean ± t · standard error; NaN limits below two seeds."""
+    from scipy import stats
+
+    gains = (a - b).dropna().to_numpy(float)
+    if len(gains) == 0:
+        return Difference(float("nan"), float("nan"), float("nan"), 0)
+    half = np.nan
+    if len(gains) > 1:
+        half = stats.t.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / len(gains) ** 0.5
+    return Difference(gains.mean(), gains.mean() - half, gains.mean() + half, len(gains))
+
+
+def mean_range(values: pd.Series) -> str:
+    """As "0.312 (0.29–0.33)": the mean, and the least and the most of the seeds."""
+    values = values.dropna()
+    return "–" if values.empty else f"{values.mean():.3f} ({values.min():.2f}–{values.max():.2f})"
