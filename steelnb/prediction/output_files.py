@@ -1,13 +1,11 @@
 """The files that are left of one image or strip: made, and read back.  Taught in 00_start_here."""
 
-import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from steelnb import storage
@@ -16,7 +14,7 @@ from steelnb.data.images import SUFFIXES, DataError, gray, mask_values, open_ima
 from steelnb.evaluation.operating_point import OperatingPoint
 from steelnb.figures.plots import overlay
 from steelnb.network.inference import predict_probabilities
-from steelnb.network.weights import Trained
+from steelnb.network.weights import Trained, digest_of
 from steelnb.prediction import strip_masks, strips
 from steelnb.prediction.strip_masks import PLAIN
 from steelnb.prediction.strips import Strip
@@ -53,11 +51,8 @@ class OutputWriter:
 
     def settings(self) -> dict:
         """What the masks depend on, for JSON: the digest of the weights, and how a mask was made of their answer."""
-        sha = hashlib.sha256()
-        for name, tensor in self.trained.model.state_dict().items():
-            sha.update(name.encode())
-            sha.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return {"weights": sha.hexdigest(), "classes": list(self.classes), **asdict(self.point), "flips": self.flips}
+        weights = digest_of(self.trained.model.state_dict())
+        return {"weights": weights, "classes": list(self.classes), **asdict(self.point), "flips": self.flips}
 
     def is_strip(self, path: Path) -> bool:
         """Whether the file is read as a strip."""
