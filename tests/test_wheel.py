@@ -18,8 +18,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import address
-
 ROOT = Path(__file__).resolve().parents[1]
 SETUP = (ROOT / "notebooks" / "00_start_here.py").read_text("utf-8").split("# %%")[2]
 PACKAGES = [Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")]
@@ -166,7 +164,9 @@ def test_a_newer_numpy_and_torch_are_not_taken(wheel, tmp_path):
 
 
 def test_without_an_address_the_cell_says_what_to_do(tmp_path):
-    done = Environment(tmp_path).run(f"exec({address.setup_cell(address.PLACEHOLDER, '0.1.0')!r})")
+    if "sys.exit" not in SETUP:
+        pytest.skip("the address is a real one")
+    done = Environment(tmp_path).run("setup()")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "no address yet: set STEELNB_SPEC, or make address\n"
 
