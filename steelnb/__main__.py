@@ -105,6 +105,7 @@ def run_predict(options: argparse.Namespace) -> int:
     for reason in outcome.failed.values():
         print(f"steelnb predict: {reason}", file=sys.stderr)
     kept = f", {len(outcome.kept)} of them before" if outcome.kept else ""
+    kept += f", beside {len(outcome.earlier)} of earlier commands" if outcome.earlier else ""
     print(f"{len(outcome.written)} images segmented into {options.out}{kept} ({point})")
     return 1 if outcome.failed else 0
 
