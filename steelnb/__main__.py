@@ -1,6 +1,7 @@
 """`python -m steelnb sample | train | predict | evaluate | audit | export`: the library from a terminal."""
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -8,11 +9,15 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from steelnb.options import parser
+from steelnb.options import STOPPED, parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns 0, 1 for an input that cannot be used (one line on stderr), 130 after Ctrl-C."""
+    """Runs one command. Returns 0, 1 for an input that cannot be used (one line on stderr), 130 after Ctrl-C, and
+    options.STOPPED for a training that stopped before its end.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a console of another code page shows ? for ×, and the work goes on
+        sys.stdout.reconfigure(errors="replace")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     # After torchrun a `--` is needed (its own --run-path makes it stumble over --run), and may be passed on.
     options = parser().parse_args(arguments[1:] if arguments[:1] == ["--"] else arguments)
@@ -75,7 +80,7 @@ def run_train(options: argparse.Namespace) -> int:
     )  # fmt: skip
     if len(history):
         say(f"weights of the best epoch: {options.run / 'weights.safetensors'}")
-    return 0
+    return 0 if history.attrs["ended"] == "finished" or "RANK" in os.environ else STOPPED
 
 
 def run_predict(options: argparse.Namespace) -> int:
@@ -100,6 +105,7 @@ def run_predict(options: argparse.Namespace) -> int:
     for reason in outcome.failed.values():
         print(f"steelnb predict: {reason}", file=sys.stderr)
     kept = f", {len(outcome.kept)} of them before" if outcome.kept else ""
+    kept += f", beside {len(outcome.earlier)} of earlier commands" if outcome.earlier else ""
     print(f"{len(outcome.written)} images segmented into {options.out}{kept} ({point})")
     return 1 if outcome.failed else 0
 
@@ -159,7 +165,7 @@ def run_export(options: argparse.Namespace) -> int:
     from steelnb.prediction.onnx_export import to_onnx
 
     _check_new(options.out)
-    print(to_onnx(weights.load_network(options.weights), options.out))
+    print(to_onnx(weights.load_network(options.weights), options.out, options.size))
     return 0
 
 

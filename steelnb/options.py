@@ -8,6 +8,10 @@ from pathlib import Path
 
 import steelnb
 
+STOPPED = 3  # exit code of a training that is to go on
+MOST = 10**9  # of whole numbers: larger ones are slips of the finger
+LARGEST_SEED = 2**63 - 1  # that torch takes
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line, documented by its --help."""
@@ -22,17 +26,19 @@ def parser() -> argparse.ArgumentParser:
         return sub.add_argument
 
     add = command("sample", "Make a set of synthetic steel images with masks, in Severstal's layout.")
-    add("out", metavar="OUT", type=Path, help="folder to make")
+    add("out", metavar="OUT", type=_path, help="folder to make")
     add("--images", type=_at_least_one, default=64, metavar="N", help="how many images (default 64)")
-    add("--seed", type=_not_negative, default=0, metavar="S", help="other seed, other steel (default 0)")
+    add("--seed", type=_seed, default=0, metavar="S", help="other seed, other steel (default 0)")
     add("--form", choices=("now", "2019"), default="now", help="which form of train.csv (default now)")
     add("--size", type=_size, default=(256, 1600), metavar="HxW", help="pixels (default 256x1600)")
 
     add = command("train", "Train a network, or go on where RUN left off; leaves RUN/weights.safetensors. "
         "Ctrl-C, SIGTERM or the end of the hours stop it cleanly: give the same command again to go on. "
+        f"Exit code 0: finished; {STOPPED}: stopped like that (0 under torchrun, to which others are crashes); "
+        "1: an error. "
         "On several GPUs: torchrun --nproc-per-node 2 -m steelnb -- train …")
     _data(add)
-    add("--run", type=Path, required=True, metavar="RUN", help="folder of this run, new or to go on with")
+    add("--run", type=_path, required=True, metavar="RUN", help="folder of this run, new or to go on with")
     add("--recipe", default="smoke", metavar="NAME", help="smoke (default; minutes on a CPU), fast, modern or "
         "original (want a GPU)")
     add("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE",
@@ -45,26 +51,26 @@ def parser() -> argparse.ArgumentParser:
     add("--checkpoint-seconds", type=_not_negative, default=60, metavar="S", help="between checkpoints (default 60)")
     add("--accept-changes", action="store_true", help="go on although recipe, seed, length, data or version differ "
         "from the run's")
-    add("--seed", type=_not_negative, default=0, metavar="S", help="split, first weights and order (default 0)")
+    add("--seed", type=_seed, default=0, metavar="S", help="split, first weights and order (default 0)")
     add("--per-class", action="store_true", help="a mask a class instead of one for all defects")
-    add("--groups", type=Path, metavar="CSV", help="ImageId,group: images that stay on one side (audit writes one)")
+    add("--groups", type=_path, metavar="CSV", help="ImageId,group: images that stay on one side (audit writes one)")
 
     add = command("predict", "Segment images; leaves masks, overlays and predictions.csv in OUT.")
-    add("--weights", type=Path, required=True, metavar="W", help="weights.safetensors, or the run folder it is in")
-    add("--out", type=Path, required=True, metavar="OUT", help="folder for what is written")
+    add("--weights", type=_path, required=True, metavar="W", help="weights.safetensors, or the run folder it is in")
+    add("--out", type=_path, required=True, metavar="OUT", help="folder for what is written")
     add("--tile", type=_at_least_one, metavar="PIXELS", help="side of a tile; smaller takes less memory")
     _operating_point(add)
     add("--probabilities", action="store_true", help="leave NAME_probability.png too, round(255 p)")
-    add("--kaggle", metavar="FORM", help="leave submission.csv: now, 2019, or the path of Kaggle's "
+    add("--kaggle", type=_named, metavar="FORM", help="leave submission.csv: now, 2019, or the path of Kaggle's "
         "sample_submission.csv, whose columns and images it then has")
     add("--raw", type=_size, metavar="HxW", help="files that are no images by their suffix are strips of HxW bytes")
     add("--resume", action="store_true", help="go on where the same command was stopped, or with more images")
-    add("images", nargs="+", metavar="IMAGE", help="image files, folders of them, quoted patterns ('steel/**/*.jpg'), "
-        "or strips of any length: .npy, uncompressed TIFF, raw bytes (--raw)")
+    add("images", nargs="+", type=_path, metavar="IMAGE", help="image files, folders of them, quoted patterns "
+        "('steel/**/*.jpg'), or strips of any length: .npy, uncompressed TIFF, raw bytes (--raw)")
 
     add = command("evaluate", "Score a network on labelled images.")
     _data(add)
-    add("--weights", type=Path, required=True, metavar="W", help="weights.safetensors, or the run folder it is in")
+    add("--weights", type=_path, required=True, metavar="W", help="weights.safetensors, or the run folder it is in")
     add("--part", choices=("validation", "train", "all"), help="default: validation on the data it was trained on, "
         "all on other data")
     add("--choose", action="store_true", help="choose threshold, smallest defect and guard on half of the images and "
@@ -74,17 +80,19 @@ def parser() -> argparse.ArgumentParser:
     _operating_point(add)
     add("--replicates", type=_not_negative, default=1000, metavar="N", help="of the bootstrap (default 1000; 0: none)")
     add("--json", action="store_true", help="print JSON instead of a table")
-    add("--out", type=Path, metavar="FILE", help="write the JSON to this file as well; it must not be there yet")
+    add("--out", type=_path, metavar="FILE", help="write the JSON to this file as well; it must not be there yet")
 
     add = command("audit", "Look through a data set for duplicates, contradicting labels, masks out of range "
         "and sides of a split that differ; leaves report.html, findings.json and groups.csv in OUT.")
     _data(add)
-    add("--out", type=Path, required=True, metavar="OUT", help="folder for the report")
-    add("--seed", type=_not_negative, default=0, metavar="S", help="of the split by image (default 0)")
+    add("--out", type=_path, required=True, metavar="OUT", help="folder for the report")
+    add("--seed", type=_seed, default=0, metavar="S", help="of the split by image (default 0)")
 
     add = command("export", "Write a network as one ONNX file, checked against PyTorch (extra `onnx`).")
-    add("--weights", type=Path, required=True, metavar="W", help="weights.safetensors, or the run folder it is in")
-    add("--out", type=Path, required=True, metavar="FILE", help="NAME.onnx; it must not be there yet")
+    add("--weights", type=_path, required=True, metavar="W", help="weights.safetensors, or the run folder it is in")
+    add("--out", type=_path, required=True, metavar="FILE", help="NAME.onnx; it must not be there yet")
+    add("--size", type=_size, metavar="HxW", help="for one window of HxW output pixels only, all shapes fixed, as "
+        "OpenCV 4's cv2.dnn needs it (default: any number of windows of any size)")
     return top
 
 
@@ -99,9 +107,19 @@ def _operating_point(add: Callable) -> None:
 
 
 def _data(add: Callable) -> None:
-    add("--data", metavar="D", help="folder of a data set, `kaggle`, or `synthetic`; default: STEELNB_DATA, Kaggle's "
-        "input, else synthetic")
+    add("--data", type=_named, metavar="D", help="folder of a data set, `kaggle`, or `synthetic`; default: "
+        "STEELNB_DATA, Kaggle's input, else synthetic")
     add("--skip-missing", action="store_true", help="leave out images without a label and labels without an image")
+
+
+def _named(text: str) -> str:
+    if not text.strip():  # it would mean the current folder: a variable of the shell that is not set, most likely
+        raise argparse.ArgumentTypeError("an empty name: write . for the current folder")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_named(text))
 
 
 def _at_least_one(text: str) -> int:
@@ -112,9 +130,16 @@ def _not_negative(text: str) -> int:
     return _whole(text, 0)
 
 
-def _whole(text: str, least: int) -> int:
-    if not text.removeprefix("-").isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+def _seed(text: str) -> int:
+    return _whole(text, 0, LARGEST_SEED)
+
+
+def _whole(text: str, least: int, most: int = MOST) -> int:
+    digits = text.removeprefix("-")
+    if not digits.isdecimal() or len(digits) > 30 or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number of at least {least}")
+    if int(text) > most:
+        raise argparse.ArgumentTypeError(f"{text} is more than {most}")
     return int(text)
 
 

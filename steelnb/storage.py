@@ -4,8 +4,16 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
+import secrets
+import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.part", re.S)
+IN_USE = (5, 32, 33)  # Windows: another program, often a virus scanner or a spreadsheet, has the file open
+PATIENCE = 5.0  # seconds until it is given up
 
 
 class StorageError(OSError):
@@ -19,40 +27,44 @@ def write_file(path: str | Path, content: bytes) -> None:
     be there: where a mount has vanished, nothing is written beside it. Raises StorageError.
     """
     path = Path(path)
-    unfinished = path.with_name(f".{path.name}.part")
+    part = temporary_name(path)
     try:
-        with open(unfinished, "wb") as file:
+        with open(part, "xb") as file:  # a file or link that has this name already is not followed
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
             if hasattr(os, "posix_fadvise"):  # read back from the disk, as far as the system lets itself be asked
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        if sha256(unfinished.read_bytes()) != sha256(content):
+        if sha256(part.read_bytes()) != sha256(content):
             raise OSError(errno.EIO, "what was read back is not what was written")
-        os.replace(unfinished, path)
+        _replace(part, path)
         _sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):  # the first error tells more
-            delete_file(unfinished)
+            delete_file(part)
         raise StorageError(_advice(error, "write", path, f", {len(content) / 1e6:.1f} MB,")) from error
 
 
 @contextlib.contextmanager
 def unfinished(*targets: Path) -> Iterator[list[Path]]:
-    """Temporary names beside `targets`, which they get when the block ends well; else nothing is left of them.
+    """Empty files beside `targets`, whose names they get when the block ends well; else nothing is left of them.
 
     A file that the block has deleted again leaves its target as it was. Raises StorageError where the disk is full or
     gone.
     """
-    parts = [target.with_name(f".{target.name}.part") for target in targets]
+    parts = []
     try:
+        for target in targets:
+            part = temporary_name(target)
+            part.open("xb").close()
+            parts.append(part)
         yield parts
         for part, target in zip(parts, targets, strict=True):
             if not part.exists():
                 continue
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
-            part.replace(target)
+            _replace(part, target)
     except StorageError:
         raise
     except OSError as error:
@@ -63,13 +75,28 @@ def unfinished(*targets: Path) -> Iterator[list[Path]]:
                 part.unlink(missing_ok=True)
 
 
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` that nobody else takes or foresees: so two processes never write into one file."""
+    return path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.part")
+
+
+def delete_unfinished(folder: Path) -> None:
+    """Deletes what killed processes left under temporary names. For a folder that this process alone writes to."""
+    for path in folder.glob(".*.part"):
+        if TEMPORARY.fullmatch(path.name) and path.is_file():
+            delete_file(path)
+
+
 def delete_file(path: str | Path) -> None:
     """Deletes a file, cut to nothing first: Google Drive keeps what is deleted in its trash, at the quota's expense.
 
-    Nothing where there is none. Raises StorageError.
+    A file with a second name (a hard link, as `cp -al` makes for a backup) and the target of a link are left as they
+    are. Nothing where there is none. Raises StorageError.
     """
     try:
-        os.truncate(path, 0)
+        found = os.lstat(path)
+        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+            os.truncate(path, 0)
         os.unlink(path)
     except FileNotFoundError:
         pass
@@ -80,6 +107,18 @@ def delete_file(path: str | Path) -> None:
 def sha256(content: bytes) -> str:
     """SHA-256, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
+
+
+def _replace(part: Path, path: Path) -> None:
+    """Renames; on Windows, where a file that another program has open refuses, tries again for some seconds."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return os.replace(part, path)
+        except OSError as error:
+            if getattr(error, "winerror", None) not in IN_USE or time.monotonic() > until:
+                raise
+        time.sleep(0.1)
 
 
 def _sync_folder(folder: Path) -> None:

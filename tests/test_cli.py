@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from steelnb.evaluation import report
 from steelnb.evaluation.operating_point import OperatingPoint
 from steelnb.network import inference, weights
 from steelnb.network.unet import UNet
-from steelnb.options import parser
+from steelnb.options import STOPPED, parser
 from steelnb.training import recipes
 
 
@@ -126,7 +127,7 @@ def test_a_training_in_two_sessions(tmp_path, steel_folder, monkeypatch, capsys,
     monkeypatch.setitem(recipes.RECIPES, "smoke", tiny)
     train = ("train", "--data", steel_folder, "--run", tmp_path / "run", "--quiet", "--set", "batch=2",
              "--set", "crop=[32, 32]", "--set", "loss=dice", "--set", 'model={"width": 2, "depth": 1}')  # fmt: skip
-    assert call(*train, "--hours", 100, "--session-hours", 1e-9) == 0
+    assert call(*train, "--hours", 100, "--session-hours", 1e-9) == STOPPED
     told = capsys.readouterr().out
     assert "of 100 h · a new run of 12 steps" in told
     assert "the hours of this session are over: after step 1 of 12. The same call, or command, goes on" in told
@@ -143,21 +144,21 @@ def test_a_training_in_two_sessions(tmp_path, steel_folder, monkeypatch, capsys,
 def test_changes_are_refused_and_then_accepted(tmp_path, steel_folder, monkeypatch, capsys, tiny):
     monkeypatch.setitem(recipes.RECIPES, "smoke", tiny)
     train = ("train", "--data", steel_folder, "--run", tmp_path / "run", "--quiet")
-    assert call(*train, "--session-hours", 1e-9) == 0
+    assert call(*train, "--session-hours", 1e-9) == STOPPED
     capsys.readouterr()
     assert call(*train, "--set", "learning_rate=1e-4") == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert error.startswith(f"steelnb train: {tmp_path / 'run'} holds another run (recipe.learning_rate was 0.004 ")
     assert error.endswith("--accept-changes)\n")
-    assert call(*train, "--set", "learning_rate=1e-4", "--accept-changes", "--session-hours", 1e-9) == 0
+    assert call(*train, "--set", "learning_rate=1e-4", "--accept-changes", "--session-hours", 1e-9) == STOPPED
     told = capsys.readouterr().out
     assert "goes on although this differs: recipe.learning_rate was 0.004 and is 0.0001" in told
-    assert call(*train, "--set", "learning_rate=1e-4", "--session-hours", 1e-9) == 0  # now it is the run's
+    assert call(*train, "--set", "learning_rate=1e-4", "--session-hours", 1e-9) == STOPPED  # now it is the run's
 
 
 def test_sigterm_ends_the_command_well(tmp_path, steel_folder):
-    """Of a process of its own: exit code 0, and a line that says how to go on."""
+    """Of a process of its own: an exit code that a finished one does not have, and a line that says how to go on."""
     command = [sys.executable, "-m", "steelnb", "train", "--data", steel_folder, "--run", tmp_path / "run", "--quiet"]
     with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as process:
         told = ""
@@ -167,8 +168,68 @@ def test_sigterm_ends_the_command_well(tmp_path, steel_folder):
             told += line
         process.terminate()
         told += process.stdout.read()
-    assert process.returncode == 0
+    assert process.returncode == STOPPED
     assert re.search(r"told to stop \(SIGTERM\): after step \d+ of \d+\. The same call, or command, goes on\n", told)
+
+
+def test_torchrun_takes_a_training_that_stopped_for_no_crash(tmp_path, steel_folder, monkeypatch, tiny):
+    """It would begin it again at once, and again, where it may restart workers."""
+    monkeypatch.setitem(recipes.RECIPES, "smoke", tiny)
+    monkeypatch.setenv("RANK", "0")
+    train = ("train", "--data", steel_folder, "--run", tmp_path / "run", "--quiet", "--session-hours", 1e-9)
+    assert call(*train) == 0
+
+
+def test_help_tells_the_exit_codes_of_train(capsys):
+    with pytest.raises(SystemExit):
+        call("train", "--help")
+    assert f"Exit code 0: finished; {STOPPED}: stopped" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("sample", ""), ("train", "--run", ""), ("train", "--run", "r", "--data", ""), ("predict", "--out", " ", "a.png"),
+     ("train", "--run", "r", "--groups", ""), ("predict", "--weights", "", "--out", "o", "a.png"),
+     ("predict", "--weights", "w", "--out", "o", ""), ("predict", "--weights", "w", "--out", "o", "i", "--kaggle", ""),
+     ("evaluate", "--weights", ""), ("evaluate", "--weights", "w", "--out", ""), ("audit", "--out", ""),
+     ("export", "--weights", "w", "--out", "")],
+)  # fmt: skip
+def test_an_empty_name_is_not_the_current_folder(arguments, tmp_path, monkeypatch, capsys):
+    """As a shell passes it for a variable that is not set."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit:
+        call(*arguments)
+    assert exit.value.code == 2
+    assert capsys.readouterr().err.rstrip().endswith("an empty name: write . for the current folder")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", ["1" + 21 * "0", "9223372036854775808", 5000 * "9", "-1", "1e3"])
+def test_a_seed_that_torch_cannot_take(number, capsys):
+    assert parser().parse_args(["train", "--run", "r", "--seed", "9223372036854775807"]).seed == 2**63 - 1
+    torch.manual_seed(2**63 - 1)
+    for command in (("train", "--run", "r"), ("sample", "s"), ("audit", "--out", "o")):
+        with pytest.raises(SystemExit) as exit:
+            call(*command, "--seed", number)
+        assert exit.value.code == 2
+        assert re.search("argument --seed: .* (is more than|is not a whole number)", capsys.readouterr().err)
+    with pytest.raises(SystemExit):
+        call("evaluate", "--weights", "w", "--replicates", "1000000001")
+    assert "argument --replicates: 1000000001 is more than 1000000000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1251", "cp932"])
+def test_a_console_that_cannot_show_every_sign(tmp_path, steel_folder, encoding):
+    """Its output has ? in their places, and the work is done."""
+    train = ("train", "--data", steel_folder, "--run", tmp_path / "r", "--steps", "1")
+    command = [sys.executable, "-m", "steelnb", *train]
+    console = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    done = subprocess.run(list(map(str, command)), env=console, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.decode(encoding)
+    assert re.search(r"64.200\), ", told)
+    assert re.search("session 1 . ", told)
+    assert "?" in told
 
 
 @pytest.mark.parametrize("share", ["0", "0.1", "1"])
@@ -193,7 +254,7 @@ OPTIONS = {
     "evaluate": ("--data", "--skip-missing", "--weights", *OPERATING_POINT, "--choose", "--alarms", "--part",
                  "--replicates", "--out", "--json"),
     "audit": ("--data", "--skip-missing", "--out", "--seed"),
-    "export": ("--weights", "--out"),
+    "export": ("--weights", "--out", "--size"),
 }  # fmt: skip
 
 

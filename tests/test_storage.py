@@ -42,11 +42,76 @@ def test_new_content_takes_the_old_one_s_place(old):
     assert [path.name for path in old.parent.iterdir()] == ["file"]
 
 
-def test_what_a_kill_left_is_written_over(old):
-    (old.parent / ".file.part").write_bytes(b"half of something longer than this")
+def test_what_a_kill_left_is_no_hindrance_and_is_deleted_on_request(old, monkeypatch):
+    left = old.parent / ".file.0123456789abcdef.part"
+    left.write_bytes(b"half of something longer than this")
     storage.write_file(old, b"new")
     assert old.read_bytes() == b"new"
-    assert [path.name for path in old.parent.iterdir()] == ["file"]
+    others = [".file.part", ".file.0123456789abcdeg.part", "file.0123456789abcdef.part"]
+    for name in others:  # of somebody else
+        (old.parent / name).write_bytes(b"theirs")
+    storage.delete_unfinished(old.parent)
+    assert sorted(path.name for path in old.parent.iterdir()) == sorted(["file", *others])
+
+
+def test_temporary_names_are_nobody_else_s(old, monkeypatch):
+    """Not followed where one is taken, by a link that was planted say; never the same twice."""
+    assert len({storage.temporary_name(old) for _ in range(100)}) == 100
+    assert len(os.fsencode(storage.temporary_name(old.parent / ("ä" * 250)).name)) < 255
+    monkeypatch.setattr(storage.secrets, "token_hex", lambda n: "0" * 2 * n)
+    (other := old.parent / "precious").write_bytes(b"precious")
+    planted = storage.temporary_name(old)
+    try:
+        planted.symlink_to(other)
+    except OSError:
+        pytest.skip("links take rights on this system")
+    with pytest.raises(StorageError, match="File exists"):
+        storage.write_file(old, b"new")
+    planted.symlink_to(other) if not planted.is_symlink() else None
+    with pytest.raises(StorageError, match="File exists"), storage.unfinished(old):
+        raise AssertionError("not reached")
+    assert (old.read_bytes(), other.read_bytes()) == (b"old", b"precious")
+
+
+def test_a_file_with_a_second_name_is_not_cut(old):
+    """`cp -al run backup` gives every file a second name; deleting one leaves the other as it was."""
+    backup, linked = old.parent / "backup", old.parent / "linked"
+    os.link(old, backup)
+    storage.delete_file(old)
+    assert (old.exists(), backup.read_bytes()) == (False, b"old")
+    linked.symlink_to(backup)
+    storage.delete_file(linked)
+    assert (linked.is_symlink(), backup.read_bytes()) == (False, b"old")
+
+
+def in_use(times, number=32):
+    """os.replace as Windows answers while another program has the file open, so many times."""
+    left, replace = iter(range(times)), os.replace
+
+    def refused(*paths):
+        if next(left, None) is None:
+            return replace(*paths)
+        error = PermissionError(13, "The process cannot access the file because it is being used by another process")
+        error.winerror = number
+        raise error
+
+    return refused
+
+
+def test_a_file_that_is_open_elsewhere_is_tried_again_for_a_while(old, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(storage.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(storage.os, "replace", in_use(20))
+    storage.write_file(old, b"new")
+    assert (old.read_bytes(), round(now[0], 6)) == (b"new", 2.0)
+    monkeypatch.setattr(storage.os, "replace", in_use(1000))
+    with pytest.raises(StorageError, match="being used by another process"):
+        storage.write_file(old, b"newer")
+    assert (old.read_bytes(), round(now[0] - 2)) == (b"new", 5)
+    monkeypatch.setattr(storage.os, "replace", in_use(1, number=None))  # any other refusal is final
+    with pytest.raises(StorageError, match="being used by another process"):
+        storage.write_file(old, b"newer")
 
 
 def test_content_is_on_the_disk_before_it_has_its_name(old, monkeypatch):

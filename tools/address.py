@@ -19,25 +19,17 @@ from book import CARD, content, from_text, with_card
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}/(?!\.+$)(?!.*\.git$)[A-Za-z0-9._-]{1,100}")
+PLACEHOLDER = "your--name/steelnb"  # GitHub gives nobody a name with two hyphens in a row, so nobody can be there
 SETUP = '''\
-# Setup: nothing to do where steelnb can be imported. Elsewhere, as on Colab, pip installs it; torch and NumPy stay.
-import importlib.util
-
-if getattr(importlib.util.find_spec("steelnb"), "origin", None) is None:  # a folder of that name is no package
-    import importlib.metadata
-    import os
-    import subprocess
-    import sys
-
-    source = os.environ.get("STEELNB_SPEC") or "https://github.com/REPOSITORY/archive/refs/tags/vVERSION.tar.gz"
-    there = [name for name in ("torch", "numpy") if importlib.util.find_spec(name)]
-    pins = [f"{name}=={importlib.metadata.version(name)}" for name in there]
-    done = subprocess.run([sys.executable, "-m", "pip", "install", "-q", *pins, source], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError("\\n".join([f"pip could not install {source}:", *done.stderr.splitlines()[-9:]]))
-    importlib.invalidate_caches()
-    print("installed", source)
+# Setup: pip installs steelnb where it is missing, as on Colab; torch and NumPy stay as they are.
+import importlib.util, os, subprocess, sys  # isort: skip
+if not getattr(importlib.util.find_spec("steelnb"), "origin", None):  # a folder of that name is no package
+    source = os.environ.get("STEELNB_SPEC") or SOURCE
+    done = subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], capture_output=True, text=True)
+    assert done.returncode == 0, f"pip could not install {source}:\\n{done.stderr}"
 '''
+ARCHIVE = '"https://github.com/REPOSITORY/archive/refs/tags/vVERSION.tar.gz"'
+NO_ADDRESS = 'sys.exit("no address yet: set STEELNB_SPEC, or make address")'
 IN_TEXT = re.compile(r"^# %%\n# Setup: .*?(?=^# %%)", re.M | re.S)
 FIRST_CODE = re.compile(r"^(?=# %%(?! \[markdown\]))", re.M)
 BADGES = re.compile(r"(?:^# \[!\[Open in .*\n)+", re.M)
@@ -52,7 +44,9 @@ def address(root: Path = ROOT) -> tuple[str, str]:
 
 
 def setup_cell(repository: str, version: str) -> str:
-    return SETUP.replace("REPOSITORY", repository).replace("VERSION", version)
+    """The cell that installs the library; as long as the address is the placeholder, one that says what to do."""
+    source = NO_ADDRESS if repository == PLACEHOLDER else ARCHIVE
+    return SETUP.replace("SOURCE", source).replace("REPOSITORY", repository).replace("VERSION", version)
 
 
 def badges(repository: str, version: str, name: str) -> tuple[str, str]:
@@ -136,7 +130,7 @@ def main() -> int:
     parser.add_argument("repository", nargs="?", default="", metavar="owner/name")
     repository = parser.parse_args().repository
     if repository and not NAME.fullmatch(repository):
-        parser.exit(2, f"{repository!r} is no owner/name of a repository on GitHub, such as steelnb/steelnb\n")
+        parser.exit(2, f"{repository!r} is no owner/name of a repository on GitHub, such as jane-doe/steelnb\n")
     changed = write(ROOT, repository)
     print("\n".join(str(path.relative_to(ROOT)) for path in changed) or "nothing to change")
     return 0

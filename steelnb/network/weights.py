@@ -4,6 +4,7 @@
 recipe, the data's fingerprint, the images it was validated on, and the scores it had then.
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors.torch import save as packed
 from steelnb import storage
 from steelnb.network.unet import UNet
 
-KEY = "steelnb"
+KEY, DIGEST = "steelnb", "steelnb_sha256"
 KINDS = {"network": dict, "recipe": dict, "data": dict, "training": list, "validation": list}  # of the metadata
 
 
@@ -38,11 +39,15 @@ def save_network(path: str | Path, model: UNet, about: dict, tensors: dict[str, 
     tensors: the model's state as it was at some time, instead of as it is. Raises storage.StorageError.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in (tensors or model.state_dict()).items()}
-    storage.write_file(path, packed(tensors, {KEY: json.dumps({"network": model.config} | about, ensure_ascii=False)}))
+    text = json.dumps({"network": model.config} | about, ensure_ascii=False)
+    storage.write_file(path, packed(tensors, {KEY: text, DIGEST: digest_of(tensors, text)}))
 
 
 def load_network(path: str | Path, device: torch.device | str = "cpu") -> Trained:
-    """Raises WeightsError for a file that is missing, damaged, or of something else."""
+    """Raises WeightsError for a file that is missing, damaged, or of something else.
+
+    Shapes are compared before any tensor is read, so a small file cannot ask for the memory of a large network.
+    """
     path = Path(path)
     if path.is_dir() and (path / "weights.safetensors").exists():
         path = path / "weights.safetensors"
@@ -52,22 +57,37 @@ def load_network(path: str | Path, device: torch.device | str = "cpu") -> Traine
         raise WeightsError(f"{path}: this file may not be read by you: ask its owner, or change its permissions")
     try:
         with safe_open(path, "pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 — not a dict
+            texts = file.metadata() or {}
+            if KEY not in texts:
+                raise WeightsError(f"{path}: safetensors, but not written by steelnb (no {KEY!r} in its metadata)")
+            metadata, model = _described(texts[KEY])
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 — not a dict
+            if wrong := _difference({name: list(t.shape) for name, t in model.state_dict().items()}, shapes):
+                raise ValueError(wrong)
+            tensors = {name: file.get_tensor(name) for name in shapes}
+    except WeightsError:
+        raise
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not a readable safetensors file ({error}); it may be truncated") from None
-    if KEY not in metadata:
-        raise WeightsError(f"{path}: safetensors, but not written by steelnb (no {KEY!r} in its metadata)")
-    try:
-        about = _checked(json.loads(metadata[KEY]))
-        model = UNet(**about["network"])
-        model.load_state_dict(tensors)
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
         raise WeightsError(f"{path}: does not describe a network of this version: {error}") from None
+    if texts.get(DIGEST, digest := digest_of(tensors, texts[KEY])) != digest:  # files of older versions have none
+        raise WeightsError(f"{path}: changed since it was written (its SHA-256 is another): copy it again, or take "
+                           "other weights")
+    model.to_empty(device="cpu").load_state_dict(tensors)
     for name, tensor in model.state_dict().items():  # PyTorch takes these, and masks would silently be empty or full
         if tensors[name].is_floating_point() != tensor.is_floating_point() or not tensor.isfinite().all():
             raise WeightsError(f"{path}: {name} holds NaN, infinity or numbers of another type: take other weights")
-    return Trained(model.to(device).eval(), about)
+    return Trained(model.to(device).eval(), metadata)
+
+
+def digest_of(tensors: dict[str, torch.Tensor], text: str = "") -> str:
+    """SHA-256, hex, of tensors with their names, types and shapes, in the order of their names, and of a text."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {list(tensors[name].shape)}\n".encode())
+        digest.update(tensors[name].cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def check_answer(logits: np.ndarray) -> None:
@@ -77,6 +97,25 @@ def check_answer(logits: np.ndarray) -> None:
                            "weights of another run, trained with a lower learning rate")
 
 
+def _described(text: str) -> tuple[dict, UNet]:
+    """The metadata, and the network they describe on the meta device, where it takes no memory. Raises ValueError."""
+    metadata = _checked(json.loads(text))
+    with torch.device("meta"):
+        model = UNet(**metadata["network"])
+    outputs, classes = model.config["out_channels"], metadata.get("data", {}).get("classes")
+    if outputs > 1 and classes and len(classes) != outputs:
+        raise ValueError(f"it has {outputs} outputs for the classes {classes}")
+    return metadata, model
+
+
+def _difference(expected: dict[str, list[int]], found: dict[str, list[int]]) -> str:
+    """The first tensor whose shape is not the network's, in words."""
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            return f"{name} is {found.get(name, 'missing')}, and the network's is {expected.get(name, 'none')}"
+    return ""
+
+
 def _checked(about: object) -> dict:
     """The metadata, whose parts are of the kinds that they are used as; else ValueError."""
     if not isinstance(about, dict):
@@ -84,6 +123,11 @@ def _checked(about: object) -> dict:
     for name, kind in KINDS.items():
         if not isinstance(about.get(name, kind()), kind):
             raise ValueError(f"{name!r} in its metadata is {about[name]!r}")
-    if not isinstance(about.get("data", {}).get("classes", []), list):
-        raise ValueError(f"'classes' in its metadata is {about['data']['classes']!r}")
+    classes = about.get("data", {}).get("classes", [])  # they become names of files and cells of tables
+    whole = isinstance(classes, list) and all(type(number) is int and number > 0 for number in classes)
+    if not whole or len({*classes}) < len(classes):
+        raise ValueError(f"'classes' in its metadata is {classes!r}; they are distinct whole numbers from 1 on")
+    for name in ("training", "validation"):
+        if not all(isinstance(image_id, str) for image_id in about.get(name, [])):
+            raise ValueError(f"{name!r} in its metadata holds more than names of images")
     return about

@@ -1,10 +1,10 @@
 """A trained network → masks of image files and strips, as files.  Taught in 00_start_here and 08_results."""
 
+import contextlib
 import csv
 import glob
 import io
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -16,26 +16,23 @@ from steelnb.data.images import SUFFIXES, DataError, image_files, names, open_im
 from steelnb.evaluation.operating_point import OperatingPoint
 from steelnb.network import inference
 from steelnb.network.weights import Trained
-from steelnb.prediction import output_files, strips, submission
+from steelnb.prediction import output_files, output_folder, strips, submission
 from steelnb.prediction.output_files import Mask, OutputWriter
+from steelnb.prediction.output_folder import SETTINGS, SUBMISSION, TABLE, PredictError
 from steelnb.prediction.strip_masks import PLAIN
-
-TABLE, SETTINGS, SUBMISSION = "predictions.csv", "predictions.json", "submission.csv"
-
-
-class PredictError(ValueError):
-    """Images that cannot be segmented, or masks that would overwrite a file. The message names it."""
 
 
 class Outcome(NamedTuple):
     """What `predict_files` did: file stems with their share of defect pixels, and what failed, by path.
 
-    kept: with `resume`, those of `written` whose masks were there before.
+    kept: with `resume`, those of `written` whose masks were there before. earlier: names of other images, of earlier
+    commands, whose rows are in the table as well.
     """
 
     written: dict[str, float]
     failed: dict[Path, str]
     kept: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = ()
 
 
 def segment(
@@ -64,10 +61,12 @@ def predict_files(
 
     raw: height and width of files that are no images by their suffix. kaggle: "now", "2019", or the path of Kaggle's
     sample_submission.csv; leaves `submission.csv` in that form, unless an image failed.
-    resume: keeps the masks that the same network, operating point and flips left in `out`, and does what is missing.
+    resume: keeps the masks that the same network, operating point and flips left in `out`, of the same images to the
+    last byte, and does what is missing; rows of other images that were segmented into `out` before stay in the tables.
     A file that cannot be read is reported and the rest go on. Every file is whole or absent. Nothing is overwritten:
-    PredictError is raised where a file that would be written exists, where two images have one stem, and where no image
-    is found; submission.SubmissionError, before any work, for what cannot be submitted.
+    PredictError is raised where a file that would be written exists, where two images have one stem, where no image is
+    found, and where another process writes to `out`; submission.SubmissionError, before any work, for what cannot be
+    submitted.
     """
     images = list(_expand(paths, raw))
     if not images:
@@ -80,38 +79,102 @@ def predict_files(
     long = [path for path, strip in plan.items() if strip]
     if point.guard and long:
         raise PredictError(f"the guard judges an image as a whole, so not a strip: leave it out for {names(long)}")
-    columns = _submittable(work, plan, kaggle) if kaggle else None
-    new = _make_room(work, plan, bool(columns), resume)
+    before = output_folder.images_before(work, plan, bool(kaggle), resume)
+    earlier = _masks_of_others(work, before, plan)
+    columns = _submittable(work, plan, earlier, kaggle) if kaggle else None
+    work.out.mkdir(parents=True, exist_ok=True)
+    with output_folder.locked(work.out):
+        if before != output_folder.images_before(work, plan, bool(kaggle), resume):
+            raise PredictError(f"{out} was in use by another command: give this one again")
+        return _segment_all(work, plan, before, earlier, columns)
 
-    written, failed, kept, digests = {}, {}, [], {}
+
+def _segment_all(
+    work: OutputWriter, plan: dict[Path, bool], before: dict[str, str], earlier: dict[Path, bool],
+    columns: tuple[str, ...] | None,
+) -> Outcome:  # fmt: skip
+    """What `predict_files` does once nobody else can write to the folder.
+
+    before: SHA-256 of images by name, as earlier commands noted them. earlier: what they left that is not in the plan.
+    """
+    digests = {path: output_folder.file_digest(path) for path in plan}
+    whole = {path for path, strip in plan.items() if _is_there(work, path, strip)}
+    new = {path.name: digest for path, digest in digests.items() if digest and path not in whole}
+    output_folder.write_settings(work, before | new)
+
+    written, failed, kept, masks_by_row = {}, {}, [], {}
     with storage.unfinished(work.out / TABLE) as (part,):
         with part.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow(["ImageId", *work.prefix, "EncodedPixels"])
-            for path, strip in tqdm(plan.items(), desc="predict", unit="image", disable=not progress):
-                there = resume and all(target.exists() for target in work.targets(path, strip))
+            for path, strip in tqdm((earlier | plan).items(), desc="predict", unit="image", disable=not work.progress):
                 try:
-                    masks = work.read(path, strip) if there else work.make(path, strip)
+                    if path not in plan:
+                        masks = work.read_masks(path, strip)
+                    elif path in whole:
+                        masks = _masks_of_the_same(work, path, strip, digests[path], before.get(path.name))
+                    else:
+                        masks = _made(work, path, strip, digests[path])
                 except (DataError, MemoryError) as error:
                     failed[path] = str(error) if isinstance(error, DataError) else f"{path}: not enough memory"
                     continue
-                if not there:  # tables from before do not say all that is here any more
+                if path in plan and path not in whole:  # tables from before do not say all that is here any more
                     _remove(work.out / TABLE, work.out / SUBMISSION)
                 for class_id, mask in zip(work.classes, masks, strict=True):
                     _write_row(file, [path.name] if class_id is None else [path.name, class_id], mask)
                     if columns:
-                        digests[path.name, class_id] = submission.mask_digest(mask)
-                written[path.stem] = output_files.share(masks)
-                kept += [path.stem] * there
+                        masks_by_row[path.name, class_id] = submission.mask_digest(mask)
+                if path in plan:
+                    written[path.stem] = output_files.share(masks)
+                    kept += [path.stem] * (path in whole)
         if not written:
             part.unlink()  # what is there already stays
-            if new:
-                (work.out / SETTINGS).unlink()
+        if written or before:
+            output_folder.write_settings(work, before | {n: d for n, d in new.items() if Path(n).stem in written})
+        else:
+            (work.out / SETTINGS).unlink()
     if columns and failed:
         _remove(*[work.out / SUBMISSION] * bool(written))
         failed[work.out / SUBMISSION] = f"no {SUBMISSION} is written: it needs every image, and {len(failed)} failed"
     elif columns:
-        submission.write_submission(work.out / SUBMISSION, submission.rows_of(work.out / TABLE), columns, digests)
-    return Outcome(written, failed, tuple(kept))
+        submission.write_submission(work.out / SUBMISSION, submission.rows_of(work.out / TABLE), columns, masks_by_row)
+    return Outcome(written, failed, tuple(kept), tuple(path.name for path in earlier if path not in failed))
+
+
+def _made(work: OutputWriter, path: Path, strip: bool, digest: str | None) -> Sequence[Mask]:
+    _remove(*work.targets(path, strip))  # some of them, of a command that was stopped, perhaps of another image
+    masks = work.make(path, strip)
+    if output_folder.file_digest(path) != digest:
+        _remove(*work.targets(path, strip))
+        raise DataError(f"{path}: changed while it was read: give the same command again, with --resume")
+    return masks
+
+
+def _masks_of_the_same(
+    work: OutputWriter, path: Path, strip: bool, digest: str | None, before: str | None
+) -> Sequence[Mask]:
+    masks = work.read(path, strip)
+    if digest != before:
+        made_of = f"was made of another {path.name}" if before else "says not of which image it was made"
+        raise DataError(f"{work.targets(path, strip)[0]} {made_of}: remove it, and {path} is segmented anew, or name "
+                        "another folder")  # fmt: skip
+    return masks
+
+
+def _masks_of_others(work: OutputWriter, before: Iterable[str], plan: dict[Path, bool]) -> dict[Path, bool]:
+    """Images of earlier commands whose masks are all there, by name alone, and whether they were strips."""
+    planned, found = {path.name for path in plan}, {}
+    for path in (Path(name) for name in before if name not in planned):
+        for strip in (False, True):
+            with contextlib.suppress(DataError):
+                if all(mask.exists() for mask in work.targets(path, strip)[: len(work.classes)]):
+                    found[path] = strip
+    return found
+
+
+def _is_there(work: OutputWriter, path: Path, strip: bool) -> bool:
+    with contextlib.suppress(DataError):
+        return all(target.exists() for target in work.targets(path, strip))
+    return False
 
 
 def _expand(paths: Iterable[str | Path], raw: tuple[int, int] | None) -> Iterator[Path]:
@@ -129,7 +192,9 @@ def _expand(paths: Iterable[str | Path], raw: tuple[int, int] | None) -> Iterato
             yield from found
 
 
-def _submittable(work: OutputWriter, plan: dict[Path, bool], kaggle: str | Path) -> tuple[str, ...]:
+def _submittable(
+    work: OutputWriter, plan: dict[Path, bool], earlier: dict[Path, bool], kaggle: str | Path
+) -> tuple[str, ...]:
     """The columns of the submission; what cannot be in one is refused."""
     submission.check_network(work.classes)
     named = submission.SUBMISSION_COLUMNS.get(str(kaggle))
@@ -149,45 +214,13 @@ def _submittable(work: OutputWriter, plan: dict[Path, bool], kaggle: str | Path)
                     shapes[path] = picture.height, picture.width
             except DataError:  # is reported when its turn comes
                 continue
+    for path, strip in earlier.items():
+        with contextlib.suppress(DataError):
+            shapes[path] = work.read_masks(path, strip)[0].shape
     submission.check_sizes(shapes)
     if expected is not None:
-        submission.check_names([path.name for path in plan], expected)
+        submission.check_names([path.name for path in (*plan, *earlier)], expected)
     return columns
-
-
-def _make_room(work: OutputWriter, plan: dict[Path, bool], kaggle: bool, resume: bool) -> bool:
-    """Makes the folder and says in `predictions.json` what is about to be written; whether that is new there."""
-    settings = work.out / SETTINGS
-    targets = [work.out / TABLE, *(work.out / SUBMISSION for _ in range(kaggle))]
-    targets += [target for path, strip in plan.items() for target in work.targets(path, strip)]
-    if not resume:
-        if there := next((target for target in [*targets, settings] if target.exists()), None):
-            raise PredictError(f"{there} is there already and would be overwritten: name another folder for the masks, "
-                               "or resume what was begun there (--resume)")  # fmt: skip
-    elif settings.exists():
-        before, now = _read_settings(settings), work.settings()
-        if other := [name for name in now if before.get(name) != now[name]]:
-            told = names((f"{name} was {before.get(name)}, is {now[name]}" for name in other), 8)
-            raise PredictError(f"{work.out} holds masks that were made otherwise ({told}): name another folder")
-    elif there := next((target for target in targets if target.exists()), None):
-        raise PredictError(f"{there} is there, but no {SETTINGS} that says what made it: name another folder")
-    if resume and any(path.resolve().parent == work.out.resolve() for path in plan):
-        raise PredictError(f"{work.out} holds the images themselves: to resume, masks need a folder of their own")
-    work.out.mkdir(parents=True, exist_ok=True)
-    if settings.exists():
-        return False
-    storage.write_file(settings, json.dumps(work.settings(), indent=1).encode())
-    return True
-
-
-def _read_settings(path: Path) -> dict:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # undecodable text is one, too
-        found = None
-    if not isinstance(found, dict):
-        raise PredictError(f"{path} is damaged, so what made these masks is not known: name another folder")
-    return found
 
 
 def _remove(*paths: Path) -> None:

@@ -45,43 +45,57 @@ class Exported(NamedTuple):
         return f"{self.path}, {self.megabytes:.1f} MB; {checked}"
 
 
-def to_onnx(trained: Trained, path: str | Path) -> Exported:
+def to_onnx(trained: Trained, path: str | Path, size: tuple[int, int] | None = None) -> Exported:
     """Writes the network as one file, whole or not at all; where ONNX Runtime is there, only if `check_export` agrees.
 
     Its input "windows" is float32 [N, C, h, w] in 0…1, its output "logits" float32 [N, K, h', w']; N, h, w are free.
+    size: (H, W) in pixels of what the file is to predict, one window at a time: then N is 1, and h and w are fixed, as
+    OpenCV 4's `cv2.dnn` needs it.
     Raises ExportError where `path` is not NAME.onnx, the network is not a `unet.UNet` or does not fit into 2 GB, the
     package onnx is missing, or the check fails; storage.StorageError.
     """
     path = Path(path)
     if path.suffix != ".onnx":
         raise ExportError(f"{path}: name a file that ends in .onnx")
-    content = packed(trained)
-    difference = check_export(content, trained) if _there("onnxruntime") else None
+    content = packed(trained, size)
+    fixed = [(1, *window_of(trained.model, size))] if size else None
+    difference = check_export(content, trained, fixed) if _there("onnxruntime") else None
     storage.write_file(path, content)
     return Exported(path, len(content) / 1e6, difference)
 
 
-def packed(trained: Trained) -> bytes:
-    """The bytes of the ONNX file; the same network gives the same bytes. Raises ExportError."""
+def packed(trained: Trained, size: tuple[int, int] | None = None) -> bytes:
+    """The bytes of the ONNX file; the same network gives the same bytes. size: as in `to_onnx`. Raises ExportError."""
     onnx = _need("onnx")
     model = trained.model
     if not isinstance(model, UNet):
         raise ExportError(f"{type(model).__name__} has no translation to ONNX here: export the UNet inside it")
-    if (size := 4 * sum(tensor.numel() for tensor in model.state_dict().values())) > LARGEST:
-        raise ExportError(f"{size / 1e9:.1f} GB of weights: one ONNX file holds 2; take a smaller width")
+    if (needed := 4 * sum(tensor.numel() for tensor in model.state_dict().values())) > LARGEST:
+        raise ExportError(f"{needed / 1e9:.1f} GB of weights: one ONNX file holds 2; take a smaller width")
+    window = window_of(model, size) if size else None
     proto = onnx.helper.make_model(
-        onnx_graph.graph(onnx, model), producer_name="steelnb", producer_version=steelnb.__version__, ir_version=IR,
-        opset_imports=[onnx.helper.make_opsetid("", OPSET)], doc_string=f"How to use it: metadata {USE_KEY!r}, JSON",
+        onnx_graph.graph(onnx, model, window), producer_name="steelnb", producer_version=steelnb.__version__,
+        ir_version=IR, opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        doc_string=f"How to use it: metadata {USE_KEY!r}, JSON",
     )  # fmt: skip
     about = {"network": model.config} | trained.metadata
-    texts = {weights.KEY: about, USE_KEY: use(trained)}
+    texts = {weights.KEY: about, USE_KEY: use(trained, window)}
     texts = {key: json.dumps(_strict(value), ensure_ascii=False, allow_nan=False) for key, value in texts.items()}
     onnx.helper.set_model_props(proto, texts)
     onnx.checker.check_model(proto, full_check=True)
     return proto.SerializeToString(deterministic=True)
 
 
-def use(trained: Trained) -> dict:
+def window_of(model: UNet, size: tuple[int, int]) -> tuple[int, int]:
+    """Sides of the smallest window from which the network predicts H × W pixels. Raises ExportError."""
+    if min(size) < 1:
+        raise ExportError(f"a size has at least one pixel a side, got {size[0]}x{size[1]}")
+    if model.padding == "same":
+        return tuple(-(-n // 2**model.depth) * 2**model.depth for n in size)
+    return tuple(geometry.input_size(n, model.depth) for n in size)
+
+
+def use(trained: Trained, window: tuple[int, int] | None = None) -> dict:
     """How to use the file, for programs without steelnb: plain JSON types, sizes in pixels.
 
     margin: pixels that a window has on each side around what it predicts. smallest, multiple, remainder: window sides
@@ -92,17 +106,19 @@ def use(trained: Trained) -> dict:
     outputs, classes = config["out_channels"], trained.metadata.get("data", {}).get("classes", [])
     if outputs == 1 or len(classes) != outputs:
         classes = ["defect"] if outputs == 1 else list(range(1, outputs + 1))
+    count, h, w, h_out, w_out = "N", "h", "w", "h - 2 * margin", "w - 2 * margin"
+    if window:
+        count, (h, w), (h_out, w_out) = 1, window, (onnx_graph.output_side(trained.model, n) for n in window)
     return {
-        "input": {"name": INPUT, "type": "float32", "shape": ["N", config["in_channels"], "h", "w"], "range": [0, 1],
+        "input": {"name": INPUT, "type": "float32", "shape": [count, config["in_channels"], h, w], "range": [0, 1],
                   "gray": [0.299, 0.587, 0.114], "divide_by": 255},
-        "output": {"name": OUTPUT, "type": "float32", "shape": ["N", outputs, "h - 2 * margin",
-                   "w - 2 * margin"], "probability": "1 / (1 + exp(-logit))", "defect": "logit > 0",
-                   "classes": classes},
+        "output": {"name": OUTPUT, "type": "float32", "shape": [count, outputs, h_out, w_out],
+                   "probability": "1 / (1 + exp(-logit))", "defect": "logit > 0", "classes": classes},
         "margin": geometry.margin(depth) if valid else 0,
         "smallest": geometry.input_size(1, depth) if valid else grid,
         "multiple": grid,
         "remainder": (-4) % grid if valid else 0,
-        "other_sizes": "an error" if config["crop"] == "exact" or not valid
+        "other_sizes": "an error" if config["crop"] == "exact" or not valid or window
         else "taken, but deep features shift against the skips by some pixels, and the output is smaller",
         "mirror": "beyond an edge stands the mirror image, edge pixel repeated: place i of an axis of n pixels is "
                   "pixel min(j, 2n - 1 - j) with j = i mod 2n, 0 <= j < 2n",

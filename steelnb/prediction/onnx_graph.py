@@ -13,10 +13,11 @@ class ExportError(RuntimeError):
     """A network that cannot be exported, or a file that does not answer as PyTorch does. The message says why."""
 
 
-def graph(onnx, model: UNet):
+def graph(onnx, model: UNet, window: tuple[int, int] | None = None):
     """The network in ONNX's operators, a GraphProto; weights under the names that they have in PyTorch.
 
-    onnx: the package. Raises ExportError for a layer without a translation.
+    onnx: the package. window: (h, w) of the only input that the graph takes, one at a time; None: any number of any
+    size. Raises ExportError for a layer without a translation.
     """
     nodes, tensors = [], []
     state = {name: tensor.detach().float().cpu().numpy() for name, tensor in model.state_dict().items()}
@@ -51,6 +52,11 @@ def graph(onnx, model: UNet):
 
     def crop(skip: str, x: str, level: int) -> str:
         name = f"crop.{level}"
+        if window:  # both known: nothing is left to reckon, which not every runtime can
+            met = [geometry.levels(n, model.depth, cut)[::-1][level] for n in window]
+            ends = [constant(f"{name}.start", [at.start for at in met]),
+                    constant(f"{name}.end", [at.start + at.up for at in met])]  # fmt: skip
+            return node("Slice", name, skip, *ends, axes)
         if model.crop == "exact":  # by a constant: at a size that is not exact, the Concat then fails
             start = exact[level]
             ends = [constant(f"{name}.start", [start, start]), constant(f"{name}.end", [-start, -start])]
@@ -62,7 +68,7 @@ def graph(onnx, model: UNet):
         start = node("Div", f"{name}.start", room, constant(f"{name}.two", [2, 2]))
         return node("Slice", name, skip, start, node("Add", f"{name}.end", start, inner), axes)
 
-    axes = constant("axes", [2, 3])
+    axes, cut = constant("axes", [2, 3]), "floor" if model.crop == "floor" else "ceil"
     exact = [level.start for level in geometry.levels(geometry.input_size(1, model.depth), model.depth)][::-1]
     skips, x = [], INPUT
     for level, modules in enumerate(model.encoder):
@@ -76,8 +82,15 @@ def graph(onnx, model: UNet):
         x = block(model.decoder[level], f"decoder.{level}", node("Concat", f"joined.{level}", skip, x, axis=1))
     layer(model.head, "head", x, OUTPUT)
 
-    def value(name: str, channels: int, height: str, width: str):
-        return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", channels, height, width])
+    def value(name: str, channels: int, *sides: str | int):
+        shape = [1 if window else "N", channels, *sides]
+        return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
 
-    inputs, outputs = [value(INPUT, model.config["in_channels"], "h", "w")], model.config["out_channels"]
-    return onnx.helper.make_graph(nodes, "unet", inputs, [value(OUTPUT, outputs, "h_out", "w_out")], tensors)
+    inputs, outputs = [value(INPUT, model.config["in_channels"], *window or "hw")], model.config["out_channels"]
+    sides = [output_side(model, n) for n in window] if window else ["h_out", "w_out"]
+    return onnx.helper.make_graph(nodes, "unet", inputs, [value(OUTPUT, outputs, *sides)], tensors)
+
+
+def output_side(model: UNet, side: int) -> int:
+    """Pixels that the network answers for along an axis of a window of `side` pixels."""
+    return side if model.padding == "same" else geometry.output_size(side, model.depth)

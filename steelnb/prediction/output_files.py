@@ -1,13 +1,12 @@
 """The files that are left of one image or strip: made, and read back.  Taught in 00_start_here."""
 
-import hashlib
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from steelnb import storage
@@ -16,12 +15,13 @@ from steelnb.data.images import SUFFIXES, DataError, gray, mask_values, open_ima
 from steelnb.evaluation.operating_point import OperatingPoint
 from steelnb.figures.plots import overlay
 from steelnb.network.inference import predict_probabilities
-from steelnb.network.weights import Trained
+from steelnb.network.weights import Trained, digest_of
 from steelnb.prediction import strip_masks, strips
 from steelnb.prediction.strip_masks import PLAIN
 from steelnb.prediction.strips import Strip
 
 Mask = np.ndarray | Strip
+LONGEST_NAME = 255  # bytes, on every disk in use
 
 
 @dataclass(frozen=True)
@@ -53,23 +53,26 @@ class OutputWriter:
 
     def settings(self) -> dict:
         """What the masks depend on, for JSON: the digest of the weights, and how a mask was made of their answer."""
-        sha = hashlib.sha256()
-        for name, tensor in self.trained.model.state_dict().items():
-            sha.update(name.encode())
-            sha.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return {"weights": sha.hexdigest(), "classes": list(self.classes), **asdict(self.point), "flips": self.flips}
+        weights = digest_of(self.trained.model.state_dict())
+        return {"weights": weights, "classes": list(self.classes), **asdict(self.point), "flips": self.flips}
 
     def is_strip(self, path: Path) -> bool:
         """Whether the file is read as a strip."""
         return strips.is_strip(path, self.raw, SUFFIXES)
 
     def targets(self, path: Path, strip: bool) -> list[Path]:
-        """The files that it leaves: masks by class, probabilities by class if asked for, then the others."""
+        """The files that it leaves: masks by class, probabilities by class if asked for, then the others.
+
+        Raises DataError for a name that leaves no room for theirs.
+        """
         kind = ".npy" if strip else ".png"
         each = [f"_class{class_id}" if self.prefix else "" for class_id in self.classes]
         ends = [f"{part}_mask{kind}" for part in each]
         ends += [f"{part}_probability{kind}" for part in each if self.probabilities]
         ends += ["_defects.csv", "_overview.png"] if strip else ["_overlay.png"]
+        if (longest := max(len(os.fsencode(path.stem + end)) for end in ends)) > LONGEST_NAME:
+            raise DataError(f"{path}: its name is too long for the files that it leaves ({longest} bytes, and a disk "
+                            f"takes {LONGEST_NAME}): rename it")  # fmt: skip
         return [self.out / f"{path.stem}{end}" for end in ends]
 
     def make(self, path: Path, strip: bool) -> Sequence[Mask]:
@@ -98,18 +101,22 @@ class OutputWriter:
 
     def read(self, path: Path, strip: bool) -> Sequence[Mask]:
         """The masks that were left of the file before. Raises DataError where they are not of its size."""
-        targets = self.targets(path, strip)[: len(self.classes)]
+        masks = self.read_masks(path, strip)
         if strip:
-            masks, shape = [strips.open_mask(target) for target in targets], strips.open_strip(path, self.raw).shape
+            shape = strips.open_strip(path, self.raw).shape
         else:
-            masks = [mask_values(target) > 0 for target in targets]
             with open_image(path) as picture:
                 shape = picture.height, picture.width
-        for target, mask in zip(targets, masks, strict=True):
+        for target, mask in zip(self.targets(path, strip), masks, strict=False):
             if tuple(mask.shape) != tuple(shape):
                 raise DataError(f"{target}: {size_text(*mask.shape)}, but {path} is {size_text(*shape)}: of another "
                                 "image? Remove it, or name another folder")  # fmt: skip
         return masks
+
+    def read_masks(self, path: Path, strip: bool) -> Sequence[Mask]:
+        """The masks that were left of a file of this name, whatever it was."""
+        targets = self.targets(path, strip)[: len(self.classes)]
+        return [strips.open_mask(target) if strip else mask_values(target) > 0 for target in targets]
 
 
 def mask_run_lengths(mask: Mask):

@@ -130,8 +130,7 @@ class Checkpoints:
         for path in self.folder.glob("step-*.pt"):  # what this dropped, and what an earlier process died over
             if NAME.fullmatch(path.name) and path.name not in self._names:
                 storage.delete_file(path)
-        for path in self.folder.glob(".step-*.pt.part"):
-            storage.delete_file(path)
+        storage.delete_unfinished(self.folder)
         after(state)
         self.written += 1
         if self.competes:

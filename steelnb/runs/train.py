@@ -87,7 +87,9 @@ def train(
             resume = partial(identity.state_to_resume, run, config, loop.checkpoints, accept_changes, report)
             loop.open(processes.broadcast(resume), progress)
             loop.run_to_the_end()
-    return pd.DataFrame(trainer.history)
+    history = pd.DataFrame(trainer.history)
+    history.attrs["ended"] = loop.ended
+    return history
 
 
 def seconds_a_step(data: SteelData, recipe: Recipe, steps: int = 3, device: torch.device | None = None) -> float:

@@ -47,6 +47,7 @@ class Loop:
         self.checkpoints = Checkpoints(run / "checkpoints", competes=self.device.type == "cpu")
         self.length = batches.epoch_length(self.training, self.recipe)
         self.config, self.bar, self.events = config, None, None
+        self.ended = "finished"
         self._looked = 0.0
 
     def __enter__(self) -> "Loop":
@@ -101,13 +102,12 @@ class Loop:
 
     def run_to_the_end(self) -> None:
         """Epochs until all steps are taken or something asks to stop; ends with everything on the disk."""
-        ended = "finished"
         try:
             while not self.finished:
                 self._train_to_the_end_of_the_epoch()
                 self._score()
         except Stop as stop:
-            ended = REASONS[stop.args[0]]
+            self.ended = REASONS[stop.args[0]]
         except torch.OutOfMemoryError:
             raise TrainingError(
                 f"the GPU has too little memory for batches of {self.recipe.batch}: take a smaller batch or a smaller "
@@ -115,13 +115,13 @@ class Loop:
             ) from None
         if not self.world.first:
             return
-        if self.trainer.steps > self.first_step or ended != "finished":
+        if self.trainer.steps > self.first_step or self.ended != "finished":
             self.save()
         self.checkpoints.wait()
-        self.session.note(to_step=self.trainer.steps, ended=ended)
-        if ended != "finished":
-            how = "With more hours it" if ended == REASONS[1] else "The same call, or command,"
-            self.report(f"{ended}: after step {self.trainer.steps} of {self.total}. {how} goes on")
+        self.session.note(to_step=self.trainer.steps, ended=self.ended)
+        if self.ended != "finished":
+            how = "With more hours it" if self.ended == REASONS[1] else "The same call, or command,"
+            self.report(f"{self.ended}: after step {self.trainer.steps} of {self.total}. {how} goes on")
         if self.checkpoints.written:
             share = self.checkpoints.spent / (3600 * self.session.elapsed)
             self.report(f"{self.checkpoints.written} checkpoints took {share:.2%} of this session's time")

@@ -1,6 +1,11 @@
 """Weights go to a file and come back; anything else in a file is refused."""
 
 import errno
+import hashlib
+import json
+import random
+import struct
+import tracemalloc
 
 import pytest
 import torch
@@ -108,3 +113,85 @@ def test_weights_that_would_say_nothing_are_refused(saved):
             weights.load_network(path)
     save_file({name: t.half() if t.is_floating_point() else t for name, t in state.items()}, path, about)
     assert weights.load_network(path).model.head.weight.dtype == torch.float32
+
+
+def metadata(model, **about):
+    return {weights.KEY: json.dumps({"network": model.config} | about)}
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [["/../../X", "b"], [1, 1], [1.0, 2.0], [True, 2], ["1", "2"], [0, 1], [-1, 1], [None, 1], [[1], 2], "12",
+     [1, 2, 3]],
+)
+def test_classes_that_cannot_name_files_are_refused(tmp_path, classes):
+    """They stand in the names of mask files: with "/../../X" a mask would be written outside of its folder."""
+    model, path = UNet(width=2, depth=2, out_channels=2), tmp_path / "weights.safetensors"
+    for good in ([1, 2], [3, 1], []):
+        save_file(model.state_dict(), path, metadata(model, data={"classes": good}))
+        assert weights.load_network(path).metadata["data"]["classes"] == good
+    save_file(model.state_dict(), path, metadata(model, data={"classes": classes}))
+    with pytest.raises(WeightsError, match=r"does not describe a network of this version: .*classes"):
+        weights.load_network(path)
+
+
+def test_names_of_images_are_text(saved):
+    path, model = saved
+    save_file(model.state_dict(), path, metadata(model, validation=["a.png", ["b.png"]]))
+    with pytest.raises(WeightsError, match="'validation' in its metadata holds more than names of images"):
+        weights.load_network(path)
+
+
+def test_a_small_file_cannot_ask_for_a_large_network(saved):
+    """Width 64 and depth 8 are 32 GB; what the file holds is compared with that before any memory is taken."""
+    path, model = saved
+    for large in ({"width": 64, "depth": 8}, {"width": 10**12, "depth": 2}, {"width": 10**30, "depth": 2}):
+        save_file(model.state_dict(), path, {weights.KEY: json.dumps({"network": large})})
+        tracemalloc.start()
+        with pytest.raises(WeightsError, match="does not describe a network"):
+            weights.load_network(path)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+        tracemalloc.stop()
+    save_file({"head.weight": torch.zeros(1)}, path, {weights.KEY: json.dumps({"network": {"width": 64, "depth": 8}})})
+    with pytest.raises(WeightsError, match=r"decoder\.0\.0\.bias is missing, and the network's is \[64\]"):
+        weights.load_network(path)
+
+
+def test_loading_draws_nothing_at_random(saved):
+    before = torch.get_rng_state()
+    weights.load_network(saved[0])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_flipped_bit_is_refused_or_changes_nothing(saved):
+    path, model = saved
+    whole, text = path.read_bytes(), json.dumps(weights.load_network(path).metadata)
+    rng, refused = random.Random(0), 0
+    for place in [rng.randrange(8 * len(whole)) for _ in range(400)]:
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            trained = weights.load_network(path)
+        except WeightsError:
+            refused += 1
+        else:
+            assert json.dumps(trained.metadata) == text
+            assert all(torch.equal(model.state_dict()[k], v) for k, v in trained.model.state_dict().items())
+    assert refused >= 390  # the rest hit the name of the digest or white space
+
+
+def test_files_from_before_the_digest_load(saved):
+    path, model = saved
+    save_file(model.state_dict(), path, metadata(model))
+    assert torch.equal(weights.load_network(path).model.head.weight, model.head.weight)
+    save_file(model.state_dict(), path, metadata(model) | {weights.DIGEST: "0" * 64})
+    with pytest.raises(WeightsError, match=r"changed since it was written \(its SHA-256 is another\)"):
+        weights.load_network(path)
+
+
+def test_the_digest_is_sha_256_of_names_types_shapes_and_bytes():
+    tensors = {"b": torch.tensor([[1.5, -2.0]]), "a": torch.tensor(3)}
+    content = b"texta torch.int64 []\n" + struct.pack("<q", 3)
+    content += b"b torch.float32 [1, 2]\n" + struct.pack("<2f", 1.5, -2)
+    assert weights.digest_of(tensors, "text") == hashlib.sha256(content).hexdigest()

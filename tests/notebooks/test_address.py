@@ -51,16 +51,38 @@ def test_every_notebook_has_its_badges_and_the_same_setup_cell(path):
         assert first.count(f"]({place}{repository}/blob/v{version}/notebooks/{path.stem}.ipynb)\n") == 1
     setup = second.strip()
     assert setup == TEXTS[0].read_text("utf-8").split("# %%")[2].strip()
-    (source,) = re.findall(r'or "(.*)"', setup)
-    assert source == f"https://github.com/{repository}/archive/refs/tags/v{version}.tar.gz"
+    assert setup == address.setup_cell(repository, version).strip()
     assert not any("# Setup:" in cell for cell in rest)
-    assert max(map(len, setup.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("repository", [address.PLACEHOLDER, "jane-doe/steelnb", f"{39 * 'a'}/steelnb"])
+def test_the_setup_cell_is_six_lines(repository):
+    setup = address.setup_cell(repository, "0.1.0").strip()
+    assert len(setup.splitlines()) <= 6
+    assert max(map(len, setup.splitlines())) <= 130  # that of the longest name; see the next test
     assert len(ast.parse(setup).body) == 2  # an import, and an `if` around everything else
+    sources = re.findall(r'or "(.*)"', setup)
+    if repository == address.PLACEHOLDER:
+        assert sources == []
+        assert "STEELNB_SPEC" in setup.partition("sys.exit(")[2]
+        assert "make address" in setup.partition("sys.exit(")[2]
+    else:
+        assert sources == [f"https://github.com/{repository}/archive/refs/tags/v0.1.0.tar.gz"]
 
 
-@pytest.mark.parametrize("name", ["some-one/other.name", "steelnb/steel", "a/steelnb"])
+def test_nobody_can_be_at_the_placeholder():
+    """A name on GitHub has no two hyphens in a row: so the first cell cannot install what a stranger put there."""
+    owner, _, name = address.PLACEHOLDER.partition("/")
+    assert "--" in owner
+    assert name == "steelnb"
+    assert not address.NAME.fullmatch(address.PLACEHOLDER)  # which no real address is called, then
+
+
+@pytest.mark.parametrize("name", ["some-one/other.name", "steelnb/steel", "a/steelnb", "your-name/steelnb"])
 def test_another_address_changes_every_place_and_nothing_besides(copy, name):
-    before, own = texts(copy), address.address()[0]
+    committed, own = texts(copy), "first-one/steelnb"
+    address.write(copy, own)
+    before = texts(copy)
     assert address.write(copy, name)
     after = texts(copy)
     assert set(after) == set(before)
@@ -75,6 +97,8 @@ def test_another_address_changes_every_place_and_nothing_besides(copy, name):
     assert address.write(copy, name) == []
     address.write(copy, own)
     assert texts(copy) == before
+    address.write(copy, address.address()[0])
+    assert texts(copy) == committed
 
 
 def test_an_executed_notebook_keeps_its_outputs_and_its_card(copy):
@@ -97,7 +121,7 @@ def test_a_new_notebook_and_a_new_version(copy):
         encoding="utf-8",
     )
     (copy / "pyproject.toml").write_text((copy / "pyproject.toml").read_text().replace('"0.1.0"', '"7.8.9"'))
-    address.write(copy)
+    address.write(copy, "jane-doe/steelnb")
     text = (copy / "notebooks" / "99_new.py").read_text("utf-8")
     order = ("it is.\n#\n# [![Open in", "99_new.ipynb)\n#\n# | a | b", "# Setup:", "v7.8.9.tar.gz", "import steelnb\n")
     places = [text.index(part) for part in order]

@@ -1,8 +1,11 @@
 """Image files in, mask files out."""
 
 import csv
+import hashlib
+import json
 import os
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -15,7 +18,7 @@ from PIL import Image
 from steelnb import storage
 from steelnb.data import rle
 from steelnb.evaluation.operating_point import OperatingPoint
-from steelnb.network import inference
+from steelnb.network import inference, weights
 from steelnb.network.unet import UNet
 from steelnb.network.weights import Trained
 from steelnb.prediction import output_files, strip_masks, strips
@@ -102,11 +105,11 @@ def test_refusals(pictures, tmp_path):
 def test_nothing_segmented_leaves_no_table(tmp_path):
     outcome = predict_files(network(), [tmp_path / "mistyped.png"], tmp_path / "out")
     assert "no such file" in outcome.failed[tmp_path / "mistyped.png"]
-    assert not list((tmp_path / "out").iterdir())
+    assert files(tmp_path / "out") == {}
 
 
 def files(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
 def test_segment_takes_an_operating_point_and_flips(pictures):
@@ -174,7 +177,7 @@ def test_bad_files_of_every_kind(pictures, tmp_path):
     assert list(outcome.written) == ["a", "b", "c"]
     assert {path.name for path in outcome.failed} == {*bad, "float.npy", "folder.png", "broken.png", "deep.tif"}
     assert all(path.name in reason for path, reason in outcome.failed.items())
-    assert len(list((tmp_path / "out").iterdir())) == 3 * 2 + 2
+    assert len(files(tmp_path / "out")) == 3 * 2 + 2
     assert list(pd.read_csv(tmp_path / "out" / "predictions.csv")["ImageId"]) == ["a.png", "b.jpg", "c.bmp"]
 
 
@@ -305,7 +308,7 @@ def test_resuming_takes_only_what_the_same_settings_made(pictures, tmp_path):
     made = files(out)
     outcome = predict_files(network(), [pictures], out, resume=True)
     assert (outcome.kept, len(outcome.written)) == (("a",), 3)
-    assert all(files(out)[name] == content for name, content in made.items() if name != "predictions.csv")
+    assert all(files(out)[name] == content for name, content in made.items() if not name.startswith("predictions."))
     for options, told in (
         ({"point": OperatingPoint(0.6)}, "threshold was 0.5, is 0.6"), ({"flips": True}, "flips was False, is True"),
     ):  # fmt: skip
@@ -325,12 +328,169 @@ def test_resuming_takes_only_what_the_same_settings_made(pictures, tmp_path):
     assert files(out) == before
     Image.fromarray(np.zeros((3, 4), np.uint8)).save(pictures / "a.png")
     outcome = predict_files(network(), [pictures], out, resume=True)
-    assert "of another image" in outcome.failed[pictures / "a.png"]
+    assert re.search(r"a_mask\.png: 40×60, but .*a\.png is 3×4: of another image", outcome.failed[pictures / "a.png"])
     (out / "predictions.json").unlink()
     with pytest.raises(PredictError, match=r"but no predictions\.json"):
         predict_files(network(), [pictures], out, resume=True)
     with pytest.raises(PredictError, match="holds the images themselves"):
         predict_files(network(), [pictures], pictures, resume=True)
+
+
+def test_another_image_of_the_same_name_and_size_is_not_taken_for_the_old_one(pictures, tmp_path):
+    """A re-shot `cam1.png`: its old mask does not stand for it, and is not overwritten without a word either."""
+    trained, out = network(), tmp_path / "out"
+    predict_files(trained, [pictures], out)
+    told = json.loads((out / "predictions.json").read_text("utf-8"))["inputs"]
+    assert told == {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in pictures.iterdir()}
+    assert list(told) == ["a.png", "b.jpg", "c.bmp"]
+    before, old = files(out), (pictures / "a.png").read_bytes()
+    Image.fromarray(255 - np.asarray(Image.open(pictures / "a.png"))).save(pictures / "a.png")
+    for _ in range(2):
+        outcome = predict_files(trained, [pictures], out, resume=True)
+        assert outcome.kept == ("b", "c")
+        assert re.search(r"a_mask\.png was made of another a\.png: remove it, and", outcome.failed[pictures / "a.png"])
+        left = files(out)
+        assert all(left[name] == before[name] for name in before if name != "predictions.csv")
+        assert list(pd.read_csv(out / "predictions.csv")["ImageId"]) == ["b.jpg", "c.bmp"]
+    (out / "a_mask.png").unlink()
+    outcome = predict_files(trained, [pictures], out, resume=True)
+    assert (outcome.failed, outcome.kept) == ({}, ("b", "c"))
+    predict_files(trained, [pictures], tmp_path / "fresh")
+    assert files(out) == files(tmp_path / "fresh")
+    (pictures / "a.png").write_bytes(old)
+    assert list(predict_files(trained, [pictures], out, resume=True).failed) == [pictures / "a.png"]
+
+
+def test_a_stopped_command_leaves_no_mask_for_another_image(pictures, tmp_path, monkeypatch):
+    """Killed after the mask and before the overlay; then the image is another one, of the same size."""
+    trained, out, write = network(2), tmp_path / "out", storage.write_file
+
+    def stopped(path, content):
+        if path.name == "a_class2_mask.png":
+            raise KeyboardInterrupt
+        write(path, content)
+
+    monkeypatch.setattr(storage, "write_file", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(trained, [pictures / "a.png"], out)
+    monkeypatch.setattr(storage, "write_file", write)
+    Image.fromarray(255 - np.asarray(Image.open(pictures / "a.png"))).save(pictures / "a.png")
+    assert predict_files(trained, [pictures / "a.png"], out, resume=True).kept == ()
+    predict_files(trained, [pictures / "a.png"], tmp_path / "fresh")
+    assert files(out) == files(tmp_path / "fresh")
+
+
+def test_an_image_that_changes_while_it_is_read_is_reported(pictures, tmp_path, monkeypatch):
+    make = output_files.OutputWriter.make
+
+    def changing(work, path, strip):
+        masks = make(work, path, strip)
+        if path.name == "a.png":
+            path.write_bytes(path.read_bytes() + b"more")
+        return masks
+
+    monkeypatch.setattr(output_files.OutputWriter, "make", changing)
+    outcome = predict_files(network(), [pictures], tmp_path / "out")
+    assert list(outcome.written) == ["b", "c"]
+    assert "a.png: changed while it was read" in outcome.failed[pictures / "a.png"]
+    assert not list((tmp_path / "out").glob("a_*"))
+    assert "a.png" not in json.loads((tmp_path / "out" / "predictions.json").read_text("utf-8"))["inputs"]
+
+
+def test_a_second_folder_keeps_the_first_one_s_rows(pictures, tmp_path):
+    trained, out, second = network(2), tmp_path / "out", tmp_path / "second"
+    second.mkdir()
+    np.save(pictures / "s.npy", np.random.default_rng(5).integers(0, 256, (12, 90), dtype=np.uint8))
+    Image.fromarray(np.random.default_rng(4).integers(0, 256, (20, 30), dtype=np.uint8)).save(second / "d.png")
+    first = predict_files(trained, [pictures, pictures / "s.npy"], out)
+    outcome = predict_files(trained, [second], out, resume=True)
+    assert (list(outcome.written), outcome.kept) == (["d"], ())
+    assert outcome.earlier == ("a.png", "b.jpg", "c.bmp", "s.npy")
+    predict_files(trained, [pictures, pictures / "s.npy", second], tmp_path / "at once")
+    assert files(out) == files(tmp_path / "at once")
+    again = predict_files(trained, [pictures, pictures / "s.npy"], out, resume=True)
+    assert (again.written, again.earlier) == (first.written, ("d.png",))
+    assert sorted(pd.read_csv(out / "predictions.csv")["ImageId"].unique()) == [
+        "a.png", "b.jpg", "c.bmp", "d.png", "s.npy",
+    ]  # fmt: skip
+    Image.fromarray(np.zeros((40, 60), np.uint8)).save(second / "a.png")  # another image of a name that is there
+    assert "another a.png" in predict_files(trained, [second], out, resume=True).failed[second / "a.png"]
+    (second / "a.png").unlink()
+    (second / "a.bmp").write_bytes((pictures / "c.bmp").read_bytes())
+    with pytest.raises(PredictError, match=r"a\.bmp: .*out holds the masks of a\.png, which would be overwritten"):
+        predict_files(trained, [second / "a.bmp"], out, resume=True)
+
+
+def test_a_file_that_failed_may_come_again_under_another_suffix(pictures, tmp_path):
+    (pictures / "d.png").write_bytes(b"not an image")
+    predict_files(network(), [pictures], tmp_path / "out")
+    (pictures / "d.png").unlink()
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(pictures / "d.bmp")
+    assert predict_files(network(), [pictures], tmp_path / "out", resume=True).failed == {}
+
+
+def test_a_submission_of_two_folders_holds_both(severstal, tmp_path):
+    out, second = tmp_path / "out", tmp_path / "second"
+    second.mkdir()
+    (severstal / "b.jpg").rename(second / "b.jpg")
+    predict_files(network(4), [severstal], out, kaggle="now")
+    assert predict_files(network(4), [second], out, kaggle="now", resume=True).failed == {}
+    assert list(pd.read_csv(out / "submission.csv")["ImageId"]) == [f"{name}.jpg" for name in "aaaabbbb"]
+    sample = tmp_path / "sample_submission.csv"
+    sample.write_text("ImageId_ClassId,EncodedPixels\nb.jpg_1,\n")
+    with pytest.raises(SubmissionError, match=r"images that the sample submission does not list: a\.jpg"):
+        predict_files(network(4), [second], out, kaggle=sample, resume=True)
+
+
+def test_two_commands_into_one_folder(pictures, tmp_path, monkeypatch):
+    """The second one is refused while the first works, with nothing touched; and may go on afterwards."""
+    trained, out, make, told = network(), tmp_path / "out", output_files.OutputWriter.make, []
+
+    def meanwhile(work, path, strip):
+        there = files(out)
+        for resume in (True, False):
+            with pytest.raises(PredictError) as error:
+                predict_files(trained, [pictures], out, resume=resume)
+            told.append(str(error.value))
+        assert files(out) == there
+        return make(work, path, strip)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(output_files.OutputWriter, "make", meanwhile)
+        outcome = predict_files(trained, [pictures / "a.png"], out)
+    assert list(outcome.written) == ["a"]
+    assert told[0] == f"{out} is in use by another command: wait until it ends, or name another folder"
+    assert "is there already" in told[1]
+    assert predict_files(trained, [pictures], out, resume=True).kept == ("a",)
+
+
+def test_pairs_of_commands_at_once_leave_what_one_leaves(pictures, tmp_path):
+    """In processes: each pair ends with the files of a single command, whoever came first."""
+    trained = network()
+    weights.save_network(tmp_path / "w.safetensors", trained.model, {})
+    np.save(pictures / "s.npy", np.random.default_rng(5).integers(0, 256, (12, 9000), dtype=np.uint8))
+    command = [sys.executable, "-m", "steelnb", "predict", "--weights", str(tmp_path / "w.safetensors"), "--quiet"]
+    command += ["--resume", str(pictures), str(pictures / "s.npy"), "--out"]
+    outs = [tmp_path / "one", *[tmp_path / f"two{i // 2}" for i in range(4)]]
+    both = [subprocess.Popen([*command, str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) for out in outs]
+    for process in both:
+        told = process.communicate()[1].decode()
+        assert process.returncode == 0 or "in use by another command" in told, told
+    assert both[0].returncode == 0
+    for first, second in ((1, 2), (3, 4)):
+        assert 0 in (both[first].returncode, both[second].returncode)
+        assert files(outs[first]) == files(outs[0])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of up to 255 bytes")
+def test_a_name_without_room_for_those_of_its_files(pictures, tmp_path):
+    (pictures / f"{238 * 'x'}.png").write_bytes((pictures / "a.png").read_bytes())
+    (pictures / f"{251 * 'y'}.png").write_bytes((pictures / "a.png").read_bytes())
+    for resume in (False, True):
+        outcome = predict_files(network(), [pictures], tmp_path / "out", resume=resume)
+        assert list(outcome.written) == ["a", "b", "c", 238 * "x"]
+        (told,) = outcome.failed.values()
+        assert "its name is too long for the files that it leaves (263 bytes, and a disk takes 255): rename it" in told
 
 
 @pytest.fixture

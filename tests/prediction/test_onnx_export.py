@@ -80,6 +80,54 @@ def test_answers_as_pytorch_at_every_kind_of_size(ort, config):
         network.model._check(torch.empty(1, network.model.config["in_channels"], height, width))
 
 
+@pytest.mark.parametrize(
+    "config",
+    [{}, dict(norm="encoder", crop="ceil", depth=3), dict(crop="floor"), dict(padding="same", out_channels=2)],
+    ids=lambda config: " ".join(map(str, config.values())) or "default",
+)
+def test_a_fixed_size_has_no_shape_left_to_reckon(onnx, ort, config, tmp_path):
+    """OpenCV 4's cv2.dnn takes neither free axes nor shapes that are computed in the graph."""
+    network = trained(**config)
+    size = (40, 60)
+    exported = onnx_export.to_onnx(network, tmp_path / "fixed.onnx", size)
+    assert exported.difference < 1e-4
+    model = onnx.load(exported.path)
+    kinds = {node.op_type for node in model.graph.node}
+    assert kinds <= {"Conv", "ConvTranspose", "BatchNormalization", "Relu", "MaxPool", "Slice", "Concat"}
+    ends = (*model.graph.input, *model.graph.output)
+    shapes = {end.name: [side.dim_value for side in end.type.tensor_type.shape.dim] for end in ends}
+    use = json.loads({p.key: p.value for p in model.metadata_props}["steelnb_use"])
+    assert shapes == {"windows": use["input"]["shape"], "logits": use["output"]["shape"]}
+    assert use["other_sizes"] == "an error"
+    _, _, height, width = shapes["windows"]
+    windows = np.random.default_rng(0).random((1, 1, height, width), np.float32)
+    with torch.inference_mode():
+        expected = network.model(torch.from_numpy(windows)).numpy()
+    assert list(expected.shape) == shapes["logits"]
+    assert all(n >= wanted for n, wanted in zip(expected.shape[2:], size, strict=True))
+    assert np.abs(run(ort, exported.path.read_bytes(), windows) - expected).max() < 1e-4
+    for wrong in (np.zeros((2, 1, height, width)), np.zeros((1, 1, height, width + 4))):
+        with pytest.raises(Exception, match="Got invalid dimensions"):
+            run(ort, exported.path.read_bytes(), wrong)
+    with pytest.raises(ExportError, match="at least one pixel a side, got 0x9"):
+        onnx_export.to_onnx(network, tmp_path / "no.onnx", (0, 9))
+
+
+def test_opencv_takes_a_fixed_size(tmp_path):
+    """Where OpenCV is installed, which the library itself does not need."""
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
+    pytest.importorskip("onnx", reason=EXTRA)
+    network = trained(crop="ceil", norm="encoder")
+    path = onnx_export.to_onnx(network, tmp_path / "fixed.onnx", (40, 60)).path
+    height, width = onnx_export.window_of(network.model, (40, 60))
+    windows = np.random.default_rng(0).random((1, 1, height, width), np.float32)
+    net = cv2.dnn.readNetFromONNX(str(path))
+    net.setInput(windows)
+    with torch.inference_mode():
+        expected = network.model(torch.from_numpy(windows)).numpy()
+    assert np.abs(net.forward() - expected).max() < 1e-4
+
+
 def test_the_original_at_its_own_odd_size(ort):
     """430 × 1780 fits no pooling: crops of odd differences, which a traced graph rounds the other way."""
     network = Trained(UNet.original(width=2).eval(), {})

@@ -347,7 +347,7 @@ def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new_state(tmp_path):
     for number in range(2, 60):
         folder = tmp_path / str(number)
         saved(folder, 1, 2, best=(1,))
-        for name in (".manifest.json.part", ".step-000000001.0123456789abcdef.pt.part"):
+        for name in (".manifest.json.0123456789abcdef.part", ".step-000000001.fedcba9876543210.part"):
             (folder / name).write_bytes(b"an earlier process died over this")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # the threads of others play no part in the child

@@ -1,0 +1,110 @@
+"""What a folder of predictions says of itself: which network, which settings and which images made its masks.
+
+`predictions.json` holds the settings and, under "inputs", the SHA-256 of each image by file name. It is written before
+the masks, so a mask never lies there without the digest of what it was made of.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from steelnb import storage
+from steelnb.data.images import DataError, names
+from steelnb.prediction.output_files import OutputWriter
+
+TABLE, SETTINGS, SUBMISSION = "predictions.csv", "predictions.json", "submission.csv"
+
+
+class PredictError(ValueError):
+    """Images that cannot be segmented, or masks that would overwrite a file. The message names it."""
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keeps other processes out of the folder, as far as its disk knows locks, and clears what killed ones left.
+
+    Raises PredictError where another one is at work.
+    """
+    lock = FileLock(out / ".lock", timeout=0)
+    try:
+        with contextlib.suppress(NotImplementedError):  # a mount without locks
+            lock.acquire()
+    except Timeout:
+        raise PredictError(f"{out} is in use by another command: wait until it ends, or name another folder") from None
+    try:
+        storage.delete_unfinished(out)
+        yield
+    finally:
+        lock.release()
+
+
+def images_before(work: OutputWriter, plan: Mapping[Path, bool], kaggle: bool, resume: bool) -> dict[str, str]:
+    """SHA-256 by file name of the images that earlier commands were given for this folder.
+
+    plan: image → whether it is a strip. Raises PredictError for a folder that may not be used: with files that would be
+    overwritten, or whose masks other settings made.
+    """
+    settings, tables = work.out / SETTINGS, [TABLE, SUBMISSION][: 1 + kaggle]
+    there = next((work.out / name for name in tables if (work.out / name).exists()), None) or _first_there(work, plan)
+    if not resume:
+        if there := there or (settings if settings.exists() else None):
+            raise PredictError(f"{there} is there already and would be overwritten: name another folder for the masks, "
+                               "or resume what was begun there (--resume)")  # fmt: skip
+        return {}
+    if any(path.resolve().parent == work.out.resolve() for path in plan):
+        raise PredictError(f"{work.out} holds the images themselves: to resume, masks need a folder of their own")
+    if not settings.exists():
+        if there:
+            raise PredictError(f"{there} is there, but no {SETTINGS} that says what made it: name another folder")
+        return {}
+    before, now = _read(settings), work.settings()
+    if other := [name for name in now if before.get(name) != now[name]]:
+        told = names((f"{name} was {before.get(name)}, is {now[name]}" for name in other), 8)
+        raise PredictError(f"{work.out} holds masks that were made otherwise ({told}): name another folder")
+    called = {Path(name).stem: name for name in before["inputs"]}
+    for path, strip in plan.items():
+        if called.get(path.stem, path.name) != path.name and _first_there(work, {path: strip}):
+            raise PredictError(f"{path}: {work.out} holds the masks of {called[path.stem]}, which would be "
+                               "overwritten: name another folder")  # fmt: skip
+    return before["inputs"]
+
+
+def write_settings(work: OutputWriter, inputs: Mapping[str, str]) -> None:
+    """Says what is about to be written, if it is not said there already. Raises storage.StorageError."""
+    content = json.dumps(work.settings() | {"inputs": inputs}, indent=1).encode()
+    path = work.out / SETTINGS
+    if not path.exists() or path.read_bytes() != content:
+        storage.write_file(path, content)
+
+
+def file_digest(path: Path) -> str | None:
+    """SHA-256, hex, of a file; None for what cannot be read, which is reported when its turn comes."""
+    try:
+        if not path.is_file():  # to open a pipe would wait for ever
+            return None
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _first_there(work: OutputWriter, plan: Mapping[Path, bool]) -> Path | None:
+    for path, strip in plan.items():
+        with contextlib.suppress(DataError):  # is reported when its turn comes
+            if there := next((target for target in work.targets(path, strip) if target.exists()), None):
+                return there
+    return None
+
+
+def _read(path: Path) -> dict:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if {type(item) for pair in found["inputs"].items() for item in pair} <= {str}:
+            return found
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # undecodable text is a ValueError, too
+        pass
+    raise PredictError(f"{path} is damaged, so what made these masks is not known: name another folder")
