@@ -54,9 +54,12 @@ def not_as_they_are(path: Path, picture: Image.Image, mask: bool = False) -> str
     return ""
 
 
-def turned(picture: Image.Image) -> str:
-    """Whether a viewer would turn it: by EXIF, XMP or a TIFF tag. A PNG may say so after its pixels: load it before."""
-    tags = getattr(picture, "tag_v2", {})  # Pillow turns a TIFF on loading, and then forgets the tag
+def turned(picture: Image.Image, decoded: bool = False) -> str:
+    """Whether a viewer would turn it, by EXIF, XMP or a TIFF tag. Ask before decoding, which makes Pillow turn a TIFF
+    and forget the tag, and after it: a PNG may say so behind its pixels."""
+    if picture.format == "PNG" and "exif" not in picture.info and not decoded:
+        return ""  # to ask would decode it
+    tags = getattr(picture, "tag_v2", {})
     if picture.getexif().get(ORIENTATION, 1) not in (0, 1) or tags.get(ORIENTATION, 1) not in (0, 1):
         return "turned by its EXIF orientation, so a mask may not lie on it; save it upright"
     return ""
