@@ -141,10 +141,10 @@ def run_evaluate(options: argparse.Namespace) -> int:
 def run_audit(options: argparse.Namespace) -> int:
     """Looks through a data set; 1 where it holds an error."""
     from steelnb.audit.audit import audit
+    from steelnb.audit.page import check_free
     from steelnb.data import sources
 
-    if (page := options.out / "report.html").exists():  # before the minutes, not after them
-        raise ValueError(f"{page} is there already; name another folder, or delete this report")
+    check_free(options.out)  # before the minutes, not after them
     named = options.data if options.data is not None else sources.named()
     folder = named if named and Path(named).is_dir() else None
     source = folder or sources.open_dataset(options.data, skip_missing=options.skip_missing, progress=options.progress)

@@ -6,14 +6,18 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.part", re.S)
 IN_USE = (5, 32, 33)  # Windows: another program, often a virus scanner or a spreadsheet, has the file open
 PATIENCE = 5.0  # seconds until it is given up
+DRAFT = "unfinished-"  # begins the name of a folder that `make_folder` has not finished
 
 
 class StorageError(OSError):
@@ -102,6 +106,38 @@ def delete_file(path: str | Path) -> None:
         pass
     except OSError as error:
         raise StorageError(_advice(error, "delete", Path(path))) from error
+
+
+def make_folder(folder: Path, make: Callable[[Path], Path], finished: Callable[[Path], bool] = Path.is_dir) -> None:
+    """Makes a folder that is there whole or not at all, unless it is `finished`. Of several processes one makes it, the
+    others wait.
+
+    make: is given an empty draft folder beside it, and returns the folder in there that is to become `folder`. A draft
+    is removed when `make` fails, and what a kill left, here or of other folders beside it, at the next call.
+    """
+    if finished(folder):
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder):
+        if finished(folder):
+            return
+        for draft in folder.parent.glob(f"{DRAFT}*"):
+            target = folder.with_name(draft.name.removeprefix(DRAFT))
+            alone = contextlib.nullcontext() if target == folder else _lock(target, timeout=0)
+            with contextlib.suppress(Timeout), alone:
+                shutil.rmtree(draft, ignore_errors=True)  # whoever makes it still would hold its lock
+        draft = folder.with_name(DRAFT + folder.name)
+        try:
+            draft.mkdir()
+            made = make(draft)
+            shutil.rmtree(folder, ignore_errors=True)
+            made.rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _lock(folder: Path, **options) -> FileLock:
+    return FileLock(folder.with_name(f"{folder.name}.lock"), **options)
 
 
 def sha256(content: bytes) -> str:

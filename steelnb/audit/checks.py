@@ -61,8 +61,11 @@ def bad_rows(folder: Path) -> Iterator[Finding]:
 
 
 def files(data: SteelData) -> Iterator[Finding]:
-    """Files that are not what their name says, and images of another size than most."""
+    """What reading warned of, files that are not what their name says, and images of another size than most."""
     images = data.images
+    for note in data.notes:
+        if note.startswith("warning: "):
+            yield Finding("labels", "warning", (), note.removeprefix("warning: "))
     posing = [i for i, kind in zip(images["ImageId"], images["format"], strict=True)
               if kind == "PNG" and i.lower().endswith((".jpg", ".jpeg"))]  # fmt: skip
     if posing:

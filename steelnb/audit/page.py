@@ -1,6 +1,7 @@
 """What an audit found, and its report: one HTML page that needs no network, findings as JSON, groups as CSV."""
 
 import base64
+import csv
 import html
 import io
 import json
@@ -19,11 +20,13 @@ from steelnb.audit.checks import Finding
 from steelnb.data.dataset import DataError, SteelData
 from steelnb.figures.plots import CLASS_COLOURS, DEFECT, overlay
 
+REPORT, FINDINGS, GROUPS = "report.html", "findings.json", "groups.csv"
 PICTURES = 24  # of one kind; the rest is in the list
 WIDTH = 720  # pixels of a picture
 KINDS = {
     "refused": "The data set is refused",
     "out of range": "Masks out of range",
+    "labels": "Labels that may not be meant",
     "unreadable": "Images that do not decode",
     "duplicate across a split": "The same steel on both sides of a split",
     "contradictory labels": "The same steel, labelled differently",
@@ -71,21 +74,26 @@ class Audit:
         """Leaves report.html (with its pictures), findings.json and, where there are duplicates, groups.csv in `out`.
 
         The report comes last: a folder without one is unfinished. Returns its path. Raises ValueError for a folder that
-        holds a report already, and storage.StorageError.
+        holds one of these files already, and storage.StorageError.
         """
         out = Path(out)
-        if (page := out / "report.html").exists():
-            raise ValueError(f"{page} is there already; name another folder, or delete this report")
+        check_free(out)
         content = _page(self)
         out.mkdir(parents=True, exist_ok=True)
         if self.groups:
-            lines = ["ImageId,group", *(f"{_field(i)},{_field(group)}" for i, group in self.groups.items())]
-            storage.write_file(out / "groups.csv", ("\n".join(lines) + "\n").encode())
-        else:
-            storage.delete_file(out / "groups.csv")  # of an earlier report here, whose copies are gone
-        storage.write_file(out / "findings.json", json.dumps(_plain(self), indent=1, ensure_ascii=False).encode())
-        storage.write_file(page, content.encode())
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows([("ImageId", "group"), *self.groups.items()])
+            storage.write_file(out / GROUPS, text.getvalue().encode())
+        storage.write_file(out / FINDINGS, json.dumps(_plain(self), indent=1, ensure_ascii=False).encode())
+        storage.write_file(page := out / REPORT, content.encode())
         return page
+
+
+def check_free(out: Path) -> None:
+    """Raises ValueError for a folder that holds a report, or a table of groups that somebody may have written by hand.
+    """
+    if held := next((path for name in (REPORT, FINDINGS, GROUPS) if (path := out / name).exists()), None):
+        raise ValueError(f"{held} already exists; name another folder, or move this file away")
 
 
 def _plain(audit: Audit) -> dict:
@@ -176,7 +184,3 @@ def _shares(audit: Audit) -> Iterator[str]:
                  f"{row['low']:+.1%} … {row['high']:+.1%}", f"{row['p']:.2g}", *areas]  # fmt: skip
         yield "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
     yield "</table>"
-
-
-def _field(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\n\r ') else text

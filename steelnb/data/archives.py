@@ -12,17 +12,15 @@ import os
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, NamedTuple
 
-from filelock import FileLock
 from tqdm import tqdm
 
-from steelnb import runtime
+from steelnb import runtime, storage
 from steelnb.data.images import DataError
 
 KINDS = ".zip, .tar or .tar.gz"
@@ -45,11 +43,7 @@ def unpacked(archive: str | Path, *, progress: bool = False) -> Path:
         state = archive.stat()
         key = hashlib.sha256(os.fsencode(archive) + f"\n{state.st_size}\n{state.st_mtime_ns}".encode()).hexdigest()[:8]
         folder = cache / f"unpacked-{archive.name.partition('.')[0]}-{key}"
-        if not folder.is_dir():
-            cache.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.with_name(f"{folder.name}.lock")):  # of several processes one unpacks, the rest wait
-                if not folder.is_dir():
-                    _make(archive, folder, progress)
+        storage.make_folder(folder, lambda draft: _make(archive, draft, progress))
     except DAMAGED as error:
         raise DataError(f"{archive}: damaged or cut off ({error}); copy or make it again") from error
     except OSError as error:
@@ -60,22 +54,21 @@ def unpacked(archive: str | Path, *, progress: bool = False) -> Path:
     return folder
 
 
-def _make(archive: Path, folder: Path, progress: bool) -> None:
-    """Unpacks into a draft beside `folder`, then gives it that name; a draft that fails leaves nothing."""
-    with tempfile.TemporaryDirectory(prefix="unfinished-", dir=folder.parent) as draft:
-        source = archive
-        if archive.stat().st_dev != folder.parent.stat().st_dev:
-            source = Path(draft) / "archive"
-            _copy(archive, source, progress)
-        made = Path(draft) / "set"
-        made.mkdir()
-        with tqdm(desc=f"unpacking {archive.name}", unit="B", unit_scale=True, disable=not progress) as bar:
-            count = 0
-            for member in _members(archive, source, made, bar):
-                count += _write(member, made, archive, bar)
-        if not count:
-            raise DataError(f"{archive}: it holds no files")
-        made.rename(folder)
+def _make(archive: Path, draft: Path, progress: bool) -> Path:
+    """Unpacks into a folder within `draft`, and gives it."""
+    source = archive
+    if archive.stat().st_dev != draft.stat().st_dev:
+        source = draft / "archive"
+        _copy(archive, source, progress)
+    made = draft / "set"
+    made.mkdir()
+    with tqdm(desc=f"unpacking {archive.name}", unit="B", unit_scale=True, disable=not progress) as bar:
+        count = 0
+        for member in _members(archive, source, made, bar):
+            count += _write(member, made, archive, bar)
+    if not count:
+        raise DataError(f"{archive}: it holds no files")
+    return made
 
 
 def _copy(archive: Path, target: Path, progress: bool) -> None:

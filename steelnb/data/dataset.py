@@ -28,10 +28,13 @@ from steelnb.data.images import (
     gray,
     headers,
     image_files,
-    mask_values,
+    left_out,
+    mask_and_colours,
     names,
+    nfc,
     size_text,
 )
+from steelnb.data.label_checks import doubts, look_alikes, pieces, refuse_row_major, same_colours
 from steelnb.data.labels import LABEL_COLUMNS, SEVERSTAL_CLASSES
 
 
@@ -190,10 +193,17 @@ def read_dataset(folder: str | Path, *, masks: str | Path | None = None, skip_mi
 
 
 def _read_severstal(folder: Path, skip_missing: bool, progress: bool) -> SteelData:
-    csv, notes = folder / "train.csv", []
+    csv, notes = folder / "train.csv", left_out(folder / "train_images")
     table, form = label_tables.labels(csv)
-    paths = {p.name: p for p in image_files(folder / "train_images")}
+    paths: dict[str, Path] = {}
+    for path in image_files(folder / "train_images"):
+        if paths.setdefault(nfc(path.name), path) != path:
+            raise DataError(f"{path}: two files of this name, in two Unicode forms; remove one")
     absent = table[~table["ImageId"].isin(paths)]
+    if alike := look_alikes(absent["ImageId"], sorted(paths.keys() - set(table["ImageId"]))):
+        # Left out, the row would leave its image without one, as clean images are.
+        raise DataError(f"{csv}, line {absent['line'].iloc[0]}: {len(alike)} images listed under another name than in "
+                        f"train_images/, {names(alike)}; rename the files, or correct the rows")
     if len(absent):
         what = f"{absent['ImageId'].nunique()} images listed but absent from train_images/, {names(absent['ImageId'])}"
         if not skip_missing:
@@ -209,10 +219,10 @@ def _read_severstal(folder: Path, skip_missing: bool, progress: bool) -> SteelDa
                             "(--skip-missing)")
         notes.append(f"left out: {what}")
         paths = {name: path for name, path in paths.items() if name not in {*unlisted}}
-    images = headers(paths.values(), progress)
+    images = headers(paths, progress)
     rows = table[table["EncodedPixels"] != ""].merge(images[["ImageId", "height", "width"]], on="ImageId", how="left")
     sizes = Counter(zip(rows["height"], rows["width"], strict=True)).most_common()
-    areas = []
+    areas, counts = [], []
     for row in rows.itertuples():
         where = f"{csv}, line {row.line}, image {row.ImageId}"
         if (row.height, row.width) != sizes[0][0]:
@@ -221,9 +231,12 @@ def _read_severstal(folder: Path, skip_missing: bool, progress: bool) -> SteelDa
                             f"{size_text(*sizes[0][0])}. Restore its size, or use images/ and masks/ for images "
                             "of several sizes")
         try:
-            areas.append(int(rle.runs(row.EncodedPixels, row.height * row.width, where)[1].sum()))
+            runs = rle.runs(row.EncodedPixels, row.height * row.width, where)
         except rle.RLEError as error:
             raise DataError(f"{error}. The image is {size_text(row.height, row.width)}") from error
+        areas.append(int(runs[1].sum()))
+        counts.append((pieces(*runs, row.height), pieces(*runs, row.width)))
+    refuse_row_major(csv, counts)
     rows = rows[list(LABEL_COLUMNS)].assign(ClassId=rows["ClassId"].astype(int), area=np.array(areas, int))
     layout = f"train.csv ({','.join(label_tables.FORMS[form])}) beside train_images/"
     name = "synthetic steel" if (folder / SYNTHETIC_MARK).exists() else "severstal"
@@ -231,21 +244,25 @@ def _read_severstal(folder: Path, skip_missing: bool, progress: bool) -> SteelDa
 
 
 def _read_pairs(folder: Path, images: Path, masks: Path, skip_missing: bool, progress: bool) -> SteelData:
-    pictures, labels, notes = by_stem(images), by_stem(masks), []
+    pictures, labels, notes = by_stem(images), by_stem(masks), left_out(images, masks)
     sides = ((pictures, labels, "images without a mask"), (labels, pictures, "masks without an image"))
     for these, others, what in sides:
         if lone := sorted(these[stem].name for stem in these.keys() - others.keys()):
+            if alike := look_alikes(lone, (others[stem].name for stem in others.keys() - these.keys())):
+                raise DataError(f"{folder}: {len(alike)} {what} of the same stem, but of one that differs in case: "
+                                f"{names(alike)}; rename one of the two")
             if not skip_missing:
                 raise DataError(f"{folder}: {len(lone)} {what} of the same stem, {names(lone)}. Add what is missing "
                                 "(a clean image has an all-zero mask), or leave them out with skip_missing=True "
                                 "(--skip-missing)")
             notes.append(f"left out: {len(lone)} {what}, {names(lone)}")
-    label_of = {pictures[stem].name: labels[stem] for stem in pictures.keys() & labels.keys()}
-    entries = headers([images / name for name in label_of], progress)
-    rows, first = [], {}  # first: the first file in which a value was met
+    stem_of = {nfc(pictures[stem].name): stem for stem in pictures.keys() & labels.keys()}
+    entries = headers({image_id: pictures[stem] for image_id, stem in stem_of.items()}, progress)
+    rows, first, palettes = [], {}, {}  # first: the first file in which a value was met
     for entry in tqdm(entries.itertuples(), "masks", len(entries), unit="file", disable=not progress):
-        path = label_of[entry.ImageId]
-        values = mask_values(path)
+        path = labels[stem_of[entry.ImageId]]
+        values, colours = mask_and_colours(path)
+        same_colours(palettes, path, colours)
         if values.shape != (entry.height, entry.width):
             raise DataError(f"{path}: the mask is {size_text(*values.shape)}, its image {entry.ImageId} is "
                             f"{size_text(entry.height, entry.width)}; export it at the image's size")
@@ -258,6 +275,9 @@ def _read_pairs(folder: Path, images: Path, masks: Path, skip_missing: bool, pro
     if 255 in first and last > 1:
         raise DataError(f"{first[255]} holds 0 and 255, {first[last]} class id {last}: two meanings in one folder; "
                         "write class ids in every mask")
+    if 0 not in first and last > 1:
+        raise DataError(f"{masks}: no mask has a pixel of background (0), their values are {names(sorted(first))}; "
+                        "if one of them is the background, write 0 for it")
     table = pd.DataFrame(rows, columns=[*LABEL_COLUMNS, "area"])
     meaning = "0/255" if 255 in first else "0/1" if last < 2 else "of class ids"
     return _assemble("image and mask folder", folder, entries, table, tuple(range(1, max(last, 1) + 1)),
@@ -269,6 +289,6 @@ def _assemble(name, folder, images, rows, classes, layout, notes) -> SteelData:
     found = rows.groupby("ImageId")["ClassId"].agg(lambda ids: tuple(sorted(int(i) for i in ids))).to_dict()
     present = [found.get(i, ()) for i in images["ImageId"]]
     images = images.assign(classes=pd.Series(present, dtype=object), masks=[len(p) for p in present])
-    return SteelData(name, folder, images, rows, classes, layout, tuple(notes))
+    return SteelData(name, folder, images, rows, classes, layout, (*notes, *doubts(images, rows)))
 
 

@@ -5,7 +5,8 @@ Every error is a DataError that names the file. Formats are told by content: PNG
 
 import csv
 import os
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,12 +15,14 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from steelnb.data import image_tags
+
 LARGEST_CLASS_ID = 32  # above it, values in a mask are more likely gray levels than classes
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # those that image_tags knows
 PAGED = ("TIFF", "GIF", "PNG", "WEBP")  # formats that hold several pages or an animation
-SUFFIXES = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 LONGEST_CELL = 2**31 - 1  # characters; the csv module's own limit is below the text of a noisy mask
-EXIF_ORIENTATION = 0x0112
-SYNTHETIC_MARK = "SYNTHETIC.txt"  # lies in a set that synthetic.write has made
+SYNTHETIC_MARK = "SYNTHETIC.txt"  # lies in a set that synthetic.write_dataset has made
 
 
 class DataError(ValueError):
@@ -28,32 +31,39 @@ class DataError(ValueError):
 
 def gray(path: Path) -> np.ndarray:
     """An image file's gray values, uint8 [H, W], 0.299 R + 0.587 G + 0.114 B; a copy of the caller's own."""
-    with open_image(path) as picture:
-        _check_pixels(path, picture)
+    with _loaded(path) as picture:
         return np.array(picture.convert("L"))
 
 
-def headers(paths: Iterable[Path], progress: bool) -> pd.DataFrame:
+def headers(paths: Mapping[str, Path], progress: bool) -> pd.DataFrame:
     """ImageId, path, format, height, width of image files, sorted by ImageId; the pixels are not decoded."""
     entries = []
-    for path in tqdm(sorted(paths, key=lambda p: p.name), "images", unit="file", disable=not progress):
+    for image_id, path in tqdm(sorted(paths.items()), "images", unit="file", disable=not progress):
         with open_image(path) as picture:
-            _check_pixels(path, picture)
-            entries.append((path.name, path, picture.format, picture.height, picture.width))
+            _refuse(path, image_tags.not_as_they_are(path, picture), image_tags.turned(picture))
+            entries.append((image_id, path, picture.format, picture.height, picture.width))
     if not entries:
         raise DataError("no image has a label, so nothing is left to read")
     return pd.DataFrame(entries, columns=["ImageId", "path", "format", "height", "width"])
 
 
-def _check_pixels(path: Path, picture: Image.Image) -> None:
-    if picture.mode.startswith(("I", "F")):  # Pillow would clip them to white
-        raise DataError(f"{path}: more than 8 bits a pixel (mode {picture.mode}); scale it to 0–255 first")
-    _check_upright(path, picture)
+@contextmanager
+def _loaded(path: Path, mask: bool = False):
+    """The file opened and decoded, if its pixels are as they are in the file and upright, and its checksums hold."""
+    with open_image(path) as picture:
+        _refuse(path, image_tags.not_as_they_are(path, picture, mask), image_tags.turned(picture))
+        _refuse(path, image_tags.lossy(path, picture) if mask else "")
+        if picture.format == "PNG":  # its decoder passes over the checksums; to verify is to use up
+            with Image.open(path, formats=FORMATS) as again:
+                again.verify()
+        picture.load()
+        _refuse(path, image_tags.turned(picture, decoded=True))
+        yield picture
 
 
-def _check_upright(path: Path, picture: Image.Image) -> None:
-    if "exif" in picture.info and picture.getexif().get(EXIF_ORIENTATION, 1) != 1:
-        raise DataError(f"{path}: turned by its EXIF orientation, so a mask may not lie on it; save it upright")
+def _refuse(path: Path, *problems: str) -> None:
+    if problem := next(filter(None, problems), ""):
+        raise DataError(f"{path}: {problem}")
 
 
 @contextmanager
@@ -65,7 +75,7 @@ def open_image(path: Path):
         raise DataError(f"{path}: a folder or a pipe, not an image file; remove it")
     check_name(path)
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=FORMATS) as picture:
             if picture.format in PAGED and picture.n_frames > 1:
                 raise DataError(f"{path}: {picture.n_frames} pages; save the one that is meant as a file of its own")
             yield picture
@@ -80,12 +90,15 @@ def open_image(path: Path):
 
 
 def check_name(path: Path) -> None:
-    """Raises DataError for a file name that cannot stand in a table."""
+    """Raises DataError for a file name that cannot stand in a table: no text, or with a line's end or the like in it.
+    """
     try:
         path.name.encode()
     except UnicodeEncodeError:
         shown = os.fsencode(path).decode(errors="backslashreplace")
         raise DataError(f"{shown}: the name is not UTF-8 and cannot stand in a table; rename the file") from None
+    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in path.name):
+        raise DataError(f"{path.parent / repr(path.name)}: a control character in the name; rename the file")
 
 
 @contextmanager
@@ -102,20 +115,39 @@ def image_files(folder: Path) -> list[Path]:
     """The image files of a folder, by their suffix, sorted. Raises DataError where there is none."""
     files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
     if not files:
-        raise DataError(f"{folder}: no image files ({' '.join(sorted(SUFFIXES))})")
+        told = f"; {_others(folder)}" if _others(folder) else ""
+        raise DataError(f"{folder}: no image files ({' '.join(sorted(SUFFIXES))}){told}")
     return sorted(files)
 
 
+def left_out(*folders: Path) -> list[str]:
+    """Notes on what `image_files` and `by_stem` pass over in each folder, if anything."""
+    return [f"left out of {folder.name}/: {told}" for folder in folders if (told := _others(folder))]
+
+
+def _others(folder: Path) -> str:
+    """What a folder holds besides image files; hidden files do not count."""
+    others = [p for p in sorted(folder.iterdir()) if p.suffix.lower() not in SUFFIXES and not p.name.startswith(".")]
+    files, folders = ([p.name for p in others if p.is_dir() == kind] for kind in (False, True))
+    told = [f"{len(files)} files that are no images by their suffix, {names(files)}"] * bool(files)
+    return "; ".join(told + [f"{len(folders)} folders, {names(folders)}"] * bool(folders))
+
+
 def by_stem(folder: Path) -> dict[str, Path]:
-    """The image files of a folder by name without suffix. Raises DataError where two share one."""
+    """The image files of a folder by `nfc` name without suffix. Raises DataError where two share one."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     found: dict[str, Path] = {}
     for path in image_files(folder):
-        if path.stem in found:
-            raise DataError(f"{folder}: {found[path.stem].name} and {path.name} have one stem; rename or remove one")
-        found[path.stem] = path
+        if (stem := nfc(path.stem)) in found:
+            raise DataError(f"{folder}: {found[stem].name} and {path.name} have one stem; rename or remove one")
+        found[stem] = path
     return found
+
+
+def nfc(name: str) -> str:
+    """A name in one Unicode form: macOS and some tools write é as e and an accent (NFD), others as one character."""
+    return unicodedata.normalize("NFC", name)
 
 
 def names(items: Iterable, most: int = 3) -> str:
@@ -131,10 +163,13 @@ def size_text(height: int, width: int) -> str:
 
 def mask_values(path: Path) -> np.ndarray:
     """The values of a mask file, uint8 [H, W]: {0, 255}, or class ids up to LARGEST_CLASS_ID."""
-    with open_image(path) as picture:
-        _check_upright(path, picture)
-        if picture.format == "JPEG":
-            raise DataError(f"{path}: a JPEG mask: compression changes values along every edge; export it as PNG")
+    return mask_and_colours(path)[0]
+
+
+def mask_and_colours(path: Path) -> tuple[np.ndarray, dict[int, tuple[int, int, int]]]:
+    """`mask_values`, and the colours that a coloured palette gives to the class ids in it: id → R, G, B."""
+    colours = {}
+    with _loaded(path, mask=True) as picture:
         values, bands = np.asarray(picture), picture.getbands()
         if picture.mode == "P":  # gray palettes show values, coloured ones class ids (the palette's indices)
             used = np.unique(values)
@@ -143,6 +178,8 @@ def mask_values(path: Path) -> np.ndarray:
                 values = np.asarray(picture.convert("L"))
             elif used[0] == 0 and palette[0].any():
                 raise DataError(f"{path}: index 0 of its palette is not black, so not background; export class ids")
+            else:
+                colours = dict(zip(used.tolist(), map(tuple, palette.tolist()), strict=True))
     if bands[-1] == "A":
         if (values[..., -1] < 255).any():
             raise DataError(f"{path}: a mask with transparency; export it as gray values without alpha")
@@ -156,4 +193,4 @@ def mask_values(path: Path) -> np.ndarray:
     if not {*found.tolist()} <= {0, 255} and not {*found.tolist()} <= {*range(LARGEST_CLASS_ID + 1)}:
         raise DataError(f"{path}: mask values {names(found.tolist(), 8)}; a mask holds 0 and 255, or class ids up to "
                         f"{LARGEST_CLASS_ID} (0: no defect)")
-    return values.astype(np.uint8)
+    return values.astype(np.uint8), colours

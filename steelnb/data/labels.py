@@ -6,7 +6,7 @@ from pathlib import Path, PureWindowsPath
 
 import pandas as pd
 
-from steelnb.data.images import SYNTHETIC_MARK, DataError, long_cells
+from steelnb.data.images import SYNTHETIC_MARK, DataError, long_cells, nfc
 
 LABEL_COLUMNS = ("ImageId", "ClassId", "EncodedPixels")
 FORMS = {"now": LABEL_COLUMNS, "2019": ("ImageId_ClassId", "EncodedPixels")}
@@ -51,6 +51,7 @@ def labels(csv: Path) -> tuple[pd.DataFrame, str]:
         refuse(table["ImageId"] == "", "ImageId_ClassId {ImageId_ClassId!r} is not NAME_CLASS; write such as a.jpg_1")
     refuse(table["ImageId"].map(lambda i: PureWindowsPath(i).name != i or i in ("", ".", "..") or "\0" in i),
            "ImageId {ImageId!r} is not a plain file name; name a file of train_images/")
+    table["ImageId"] = table["ImageId"].map(nfc)
     clean = (table["ClassId"] == "") & (table["EncodedPixels"] == "") & (form == "now")  # a clean image spelled out
     refuse(~clean & ~table["ClassId"].str.fullmatch(r"[0-9]{1,9}(\.0+)?"),
            "class id {ClassId!r} is not a whole number; write one of 1, 2, 3, 4")
@@ -77,7 +78,7 @@ def read_groups(csv: Path) -> dict[str, str]:
         fields = [field.strip() for field in line]
         if len(fields) not in (0, 2):
             raise DataError(f"{csv}, line {number}: {len(fields)} fields, the header has 2")
-        if fields and found.setdefault(*fields) != fields[1]:
+        if fields and found.setdefault(nfc(fields[0]), fields[1]) != fields[1]:
             raise DataError(f"{csv}, line {number}: image {fields[0]} is in two groups; keep one")
     return found
 

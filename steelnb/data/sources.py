@@ -7,13 +7,10 @@ by synthetic.
 
 import hashlib
 import os
-import shutil
-import tempfile
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from steelnb import runtime
+from steelnb import runtime, storage
 from steelnb.data import archives, dataset, synthetic, synthetic_drawing
 from steelnb.data.dataset import DataError, SteelData
 
@@ -97,25 +94,13 @@ def _synthetic(images: int, seed: int, progress: bool) -> SteelData:
     drawn_by = hashlib.sha256(code).hexdigest()[:8]
     cache = runtime.cache_folder()
     folder = cache / f"synthetic-{drawn_by}-seed{seed}-{images}"
-    if not _complete(folder, images):
-        try:
-            _draw(folder, images, seed, progress)
-        except OSError as error:
-            raise DataError(f"{folder}: cannot draw synthetic steel there: {error.strerror or error}. Mend that, "
-                            "or let STEELNB_HOME name a folder on another disk") from error
+    try:
+        storage.make_folder(folder, lambda draft: synthetic.write_dataset(draft / "set", images, seed=seed, progress=progress),
+                            lambda made: _complete(made, images))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot draw synthetic steel there: {error.strerror or error}. Mend that, "
+                        "or let STEELNB_HOME name a folder on another disk") from error
     return _from(dataset.read_dataset(folder), f"made by steelnb from seed {seed}", name="synthetic steel")
-
-
-def _draw(folder: Path, images: int, seed: int, progress: bool) -> None:
-    cache = folder.parent
-    cache.mkdir(parents=True, exist_ok=True)
-    # Made under another name: the folder is whole from the moment it is there, for several processes as well.
-    with tempfile.TemporaryDirectory(prefix="unfinished-", dir=cache) as draft:
-        made = synthetic.write_dataset(Path(draft) / "set", images, seed=seed, progress=progress)
-        if not _complete(folder, images):
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):  # another process was faster; what lies there is read and checked afterwards
-                made.rename(folder)
 
 
 def _complete(folder: Path, images: int) -> bool:

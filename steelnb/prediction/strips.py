@@ -105,6 +105,9 @@ def open_strip(path: str | Path, raw: tuple[int, int] | None = None) -> Strip:
         raise DataError(f"{path}: a strip has at least one pixel, this one is {size_text(*strip.shape)}")
     if there < needed:
         raise DataError(f"{path}: cut off: {there} bytes of pixels, and {size_text(*strip.shape)} are {needed}")
+    if there > needed and path.suffix.lower() == ".npy":  # a damaged header, or a file that is still being written
+        raise DataError(f"{path}: {there} bytes of pixels, but its header says {size_text(*strip.shape)}, which are "
+                        f"{needed}; save it again")  # fmt: skip
     return strip
 
 
@@ -146,10 +149,11 @@ def open_mask(path: Path) -> Strip:
         array = np.load(path, mmap_mode="r")
         if array.ndim != 2 or array.dtype != bool:
             raise ValueError(f"{array.dtype}, {array.ndim} dimensions")
+        if path.stat().st_size != array.offset + array.size:
+            raise ValueError(f"{path.stat().st_size} bytes, but its header says {array.offset + array.size}")
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: not a strip's mask ({error}); remove it") from None
-    order = "F" if array.shape[1] >= array.shape[0] else "C"
-    return Strip(path, array.shape, array.dtype.type, array.offset, order)
+    return Strip(path, array.shape, array.dtype.type, array.offset, "C" if array.flags.c_contiguous else "F")
 
 
 def run_lengths(mask: Strip) -> Iterator[str]:

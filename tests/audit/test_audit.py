@@ -151,13 +151,18 @@ def test_groups_close_the_leak(tmp_path, plain):
     assert identity.differences(ungrouped, config(found.data)) == []
 
 
-def test_groups_of_an_earlier_report_do_not_stay(tmp_path, plain):
+@pytest.mark.parametrize("name", ["groups.csv", "findings.json", "report.html"])
+def test_a_file_that_is_there_is_neither_overwritten_nor_deleted(tmp_path, plain, name):
+    """groups.csv may have been written by hand, whether or not there are copies now."""
     one, two = list(plain.values())[:2]
-    audit(write(tmp_path / "copies", {"a.png": one, "b.png": one}, [("a.png", 3, "1 50")])).write(tmp_path / "out")
-    assert (tmp_path / "out" / "groups.csv").exists()
-    (tmp_path / "out" / "report.html").unlink()  # as the message says
-    audit(write(tmp_path / "mended", {"a.png": one, "b.png": two}, [("a.png", 3, "1 50")])).write(tmp_path / "out")
-    assert not (tmp_path / "out" / "groups.csv").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("by hand")
+    for folder, other in (("copies", one), ("none", two)):
+        found = audit(write(tmp_path / folder, {"a.png": one, "b.png": other}, [("a.png", 3, "1 50")]))
+        with pytest.raises(ValueError, match=f"{name} already exists; name another folder"):
+            found.write(tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [name]
+    assert (tmp_path / "out" / name).read_text() == "by hand"
 
 
 def test_names_survive_the_csv(tmp_path, plain):
@@ -328,7 +333,7 @@ def test_the_report_stands_by_itself(tmp_path, plain):
     plain_json = json.loads((report.parent / "findings.json").read_text())
     assert [f["text"] for f in plain_json["findings"]] == [f.text for f in found.findings]
     assert plain_json["findings"][0]["severity"] == "warning"
-    with pytest.raises(ValueError, match=r"report\.html is there already"):
+    with pytest.raises(ValueError, match=r"report\.html already exists"):
         found.write(tmp_path / "out" / "deep")
     assert report.read_text() == text
 

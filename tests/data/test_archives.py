@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -175,12 +176,35 @@ def test_a_copy_that_ends_early_is_noticed(tmp_path, cache, monkeypatch):
 def test_one_process_unpacks_and_the_others_wait(tmp_path, cache):
     archive = zipped(tmp_path / "set.zip", CONTENT.items())
     ask = ("import sys; from steelnb.data import archives; make = archives._make; archives._make = lambda *given: ("
-           "print('made'), make(*given)); print(archives.unpacked(sys.argv[1]))")
+           "print('made'), make(*given))[1]; print(archives.unpacked(sys.argv[1]))")
     asked = [subprocess.Popen([os.sys.executable, "-c", ask, archive], stdout=subprocess.PIPE, text=True) for _ in "ab"]
     said = [process.communicate()[0].split() for process in asked]
     assert sorted(map(len, said)) == [1, 2]
     assert said[0][-1] == said[1][-1]
     assert tree(Path(said[0][-1])) == CONTENT
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows knows no SIGKILL")
+def test_what_a_kill_left_is_removed_at_the_next_unpacking(tmp_path, home):
+    archive, other = (zipped(tmp_path / f"{name}.zip", CONTENT.items()) for name in ("set", "other"))
+    ask = ("import os, sys; from steelnb.data import archives; write = archives._write; archives._write = lambda *all: "
+           "(write(*all), os.kill(os.getpid(), 9)); archives.unpacked(sys.argv[1])")
+    for one in (archive, other):
+        assert subprocess.run([os.sys.executable, "-c", ask, one]).returncode == -9
+        assert len(left(home / "cache")) == 1
+    (home / "cache" / "unfinished-of-a-version-before").mkdir()
+    assert tree(folder := unpacked(archive)) == CONTENT
+    assert left(home / "cache") == [folder.name]
+
+
+def test_what_another_process_is_unpacking_stays(tmp_path, home):
+    draft = home / "cache" / "unfinished-theirs"
+    draft.mkdir(parents=True)
+    with FileLock(home / "cache" / "theirs.lock"):
+        unpacked(zipped(tmp_path / "set.zip", CONTENT.items()))
+        assert draft.exists()
+    unpacked(zipped(tmp_path / "more.zip", CONTENT.items()))
+    assert not draft.exists()
 
 
 def test_progress(tmp_path, cache, capsys, monkeypatch):

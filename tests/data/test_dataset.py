@@ -309,6 +309,15 @@ def test_refuses_a_folder_and_a_pipe_among_the_images(tmp_path):
         refused(folder, "x.jpg: a folder or a pipe, not an image file; remove it")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("character", ["\n", "\r", "\t", "\x7f", "\x85", "\u2028"])
+def test_refuses_a_name_with_a_control_character(tmp_path, character):
+    """A line's end in a name would give one image's label to another wherever names stand in a table."""
+    folder = severstal(tmp_path, "a.jpg,3,1 2")
+    draw(folder / "train_images" / f"a.jpg{character}b.jpg")
+    refused(folder, repr(f"a.jpg{character}b.jpg"), "control character", "rename the file")
+
+
 # A folder of images and masks
 
 

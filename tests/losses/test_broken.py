@@ -43,8 +43,8 @@ def gradient(loss, x, t):
 
 
 def test_the_registry_is_complete():
-    names = ["raw_dice", "squared_denominator_dice", "raw_squared_dice", "thresholded_dice", "original_thresholded_dice",
-             "probability_bce", "byte_mask_dice", "half_dice"]  # fmt: skip
+    names = ["raw_dice", "squared_denominator_dice", "raw_squared_dice", "thresholded_dice",
+             "original_thresholded_dice", "probability_bce", "byte_mask_dice", "half_dice"]  # fmt: skip
     assert list(FAILURES) == names
     assert all(
         getattr(broken, f"{name}_loss") is loss and "Taught in 0" in loss.__doc__ for name, loss in FAILURES.items()

@@ -106,6 +106,9 @@ def test_other_files_that_are_no_strips(tmp_path):
     refused("c.npy", np.array([None, 1]), "not a readable strip")
     refused("d.npy", b"", "not a readable strip")
     refused("e.npy", written(tmp_path, "npy", WIDE).read_bytes()[:-1], "not a readable strip")
+    refused("e2.npy", written(tmp_path, "npy", WIDE).read_bytes() + b"0", r"3312 bytes of pixels, but .* are 3311")
+    narrow = written(tmp_path, "npy", WIDE).read_bytes().replace(b"(11, 301)", b"(11, 300)")  # one bit of its header
+    refused("e3.npy", narrow, r"its header says 11×300, which are 3300; save it again")
     refused("f.npy", np.zeros((0, 5), np.uint8), "at least one pixel|not a readable strip")
     np.savez(tmp_path / "z.npz", WIDE)
     refused("g.npy", (tmp_path / "z.npz").read_bytes(), "an archive of arrays")
@@ -144,6 +147,14 @@ def test_masks_on_disk_and_their_text(tmp_path_factory, height, width, seed, bud
         for one in (begun, strips.open_mask(path)):
             assert np.array_equal(one[:, :], mask)
             assert "".join(run_lengths(one)) == rle.encode(mask)
+
+
+def test_a_strips_mask_with_bytes_left_over_is_none(tmp_path):
+    np.save(path := tmp_path / "mask.npy", WIDE > 99)
+    assert np.array_equal(strips.open_mask(path)[:, :], (WIDE > 99))
+    path.write_bytes(path.read_bytes().replace(b"(11, 301)", b"(11, 300)"))
+    with pytest.raises(DataError, match=r"not a strip's mask \(\d+ bytes, but its header says"):
+        strips.open_mask(path)
 
 
 def test_unfinished_files_appear_whole_or_not_at_all(tmp_path):
