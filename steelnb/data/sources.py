@@ -95,8 +95,11 @@ def _synthetic(images: int, seed: int, progress: bool) -> SteelData:
     cache = runtime.cache_folder()
     folder = cache / f"synthetic-{drawn_by}-seed{seed}-{images}"
     try:
-        storage.make_folder(folder, lambda draft: synthetic.write_dataset(draft / "set", images, seed=seed, progress=progress),
-                            lambda made: _complete(made, images))
+        storage.make_folder(
+            folder,
+            lambda draft: synthetic.write_dataset(draft / "set", images, seed=seed, progress=progress),
+            lambda made: _complete(made, images),
+        )
     except OSError as error:
         raise DataError(f"{folder}: cannot draw synthetic steel there: {error.strerror or error}. Mend that, "
                         "or let STEELNB_HOME name a folder on another disk") from error

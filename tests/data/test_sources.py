@@ -151,8 +151,11 @@ def test_an_interrupted_making_leaves_nothing(monkeypatch, tmp_path):
 
 
 def test_one_process_draws_and_the_others_wait():
-    ask = ("from steelnb.data import sources, synthetic; write = synthetic.write_dataset; "
-           "synthetic.write_dataset = lambda *a, **b: (print('drawn'), write(*a, **b))[1]; print(sources.open_dataset(images=2, progress=False).fingerprint())")
+    ask = (
+        "from steelnb.data import sources, synthetic; write = synthetic.write_dataset; "
+        "synthetic.write_dataset = lambda *a, **b: (print('drawn'), write(*a, **b))[1]; "
+        "print(sources.open_dataset(images=2, progress=False).fingerprint())"
+    )
     asked = [subprocess.Popen([sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True) for _ in "ab"]
     said = [process.communicate()[0].split() for process in asked]
     assert sorted(map(len, said)) == [1, 2]
