@@ -19,8 +19,8 @@
 # **Does my machine work, and what will I get?** Run this page: it finds (or draws) steel images, trains a small U-Net on
 # them, and shows the defects that it finds on images that it has not seen.
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/steelnb/steelnb/blob/v0.1.0/notebooks/00_start_here.ipynb)
-# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/steelnb/steelnb/blob/v0.1.0/notebooks/00_start_here.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your--name/steelnb/blob/v0.1.0/notebooks/00_start_here.ipynb)
+# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/your--name/steelnb/blob/v0.1.0/notebooks/00_start_here.ipynb)
 #
 # | what you will learn | what it needs |
 # |---|---|
@@ -33,23 +33,12 @@
 # work so that it can be stepped through, checked and believed.
 
 # %%
-# Setup: nothing to do where steelnb can be imported. Elsewhere, as on Colab, pip installs it; torch and NumPy stay.
-import importlib.util
-
-if getattr(importlib.util.find_spec("steelnb"), "origin", None) is None:  # a folder of that name is no package
-    import importlib.metadata
-    import os
-    import subprocess
-    import sys
-
-    source = os.environ.get("STEELNB_SPEC") or "https://github.com/steelnb/steelnb/archive/refs/tags/v0.1.0.tar.gz"
-    there = [name for name in ("torch", "numpy") if importlib.util.find_spec(name)]
-    pins = [f"{name}=={importlib.metadata.version(name)}" for name in there]
-    done = subprocess.run([sys.executable, "-m", "pip", "install", "-q", *pins, source], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError("\n".join([f"pip could not install {source}:", *done.stderr.splitlines()[-9:]]))
-    importlib.invalidate_caches()
-    print("installed", source)
+# Setup: pip installs steelnb where it is missing, as on Colab; torch and NumPy stay as they are.
+import importlib.util, os, subprocess, sys  # isort: skip
+if not getattr(importlib.util.find_spec("steelnb"), "origin", None):  # a folder of that name is no package
+    source = os.environ.get("STEELNB_SPEC") or sys.exit("no address yet: set STEELNB_SPEC, or make address")
+    done = subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], capture_output=True, text=True)
+    assert done.returncode == 0, f"pip could not install {source}:\n{done.stderr}"
 
 # %%
 import matplotlib.pyplot as plt

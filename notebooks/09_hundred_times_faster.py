@@ -21,8 +21,8 @@
 # and in the same time it ends far higher. What a GPU adds to that (half precision, compilation, larger batches) has not
 # been measured here yet; what is computed below says so.
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/steelnb/steelnb/blob/v0.1.0/notebooks/09_hundred_times_faster.ipynb)
-# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/steelnb/steelnb/blob/v0.1.0/notebooks/09_hundred_times_faster.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your--name/steelnb/blob/v0.1.0/notebooks/09_hundred_times_faster.ipynb)
+# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/your--name/steelnb/blob/v0.1.0/notebooks/09_hundred_times_faster.ipynb)
 #
 # | what you will learn | what it needs |
 # |---|---|
@@ -35,23 +35,12 @@
 # published figures).
 
 # %%
-# Setup: nothing to do where steelnb can be imported. Elsewhere, as on Colab, pip installs it; torch and NumPy stay.
-import importlib.util
-
-if getattr(importlib.util.find_spec("steelnb"), "origin", None) is None:  # a folder of that name is no package
-    import importlib.metadata
-    import os
-    import subprocess
-    import sys
-
-    source = os.environ.get("STEELNB_SPEC") or "https://github.com/steelnb/steelnb/archive/refs/tags/v0.1.0.tar.gz"
-    there = [name for name in ("torch", "numpy") if importlib.util.find_spec(name)]
-    pins = [f"{name}=={importlib.metadata.version(name)}" for name in there]
-    done = subprocess.run([sys.executable, "-m", "pip", "install", "-q", *pins, source], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError("\n".join([f"pip could not install {source}:", *done.stderr.splitlines()[-9:]]))
-    importlib.invalidate_caches()
-    print("installed", source)
+# Setup: pip installs steelnb where it is missing, as on Colab; torch and NumPy stay as they are.
+import importlib.util, os, subprocess, sys  # isort: skip
+if not getattr(importlib.util.find_spec("steelnb"), "origin", None):  # a folder of that name is no package
+    source = os.environ.get("STEELNB_SPEC") or sys.exit("no address yet: set STEELNB_SPEC, or make address")
+    done = subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], capture_output=True, text=True)
+    assert done.returncode == 0, f"pip could not install {source}:\n{done.stderr}"
 
 # %%
 import math

@@ -64,8 +64,8 @@ def population(name: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     with tempfile.TemporaryDirectory() as folder:
         place = SHARED / name
         if name == "synthetic":
-            place = synthetic.write(Path(folder) / name, 900, shape=(128, 400), seed=seed, progress=False)
-        data = dataset.read(place, progress=False)
+            place = synthetic.write_dataset(Path(folder) / name, 900, shape=(128, 400), seed=seed, progress=False)
+        data = dataset.read_dataset(place, progress=False)
         ids = data.images["ImageId"].tolist()
         images, masks = np.stack([data.image(i) for i in ids]), np.stack([data.mask(i) for i in ids])
         return images, masks, np.isin(ids, splits.by_image(data, 0.8, seed).train)

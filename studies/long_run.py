@@ -32,14 +32,14 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from steelnb.audit.duplicates import Finder
+from steelnb.audit.duplicates import DuplicateFinder
 from steelnb.data import dataset, rle
 from steelnb.evaluation.metrics import dice
 from steelnb.network.unet import UNet
 from steelnb.runs.checkpoints import Checkpoints
 from steelnb.training import batches
 from steelnb.training.recipes import ORIGINAL, Recipe
-from steelnb.training.validation import predicted
+from steelnb.training.validation import logits_and_mask
 from studies import runner
 
 HOURS = 1.8
@@ -62,8 +62,8 @@ def steel(images: int) -> dataset.SteelData:
     """`images` images, evenly spread by name, less those with a near-duplicate; made where they are missing."""
     folder = PLACE / f"data-{images}"
     if not (folder / "train.csv").exists():
-        whole = dataset.read(SALIENCY)
-        finder = Finder()
+        whole = dataset.read_dataset(SALIENCY)
+        finder = DuplicateFinder()
         for image_id in whole.images["ImageId"]:
             finder.add(image_id, whole.image(image_id))
         twins = {i for pair in finder.pairs(whole.image) for i in (pair.a, pair.b)}
@@ -78,7 +78,7 @@ def steel(images: int) -> dataset.SteelData:
         table = pd.DataFrame(rows).sort_values("ImageId")
         table.to_csv(folder / "train.csv.part", index=False)
         os.replace(folder / "train.csv.part", folder / "train.csv")
-    return dataset.read(folder)
+    return dataset.read_dataset(folder)
 
 
 def run(setting: dict) -> dict:
@@ -94,7 +94,9 @@ def run(setting: dict) -> dict:
     network = UNet(**recipe(setting).model)
     network.load_state_dict(state["model"])
     network.eval()
-    training, validation = batches.parts(data, recipe(setting).changed(flips=False), setting["seed"])
+    training, validation = batches.training_and_validation_samples(
+        data, recipe(setting).changed(flips=False), setting["seed"]
+    )
     return {
         "sessions": len(ledger),
         "ended": ledger["ended"].value_counts().to_dict(),
@@ -164,7 +166,7 @@ def _dices(network: UNet, samples) -> list[float]:
     """Hard Dice of each image at p > 1/2."""
     found = []
     for index in range(len(samples)):
-        logits, mask = predicted(network, samples, index)
+        logits, mask = logits_and_mask(network, samples, index)
         pair = torch.from_numpy(logits)[None] > 0, torch.from_numpy(mask)[None]
         found.append(round(float(dice(*pair, empty="one")), 5))
     return found

@@ -36,8 +36,8 @@ class Part(NamedTuple):
 
 @lru_cache(maxsize=1)
 def _real() -> tuple[dataset.SteelData, dict[str, str]]:
-    data = dataset.read(SHARED / "sd_saliency_900", progress=False)
-    return data, duplicates.groups(duplicates.find(data), data.images["ImageId"])
+    data = dataset.read_dataset(SHARED / "sd_saliency_900", progress=False)
+    return data, duplicates.group_duplicates(duplicates.find_duplicates(data), data.images["ImageId"])
 
 
 @lru_cache(maxsize=2)

@@ -81,7 +81,7 @@ def run(setting: dict) -> dict:
     for step in range(1, steps + 1):
         mark = time.process_time()
         windows, masks = feed.batch()
-        trainer.take(windows, masks, 1.0, recipe.batch)
+        trainer.step(windows, masks, 1.0, recipe.batch)
         seconds += time.process_time() - mark
         if step in at:
             curve.append({"step": step, "gigamacs": round(step * recipe.batch * each / 1e9, 3),

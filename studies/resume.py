@@ -115,7 +115,7 @@ def trained(trainer: Trainer, crops: steel.Crops, first: int, last: int, seed: i
                 trainer.epoch, trainer.seen = trainer.epoch + 1, 0
             order = np.random.default_rng([seed, trainer.epoch]).permutation(len(crops.images))
             chosen = order[trainer.seen : trainer.seen + BATCH].tolist()
-        trainer.take(crops.images[chosen], crops.masks[chosen], 1.0, BATCH)
+        trainer.step(crops.images[chosen], crops.masks[chosen], 1.0, BATCH)
 
 
 # ---- what came out

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from steelnb.audit.duplicates import Finder
+from steelnb.audit.duplicates import DuplicateFinder
 from steelnb.data import dataset, splits, synthetic
 from steelnb.network.unet import UNet
 from steelnb.training import loss_trials
@@ -72,10 +72,10 @@ def read(name: str) -> dataset.SteelData:
     if name == "synthetic":
         folder = runner.LOCKS / "synthetic-600"
         if not (folder / "train.csv").exists():
-            synthetic.write(folder, 600, seed=0, shape=(256, 400), progress=False)
-        return dataset.read(folder)
-    data = dataset.read(SALIENCY)
-    finder = Finder()
+            synthetic.write_dataset(folder, 600, seed=0, shape=(256, 400), progress=False)
+        return dataset.read_dataset(folder)
+    data = dataset.read_dataset(SALIENCY)
+    finder = DuplicateFinder()
     for image_id in data.images["ImageId"]:
         finder.add(image_id, data.image(image_id))
     groups = {image_id: image_id for image_id in data.images["ImageId"]}

@@ -1,7 +1,4 @@
-"""Labels that can be read but cannot be meant: written row by row, other colours in another file, all steel or none.
-
-Taught in 01_data_exploration.
-"""
+"""Labels that can be read but cannot be meant: row by row, other colours in another file, all steel or none."""
 
 import unicodedata
 from collections.abc import Iterable, Mapping

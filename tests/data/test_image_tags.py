@@ -99,7 +99,7 @@ def test_a_data_set_with_a_turned_image_is_refused_before_any_pixel_is_read(tmp_
         (tmp_path / folder).mkdir()
     tifffile.imwrite(tmp_path / "images" / "a.tif", STEEL, extratags=[(274, "H", 1, 3, True)])
     Image.fromarray(MASK).save(tmp_path / "masks" / "a.png")
-    refused(tmp_path / "images" / "a.tif", "upright", lambda _: dataset.read(tmp_path))
+    refused(tmp_path / "images" / "a.tif", "upright", lambda _: dataset.read_dataset(tmp_path))
 
 
 # Bits

@@ -41,7 +41,7 @@ def pairs(folder, masks, palettes=None):
 
 def refused(folder, *parts, **options):
     with pytest.raises(DataError) as caught:
-        dataset.read(folder, **options)
+        dataset.read_dataset(folder, **options)
     for part in parts:
         assert part in str(caught.value)
 
@@ -78,7 +78,7 @@ def test_run_lengths_along_the_rows_are_refused(tmp_path):
         rows = [f"{image},{k},{way(mask)}" for image, masks in drawn for k, mask in enumerate(masks, 1) if mask.any()]
         folder = severstal(tmp_path / name, rows, [image for image, _ in drawn], shape)
         if name == "down":
-            assert len(dataset.read(folder).rows) == len(rows)
+            assert len(dataset.read_dataset(folder).rows) == len(rows)
         else:
             refused(folder, "train.csv", "along the rows", "rle.encode")
             (finding, *_) = audit(folder).findings
@@ -87,7 +87,7 @@ def test_run_lengths_along_the_rows_are_refused(tmp_path):
 
 def test_dots_lie_apart_in_either_order(tmp_path):
     rows = ["a.png,3," + " ".join(f"{start} 1" for start in range(1, 24, 2))]
-    assert len(dataset.read(severstal(tmp_path, rows, ["a.png"])).rows) == 1
+    assert len(dataset.read_dataset(severstal(tmp_path, rows, ["a.png"])).rows) == 1
 
 
 @pytest.mark.skipif(not (REAL / "severstal_labels").is_dir(), reason="no real Severstal labels here")
@@ -105,7 +105,7 @@ def test_real_labels_are_in_fewer_pieces_down_the_columns():
 def test_a_palette_of_another_file_that_numbers_otherwise(tmp_path):
     masks, red, green = {"a": mask_of(0, 1, 2), "b": mask_of(0, 1)}, (200, 0, 0), (0, 200, 0)
     same = pairs(tmp_path / "same", masks, {"a": [0, 0, 0, *red, *green], "b": [0, 0, 0, *red]})
-    assert dataset.read(same).classes == (1, 2)
+    assert dataset.read_dataset(same).classes == (1, 2)
     other = pairs(tmp_path / "other", masks, {"a": [0, 0, 0, *red, *green], "b": [0, 0, 0, *green]})
     refused(other, "b.png", "index 1", "(0, 200, 0)", "a.png", "one palette")
     moved = pairs(tmp_path / "moved", masks | {"b": mask_of(0, 3)},
@@ -118,7 +118,7 @@ def test_class_ids_without_background(tmp_path):
     full[:, 3:] = 2
     refused(pairs(tmp_path / "all", {"a": full, "b": full}), "pixel of background (0)", "1, 2")
     some = pairs(tmp_path / "some", {"a": full, "b": mask_of(1)})
-    assert "warning" not in dataset.read(some).describe()
+    assert "warning" not in dataset.read_dataset(some).describe()
 
 
 @pytest.mark.parametrize(("masks", "part"), [
@@ -127,7 +127,7 @@ def test_class_ids_without_background(tmp_path):
 ])
 def test_what_cannot_be_meant_is_said(tmp_path, masks, part):
     folder = pairs(tmp_path, masks)
-    assert f"warning: {part}" in dataset.read(folder).describe()
+    assert f"warning: {part}" in dataset.read_dataset(folder).describe()
     assert part in audit(folder).findings[0].text
     assert audit(folder).findings[0].severity == "warning"
 
@@ -147,20 +147,20 @@ def test_an_image_whose_row_goes_by_another_name_is_never_clean(tmp_path, row, f
 def test_a_row_without_any_image_may_still_be_left_out(tmp_path):
     folder = severstal(tmp_path, ["a.png,3,1 2", "a.jpg,3,1 3"], ["a.jpg", "b.jpg"])
     refused(folder, "a.png", "--skip-missing")
-    assert dataset.read(folder, skip_missing=True).rows["area"].tolist() == [3]
+    assert dataset.read_dataset(folder, skip_missing=True).rows["area"].tolist() == [3]
 
 
 @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
 def test_one_name_in_two_unicode_forms(tmp_path, forms):
     row, file = (unicodedata.normalize(form, "tôle é.jpg") for form in forms)
-    steel = dataset.read(severstal(tmp_path / "csv", [f"{row},3,1 2"], [file]))
+    steel = dataset.read_dataset(severstal(tmp_path / "csv", [f"{row},3,1 2"], [file]))
     assert steel.images["ImageId"].tolist() == [unicodedata.normalize("NFC", "tôle é.jpg")]
     assert steel.images["masks"].tolist() == [1]
     (tmp_path / "groups.csv").write_text(f"ImageId,group\n{row},1\n", encoding="utf-8")
     assert steel.with_groups(tmp_path / "groups.csv").groups == {steel.images["ImageId"][0]: "1"}
     folder = pairs(tmp_path / "pairs", {Path(file).stem: mask_of(255)})
     (folder / "masks" / f"{Path(file).stem}.png").rename(folder / "masks" / f"{Path(row).stem}.png")
-    assert dataset.read(folder).images["masks"].tolist() == [1]
+    assert dataset.read_dataset(folder).images["masks"].tolist() == [1]
 
 
 def test_two_files_of_one_name_in_two_unicode_forms(tmp_path):
@@ -189,7 +189,7 @@ def test_what_is_passed_over_is_named(tmp_path):
     folder = severstal(tmp_path / "csv", ["a.jpg,3,1 2"], ["a.jpg", "b.tga", "c", "d.jfif"])
     (folder / "train_images" / ".hidden").write_bytes(b"")
     (folder / "train_images" / "more").mkdir()
-    steel = dataset.read(folder)
+    steel = dataset.read_dataset(folder)
     assert steel.images["ImageId"].tolist() == ["a.jpg", "d.jfif"]
     told = "left out of train_images/: 2 files that are no images by their suffix, b.tga, c; 1 folders, more"
     assert told in steel.describe()
@@ -199,7 +199,7 @@ def test_what_is_passed_over_is_named(tmp_path):
         (folder / kind / "deep" / "x.png").write_bytes(b"")
         (folder / kind / "x.tga").write_bytes(b"")
         told = f"left out of {kind}/: 1 files that are no images by their suffix, x.tga; 1 folders, deep"
-        assert told in dataset.read(folder).describe()
+        assert told in dataset.read_dataset(folder).describe()
     for path in (folder / "images" / "a.bmp", folder / "images" / "x.tga"):
         path.unlink()
     refused(folder, "images: no image files", "1 folders, deep")

@@ -62,7 +62,7 @@ def test_the_bias_starts_where_it_is_put():
 def test_parts_share_no_group(tmp_path, steel_folder):
     from steelnb.data import dataset
 
-    data = dataset.read(steel_folder)
+    data = dataset.read_dataset(steel_folder)
     ids = sorted(data.images["ImageId"])
     groups = {image_id: ids[n // 2] for n, image_id in enumerate(ids)}
     sides = [{groups[i] for i in part.images["ImageId"]} for part in steel.three(data.with_groups(groups))]
