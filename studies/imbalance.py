@@ -38,7 +38,7 @@ def cells() -> list[dict]:
     def grid(arms, shares, seeds) -> list[dict]:
         return [{"share": share, "arm": arm, "seed": seed} for seed in seeds for share in shares for arm in arms]
 
-    return [*grid(ARMS[:3], SHARES[:3], range(3)), *grid(ARMS[3:], SHARES[:3], range(3)),
+    return [*grid(ARMS[:2], SHARES[:3], range(3)), *grid(ARMS[2:], SHARES[:3], range(3)),
             *grid(ARMS, SHARES[3:], range(3)), *grid(ARMS, SHARES, range(3, 5))]  # fmt: skip
 
 
