@@ -265,7 +265,7 @@ def test_a_wrong_file_is_refused(onnx, ort, tmp_path):
 def test_what_fails_the_check_is_not_written(ort, tmp_path, monkeypatch):
     (tmp_path / "model.onnx").write_bytes(b"the one before")
     right = onnx_export.packed
-    monkeypatch.setattr(onnx_export, "packed", lambda network: right(trained(norm="none")))
+    monkeypatch.setattr(onnx_export, "packed", lambda network, *_: right(trained(norm="none")))
     with pytest.raises(ExportError, match="does not describe"):
         onnx_export.to_onnx(trained(), tmp_path / "model.onnx")
     monkeypatch.setattr(onnx_export, "packed", right)

@@ -114,7 +114,7 @@ def test_records_that_are_not_there_are_named():
 def test_a_study_says_what_it_expects_and_its_cells_differ(name):
     module = runner.load(name)
     assert runner.question(module).endswith("?")
-    assert "Prediction" in module.__doc__
+    assert "Predict" in module.__doc__
     assert "Decision" in module.__doc__
     cells = module.cells()
     assert json.loads(json.dumps(cells)) == cells
