@@ -27,7 +27,7 @@ def open_dataset(
 ) -> SteelData:
     """The data set at `where`, or the first that is found.  Taught in 01_data_exploration.
 
-    `where`: a folder; an archive of one (.zip, .tar or .tar.gz, on Google Drive say), copied to this machine and
+    `where`: a folder; a .zip of one (on Google Drive, say), copied to this machine and
     unpacked once, see `archives.unpacked`; "kaggle" downloads Severstal (1.6 GB, needs an account); "synthetic" makes
     `images` images of synthetic steel from `seed`; None looks around as the module says. ``STEELNB_DATA`` may hold all
     of these. `skip_missing` as in `dataset.read_dataset`. `describe()` of the result tells where it came from. Raises
