@@ -26,9 +26,9 @@ since each fact is about what is done with a network, not about how good it is.
    instead of the running ones. Holds above 0.02. Remedy, running statistics taken again over training crops: within
    0.02 of a network that saw the same pixels in batches of 8.
 
-Decision rule: a fact *holds*, a remedy *works*, where the 95 % interval of the mean over seeds lies wholly within the bound (10 seeds
-without a network, 5 with one). Predicted: all facts hold; all remedies work but those of 7 (a and b move a hundredfold
-in training) and 8 (the noise of its gradients stays).
+Decision rule: a fact *holds*, a remedy *works*, where the 95 % interval of the mean over seeds lies wholly within the
+bound (10 seeds without a network, 5 with one). Predicted: all facts hold; all remedies work but those of 7 (a and b
+move a hundredfold in training) and 8 (the noise of its gradients stays).
 """
 
 from collections.abc import Callable
