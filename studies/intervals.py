@@ -132,7 +132,7 @@ def intervals(top: np.ndarray, bottom: np.ndarray, seed: int = 0) -> dict[str, t
     value = top.sum(1) / bottom.sum(1)
     error = standard_error(top, bottom, np.ones((n, 1)))[:, 0]
     t = stats.t.ppf(1 - tail, n - 1)
-    outer = stats.norm.cdf(-t * np.sqrt(n / (n - 1)))  # Hesterberg's percentile
+    outer = widened_tail(n)
 
     ratios = _divided(top @ poisson, bottom @ poisson)
     found = {"library": np.nanquantile(ratios, [tail, 1 - tail], axis=1),
@@ -150,6 +150,11 @@ def intervals(top: np.ndarray, bottom: np.ndarray, seed: int = 0) -> dict[str, t
     found["bootstrap-t"] = ends
     found["BCa"] = _bca(top, bottom, value, np.sort(ratios, axis=1), tail)
     return {method: tuple(found[method]) for method in METHODS}
+
+
+def widened_tail(n: int) -> float:
+    """The percentile, as a share, that takes the place of 2.5 % (Hesterberg 2015, section 3.3.3)."""
+    return float(stats.norm.cdf(stats.t.ppf((1 - LEVEL) / 2, n - 1) * np.sqrt(n / (n - 1))))
 
 
 def standard_error(top: np.ndarray, bottom: np.ndarray, weights: np.ndarray) -> np.ndarray:

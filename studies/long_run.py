@@ -32,7 +32,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from steelnb.audit.duplicates import DuplicateFinder
+from steelnb.audit.duplicates import find_duplicates
 from steelnb.data import dataset, rle
 from steelnb.evaluation.metrics import dice
 from steelnb.network.unet import UNet
@@ -63,10 +63,7 @@ def steel(images: int) -> dataset.SteelData:
     folder = PLACE / f"data-{images}"
     if not (folder / "train.csv").exists():
         whole = dataset.read_dataset(SALIENCY)
-        finder = DuplicateFinder()
-        for image_id in whole.images["ImageId"]:
-            finder.add(image_id, whole.image(image_id))
-        twins = {i for pair in finder.pairs(whole.image) for i in (pair.a, pair.b)}
+        twins = {i for pair in find_duplicates(whole) for i in (pair.a, pair.b)}
         rows = []
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "train_images").mkdir(parents=True)

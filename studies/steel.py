@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from steelnb.audit.duplicates import DuplicateFinder
+from steelnb.audit.duplicates import find_duplicates, group_duplicates
 from steelnb.data import dataset, splits, synthetic
 from steelnb.network.unet import UNet
 from steelnb.training import loss_trials
@@ -75,14 +75,7 @@ def read(name: str) -> dataset.SteelData:
             synthetic.write_dataset(folder, 600, seed=0, shape=(256, 400), progress=False)
         return dataset.read_dataset(folder)
     data = dataset.read_dataset(SALIENCY)
-    finder = DuplicateFinder()
-    for image_id in data.images["ImageId"]:
-        finder.add(image_id, data.image(image_id))
-    groups = {image_id: image_id for image_id in data.images["ImageId"]}
-    for pair in finder.pairs(data.image):
-        old, new = groups[pair.b], groups[pair.a]
-        groups = {image_id: new if group == old else group for image_id, group in groups.items()}
-    return data.with_groups(groups)
+    return data.with_groups(group_duplicates(find_duplicates(data), data.images["ImageId"]))
 
 
 def _whole(name: str, _: None) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -37,6 +37,7 @@ def test_every_arm_answers_every_pixel(crops, arm, depth):
 def test_the_skewed_sizes_are_skewed_as_the_docstring_says():
     assert sizes.skew(geometry.SKEWED[2], 2) == [2, 2]
     assert sizes.skew(geometry.SKEWED[3], 3) == [4, 4, 4]
+    assert geometry.margins("skewed", 2) == (21, 22)  # as even as the original's 87 and 87
 
 
 def test_all_arms_start_from_the_same_weights():

@@ -35,6 +35,10 @@ def test_t_and_bca_agree_with_scipy():
         assert found[method][1][0] == pytest.approx(theirs.high, abs=0.06 * width)
 
 
+def test_widened_tail_is_hesterbergs_table():
+    assert [round(intervals.widened_tail(n), 4) for n in (5, 10, 20)] == [0.0010, 0.0086, 0.0159]
+
+
 def test_standard_error_of_a_ratio_against_the_jackknife():
     rng = np.random.default_rng(3)
     bottom = rng.gamma(5.0, size=(1, 400))
