@@ -11,7 +11,7 @@ Two layouts, told apart by what lies in the folder, or in a folder one level dow
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -60,6 +60,10 @@ class SteelData:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __getstate__(self) -> dict:
+        """Without what is cached: a worker of a loader looks it up for itself."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def _by_id(self) -> dict:

@@ -16,8 +16,10 @@ class ImageCache:
     """Every image of a data set as gray uint8 in one memory-mapped file, decoded once.
 
     The file is named by the data's fingerprint and its files' places, lengths and times, and written under a temporary
-    name first, so an interrupted or changed data set is never mistaken for a finished one. A file that does not decode
-    raises files.DataError, naming it.
+    name first, so an interrupted or changed data set is never mistaken for a finished one. It ends with the SHA-256 of
+    its pixels (`digest`, hex), which is compared each time it is opened; a damaged one is made again. A pickled cache,
+    as a loader's worker gets it, holds the file's path, no pixels. A file that does not decode raises images.DataError,
+    naming it.
     """
 
     def __init__(self, data: SteelData, folder: Path | None = None, progress: bool = False) -> None:
@@ -28,9 +30,28 @@ class ImageCache:
         stamps = [(str(path), (s := path.stat()).st_size, s.st_mtime_ns) for path in data.images["path"]]
         name = hashlib.sha256(f"{data.fingerprint()} {stamps}".encode()).hexdigest()[:16]
         self.path = (folder or runtime.cache_folder()) / f"{name}.uint8"
-        if not self.path.exists() or self.path.stat().st_size != sizes.sum():
+        self._size = int(sizes.sum())
+        if not self._whole():
             self._write(data, progress)
-        self.pixels = np.memmap(self.path, np.uint8, mode="r")  # of all images, one after the other
+        self._map()
+
+    def _map(self) -> None:
+        pixels = np.memmap(self.path, np.uint8, mode="r")
+        self.pixels = pixels[: self._size]  # of all images, one after the other
+        self.digest = pixels[self._size :].tobytes().hex()
+
+    def _whole(self) -> bool:
+        if not self.path.exists() or self.path.stat().st_size != self._size + hashlib.sha256().digest_size:
+            return False
+        self._map()
+        return hashlib.sha256(self.pixels).hexdigest() == self.digest
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in self.__dict__.items() if name != "pixels"}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._map()
 
     def __getitem__(self, image_id: str) -> np.ndarray:
         """uint8 [H, W], read from disk as far as it is used."""
@@ -48,11 +69,14 @@ class ImageCache:
 
     def _write(self, data: SteelData, progress: bool) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_suffix(f".{os.getpid()}.part")
+        unfinished, digest = self.path.with_suffix(f".{os.getpid()}.part"), hashlib.sha256()
         try:
             with unfinished.open("wb") as file:
                 for image_id in tqdm(data.images["ImageId"], desc="decode", unit="image", disable=not progress):
-                    file.write(data.image(image_id).tobytes())
+                    pixels = data.image(image_id).tobytes()
+                    digest.update(pixels)
+                    file.write(pixels)
+                file.write(digest.digest())
             unfinished.replace(self.path)
         except OSError as error:
             raise DataError(f"{self.path}: cannot write the cache of images: {error.strerror or error}. "

@@ -94,12 +94,12 @@ def _synthetic(images: int, seed: int, progress: bool) -> SteelData:
     drawn_by = hashlib.sha256(code).hexdigest()[:8]
     cache = runtime.cache_folder()
     folder = cache / f"synthetic-{drawn_by}-seed{seed}-{images}"
+
+    def draw(draft: Path) -> Path:
+        return synthetic.write_dataset(draft / "set", images, seed=seed, progress=progress)
+
     try:
-        storage.make_folder(
-            folder,
-            lambda draft: synthetic.write_dataset(draft / "set", images, seed=seed, progress=progress),
-            lambda made: _complete(made, images),
-        )
+        storage.make_folder(folder, draw, lambda made: _complete(made, images))
     except OSError as error:
         raise DataError(f"{folder}: cannot draw synthetic steel there: {error.strerror or error}. Mend that, "
                         "or let STEELNB_HOME name a folder on another disk") from error
