@@ -1,4 +1,4 @@
-"""`python -m steelnb sample | train | predict | evaluate | audit | export`: the library from a terminal."""
+"""`python -m steelnb sample | train | predict | evaluate | audit | convert | export`: the library from a terminal."""
 
 import argparse
 import io
@@ -68,7 +68,7 @@ def run_train(options: argparse.Namespace) -> int:
         raise ValueError(f"no recipe {options.recipe!r}; there are {', '.join(RECIPES)}")
     changes = dict(options.set) | ({"per_class": True} if options.per_class else {})
     recipe = RECIPES[options.recipe].changed(**changes)
-    data = sources.open_dataset(options.data, skip_missing=options.skip_missing, progress=options.progress)
+    data = sources.open_dataset(options.data, **_reading(options))
     if options.groups:
         data = data.with_groups(options.groups)
     say = print if os.environ.get("RANK", "0") == "0" else lambda *_, **__: None  # one of torchrun's processes speaks
@@ -76,7 +76,8 @@ def run_train(options: argparse.Namespace) -> int:
     history = runs.train(
         data, options.run, recipe, epochs=options.epochs, steps=options.steps, hours=options.hours,
         session_hours=options.session_hours, seed=options.seed, checkpoint_seconds=options.checkpoint_seconds,
-        accept_changes=options.accept_changes, progress=options.progress, report=partial(say, flush=True),
+        accept_changes=options.accept_changes, ignore_copies=options.ignore_copies, progress=options.progress,
+        report=partial(say, flush=True),
     )  # fmt: skip
     if len(history):
         say(f"weights of the best epoch: {options.run / 'weights.safetensors'}")
@@ -125,7 +126,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     if options.alarms is not None and not options.choose:
         raise ValueError("--alarms says how --choose chooses: add --choose")
     trained = weights.load_network(options.weights, runtime.device())
-    data = sources.open_dataset(options.data, skip_missing=options.skip_missing, progress=options.progress)
+    data = sources.open_dataset(options.data, **_reading(options))
     shared = dict(replicates=options.replicates, progress=options.progress)
     if options.choose:
         found = report.choose_operating_point(trained, data, options.part, alarms=options.alarms, **shared)
@@ -147,8 +148,8 @@ def run_audit(options: argparse.Namespace) -> int:
     check_free(options.out)  # before the minutes, not after them
     named = options.data if options.data is not None else sources.named()
     folder = named if named and Path(named).is_dir() else None
-    source = folder or sources.open_dataset(options.data, skip_missing=options.skip_missing, progress=options.progress)
-    found = audit(source, seed=options.seed, skip_missing=options.skip_missing, progress=options.progress)
+    source = folder or sources.open_dataset(options.data, **_reading(options))
+    found = audit(source, seed=options.seed, **_reading(options))
     page = found.write(options.out)
     print(found.described)
     for finding in found.findings[:20]:
@@ -159,6 +160,18 @@ def run_audit(options: argparse.Namespace) -> int:
     return 0 if found.ok else 1
 
 
+def run_convert(options: argparse.Namespace) -> int:
+    """Brings a data set into Severstal's layout; see --help."""
+    from steelnb.data import conversion, sources
+
+    if options.out.exists():  # before the minutes, not after them
+        raise ValueError(f"{options.out} already exists; choose another name")
+    data = sources.open_dataset(options.data, **_reading(options))
+    print(data.describe())
+    print(f"{len(data)} images with {len(data.rows)} masks in {conversion.convert(data, options.out).folder}")
+    return 0
+
+
 def run_export(options: argparse.Namespace) -> int:
     """Writes a network as ONNX; see --help."""
     from steelnb.network import weights
@@ -167,6 +180,11 @@ def run_export(options: argparse.Namespace) -> int:
     _check_new(options.out)
     print(to_onnx(weights.load_network(options.weights), options.out, options.size))
     return 0
+
+
+def _reading(options: argparse.Namespace) -> dict:
+    """What a reader of labels is told."""
+    return {name: getattr(options, name) for name in ("skip_missing", "mask_threshold", "nested", "format", "progress")}
 
 
 def _check_new(path: Path) -> None:
@@ -184,7 +202,7 @@ def _point(options: argparse.Namespace):
 
 COMMANDS = {
     "sample": run_sample, "train": run_train, "audit": run_audit, "evaluate": run_evaluate, "predict": run_predict,
-    "export": run_export,
+    "convert": run_convert, "export": run_export,
 }
 
 if __name__ == "__main__":

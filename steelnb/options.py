@@ -53,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
         "from the run's")
     add("--seed", type=_seed, default=0, metavar="S", help="split, first weights and order (default 0)")
     add("--per-class", action="store_true", help="a mask a class instead of one for all defects")
+    add("--ignore-copies", action="store_true", help="do not look for images that show the same steel, which "
+        "are kept on one side of the split otherwise")
     add("--groups", type=_path, metavar="CSV", help="ImageId,group: images that stay on one side (audit writes one)")
 
     add = command("predict", "Segment images; leaves masks, overlays and predictions.csv in OUT.")
@@ -88,6 +90,11 @@ def parser() -> argparse.ArgumentParser:
     add("--out", type=_path, required=True, metavar="OUT", help="folder for the report")
     add("--seed", type=_seed, default=0, metavar="S", help="of the split by image (default 0)")
 
+    add = command("convert", "Bring any labelled images (COCO, LabelMe, CVAT, YOLO, mask files) into Severstal's "
+        "layout: train.csv beside train_images/.")
+    _data(add)
+    add("--out", type=_path, required=True, metavar="OUT", help="folder to make")
+
     add = command("export", "Write a network as one ONNX file, checked against PyTorch (extra `onnx`).")
     add("--weights", type=_path, required=True, metavar="W", help="weights.safetensors, or the run folder it is in")
     add("--out", type=_path, required=True, metavar="FILE", help="NAME.onnx; it must not be there yet")
@@ -110,6 +117,12 @@ def _data(add: Callable) -> None:
     add("--data", type=_named, metavar="D", help="folder of a data set, `kaggle`, or `synthetic`; default: "
         "STEELNB_DATA, Kaggle's input, else synthetic")
     add("--skip-missing", action="store_true", help="leave out images without a label and labels without an image")
+    add("--mask-threshold", type=_gray, metavar="GRAY", help="of mask files with softened edges: a pixel is defect "
+        "above this, 0 to 254")
+    add("--nested", choices=("hole", "filled"), help="what a polygon inside another one of its label is (COCO's own "
+        "tools fill it)")
+    add("--format", choices=("severstal", "masks", "coco", "labelme", "cvat", "yolo"), help="which labels, where a "
+        "folder has several kinds")
 
 
 def _named(text: str) -> str:
@@ -128,6 +141,10 @@ def _at_least_one(text: str) -> int:
 
 def _not_negative(text: str) -> int:
     return _whole(text, 0)
+
+
+def _gray(text: str) -> int:
+    return _whole(text, 0, 254)
 
 
 def _seed(text: str) -> int:

@@ -30,10 +30,11 @@ Sides = tuple[set[str], set[str]]
 __all__ = ["Audit", "Finding", "audit", "drift"]
 
 
-def audit(source: SteelData | str | Path, *, seed: int = 0, validation: float = 0.2, skip_missing: bool = False,
-          progress: bool = False) -> Audit:
+def audit(source: SteelData | str | Path, *, seed: int = 0, validation: float = 0.2, progress: bool = False,
+          **reading) -> Audit:
     """Looks through a data set, or the folder of one, and the splits that training makes of it.
 
+    reading: skip_missing, mask_threshold and so on, as `dataset.read_dataset` takes them.
     seed, validation: of the split by image; the original's split by row has the same share. A folder that
     `dataset.read_dataset` refuses gives an audit with that as an error, and every row out of range; only one that is
     not there raises DataError.
@@ -43,7 +44,7 @@ def audit(source: SteelData | str | Path, *, seed: int = 0, validation: float = 
     else:
         folder = Path(source).expanduser().absolute()
         try:
-            data = steel_data.read_dataset(folder, skip_missing=skip_missing, progress=progress)
+            data = steel_data.read_dataset(folder, progress=progress, **reading)
         except DataError as error:
             if not folder.is_dir():
                 raise

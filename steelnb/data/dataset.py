@@ -1,11 +1,8 @@
 """Read a data set of steel images and defect masks, and refuse what cannot be right.  Taught in 01_data_exploration.
 
-Two layouts, told apart by what lies in the folder, or in a folder one level down:
-
-- **Severstal**: ``train.csv`` beside ``train_images/``. Columns ``ImageId,ClassId,EncodedPixels`` (now: an image
-  without a row is clean) or ``ImageId_ClassId,EncodedPixels`` (2019: an image is clean when all its rows are empty).
-- **Image and mask folder**: ``images/`` beside ``masks/``, a mask having its image's stem (``a.bmp`` and ``a.png``).
-  Mask values {0, 255} or {0, 1} are one class, other values up to 32 are class ids, anything else is refused.
+Severstal's layout is read here: ``train.csv`` beside ``train_images/``. Columns ``ImageId,ClassId,EncodedPixels`` (now:
+an image without a row is clean) or ``ImageId_ClassId,EncodedPixels`` (2019: an image is clean when all its rows are
+empty). What else there is, mask files in several layouts, COCO, LabelMe, CVAT and YOLO, is recognised by `layouts`.
 """
 
 import hashlib
@@ -17,25 +14,25 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from steelnb.data import labels as label_tables
-from steelnb.data import rle
+from steelnb.data import layouts, mask_folders, rle
 from steelnb.data.images import (
     SYNTHETIC_MARK,
     DataError,
-    by_stem,
     gray,
     headers,
     image_files,
     left_out,
-    mask_and_colours,
     names,
     nfc,
     size_text,
 )
-from steelnb.data.label_checks import doubts, look_alikes, pieces, refuse_row_major, same_colours
+from steelnb.data.label_checks import doubts, look_alikes, pieces, refuse_row_major
+from steelnb.data.labelled import Labelled, Options, check_size, settle_parts, walk
 from steelnb.data.labels import LABEL_COLUMNS, SEVERSTAL_CLASSES
+
+CLASS_NAMES, PARTS_TABLE = "classes.csv", "split.csv"  # beside train.csv, written by `conversion`
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +44,8 @@ class SteelData:
     `rows`: one row a mask that is not empty, in the file's order: ImageId, ClassId (int), EncodedPixels (run-length
     text), area (pixels).
     `groups`: ImageId → group of images that a split keeps together, or None; see `with_groups`.
+    `class_names`: of `classes`, in their order; empty where the set names none.
+    `parts`: ImageId → "train", "validation" or "test", where the set brings a split of its own, or None.
     """
 
     name: str
@@ -57,6 +56,8 @@ class SteelData:
     layout: str = ""
     notes: tuple[str, ...] = ()
     groups: Mapping[str, str] | None = None
+    class_names: tuple[str, ...] = ()
+    parts: Mapping[str, str] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -109,12 +110,17 @@ class SteelData:
             mask |= rle.decode(text, mask.shape, image_id)
         return mask
 
+    def class_name(self, class_id: int) -> str:
+        """What a class is called: its name, or "class 3" where it has none."""
+        return self.class_names[self.classes.index(class_id)] if self.class_names else f"class {class_id}"
+
     def subset(self, image_ids: Iterable[str]) -> "SteelData":
         """The data set of these images only, same classes. Raises DataError for an unknown id."""
         ids = {self._entry(i).ImageId for i in image_ids}
         images, rows = (t[t["ImageId"].isin(ids)].reset_index(drop=True) for t in (self.images, self.rows))
-        groups = None if self.groups is None else {i: self.groups[i] for i in images["ImageId"]}
-        return replace(self, images=images, rows=rows, groups=groups)
+        groups, parts = (None if known is None else {i: known[i] for i in images["ImageId"]}
+                         for known in (self.groups, self.parts))
+        return replace(self, images=images, rows=rows, groups=groups, parts=parts)
 
     def with_groups(self, groups: Mapping[str, str] | str | Path) -> "SteelData":
         """The same data, whose images of one group stay on one side of a split by image.
@@ -152,7 +158,9 @@ class SteelData:
         clean = int((images["masks"] == 0).sum())
         sizes = Counter(map(size_text, images["height"], images["width"])).most_common()
         shown = sizes[0][0] if len(sizes) == 1 else f"{len(sizes)} sizes, {names(f'{n} of {s}' for s, n in sizes)}"
-        per_class = ", ".join(f"{c} in {sum(c in found for found in images['classes'])}" for c in self.classes)
+        titles = [f"{c} {self.class_name(c)}" if self.class_names else str(c) for c in self.classes]
+        per_class = ", ".join(f"{title} in {sum(c in found for found in images['classes'])}"
+                              for title, c in zip(titles, self.classes, strict=True))
         formats = ", ".join(f"{n} {f}" for f, n in sorted(Counter(images["format"]).items()))
         posing = sum(f == "PNG" and str(p).lower().endswith((".jpg", ".jpeg"))
                      for f, p in zip(images["format"], images["path"], strict=True))
@@ -165,40 +173,56 @@ class SteelData:
         ])
 
 
-def read_dataset(folder: str | Path, *, masks: str | Path | None = None, skip_missing: bool = False,
-         progress: bool = False) -> SteelData:
+def read_dataset(
+    folder: str | Path, *, masks: str | Path | None = None, format: str | None = None, skip_missing: bool = False,
+    mask_threshold: int | None = None, nested: str | None = None, progress: bool = False,
+) -> SteelData:
     """Tell the layout of `folder`, read its labels and image headers, and check them.  Taught in 01_data_exploration.
 
     `masks` names a mask folder elsewhere; the images are then in `folder`/images, or in `folder` itself.
+    `format` is one of `layouts.FORMATS`, for a folder with several kinds of labels.
     `skip_missing` leaves out what has no counterpart (a label without image, an image without label) and says so in
-    `describe()`; otherwise that is an error, as is everything else that could become a wrong mask. Whether an image
-    decodes to its end shows only when `SteelData.image` reads it. Raises DataError.
+    `describe()`; otherwise that is an error, as is everything else that could become a wrong mask.
+    `mask_threshold`: of gray mask files, the value above which a pixel is defect, 0 … 254. `nested`: what a polygon
+    within another one of the same label is, "filled" or "hole". Neither is guessed: where it is needed, DataError says
+    so. Whether an image decodes to its end shows only when `SteelData.image` reads it. Raises DataError.
     """
+    if format not in (None, *layouts.FORMATS):
+        raise ValueError(f"format is {format!r}; it can be {', '.join(layouts.FORMATS)}")
+    if nested not in (None, "filled", "hole"):
+        raise ValueError(f"nested is {nested!r}; it can be filled or hole")
+    if mask_threshold is not None and not 0 <= mask_threshold <= 254:
+        raise ValueError(f"mask_threshold is {mask_threshold!r}; it can be 0 to 254")
     folder = Path(folder).expanduser().absolute()
     if not folder.is_dir():
         problem = "is a file; unpack it first, and name the folder" if folder.exists() else "no such folder"
         raise DataError(f"{folder}: {problem}")
+    options = Options(skip_missing, mask_threshold, nested, progress)
     if masks is not None:
-        images = folder / "images" if (folder / "images").is_dir() else folder
-        return _read_pairs(folder, images, Path(masks).expanduser().absolute(), skip_missing, progress)
-    inside = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
-    for roots in ([folder], [p for p in inside if p.is_dir()]):
-        severstal = [r for r in roots if (r / "train.csv").is_file() and (r / "train_images").is_dir()]
-        pairs = [r for r in roots if (r / "images").is_dir() and (r / "masks").is_dir() and r not in severstal]
-        if len(severstal + pairs) > 1:
-            raise DataError(f"{folder}: several data sets, {names(r.name for r in severstal + pairs)}; name one")
-        if severstal:
-            return _read_severstal(severstal[0], skip_missing, progress)
-        if pairs:
-            return _read_pairs(pairs[0], pairs[0] / "images", pairs[0] / "masks", skip_missing, progress)
-    found = names((p.name + "/" * p.is_dir() for p in inside), 8) or "nothing"
-    raise DataError(f"{folder}: no data set. Looked for train.csv beside train_images/ (Severstal), or images/ beside "
-                    f"masks/, here and one level down; found {found}")
+        pair = folder / "images" if (folder / "images").is_dir() else folder, Path(masks).expanduser().absolute()
+        return _assembled(mask_folders.read_folders(walk(folder), [pair], options), folder)
+    if format in (None, "severstal"):
+        for roots in ([folder], sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")):
+            found = [r for r in roots if (r / "train.csv").is_file() and (r / "train_images").is_dir()]
+            if len(found) > 1 or (found and found != [folder] and format is None and _others(folder, found[0])):
+                named = names([r.name for r in found] + _others(folder, found[0]))
+                raise DataError(f"{folder}: several data sets, {named}; name one")
+            if found:
+                return _read_severstal(found[0], skip_missing, progress)
+    return _assembled(layouts.recognise(folder, format)(options), None)
+
+
+def _others(folder: Path, known: Path) -> list[str]:
+    """Folders in `folder` besides a known data set that hold images beside masks."""
+    return sorted({images.parent.name for images, _ in mask_folders.folders(walk(folder))
+                   if not images.is_relative_to(known)})  # fmt: skip
 
 
 def _read_severstal(folder: Path, skip_missing: bool, progress: bool) -> SteelData:
-    csv, notes = folder / "train.csv", left_out(folder / "train_images")
-    table, form = label_tables.labels(csv)
+    csv, notes, classes = folder / "train.csv", left_out(folder / "train_images"), dict.fromkeys(SEVERSTAL_CLASSES, "")
+    if (file := folder / CLASS_NAMES).exists():
+        classes = label_tables.read_class_names(file)
+    table, form = label_tables.labels(csv, tuple(classes))
     paths: dict[str, Path] = {}
     for path in image_files(folder / "train_images"):
         if paths.setdefault(nfc(path.name), path) != path:
@@ -224,12 +248,15 @@ def _read_severstal(folder: Path, skip_missing: bool, progress: bool) -> SteelDa
         notes.append(f"left out: {what}")
         paths = {name: path for name, path in paths.items() if name not in {*unlisted}}
     images = headers(paths, progress)
-    rows = table[table["EncodedPixels"] != ""].merge(images[["ImageId", "height", "width"]], on="ImageId", how="left")
+    rows = table[table["EncodedPixels"] != ""].rename(columns={name: f"stated_{name}" for name in label_tables.SIZE})
+    rows = rows.merge(images[["ImageId", "height", "width"]], on="ImageId", how="left")
     sizes = Counter(zip(rows["height"], rows["width"], strict=True)).most_common()
     areas, counts = [], []
     for row in rows.itertuples():
         where = f"{csv}, line {row.line}, image {row.ImageId}"
-        if (row.height, row.width) != sizes[0][0]:
+        if "stated_width" in rows:
+            check_size((row.stated_height, row.stated_width), (row.height, row.width), where)
+        elif (row.height, row.width) != sizes[0][0]:
             # A label counts the pixels of the image it was drawn on: on a resized one it would be another mask.
             raise DataError(f"{where}: the image is {size_text(row.height, row.width)}, the others "
                             f"{size_text(*sizes[0][0])}. Restore its size, or use images/ and masks/ for images "
@@ -240,59 +267,38 @@ def _read_severstal(folder: Path, skip_missing: bool, progress: bool) -> SteelDa
             raise DataError(f"{error}. The image is {size_text(row.height, row.width)}") from error
         areas.append(int(runs[1].sum()))
         counts.append((pieces(*runs, row.height), pieces(*runs, row.width)))
-    refuse_row_major(csv, counts)
+    if not (folder / CLASS_NAMES).exists():  # else `conversion` wrote the run-lengths
+        refuse_row_major(csv, counts)
     rows = rows[list(LABEL_COLUMNS)].assign(ClassId=rows["ClassId"].astype(int), area=np.array(areas, int))
     layout = f"train.csv ({','.join(label_tables.FORMS[form])}) beside train_images/"
-    name = "synthetic steel" if (folder / SYNTHETIC_MARK).exists() else "severstal"
-    return _assemble(name, folder, images, rows, SEVERSTAL_CLASSES, layout, notes)
+    titles = tuple(name or f"class {class_id}" for class_id, name in classes.items()) if any(classes.values()) else ()
+    return _assemble(folder, images, rows, tuple(classes), layout, notes, titles, _brought(folder, images, notes))
 
 
-def _read_pairs(folder: Path, images: Path, masks: Path, skip_missing: bool, progress: bool) -> SteelData:
-    pictures, labels, notes = by_stem(images), by_stem(masks), left_out(images, masks)
-    sides = ((pictures, labels, "images without a mask"), (labels, pictures, "masks without an image"))
-    for these, others, what in sides:
-        if lone := sorted(these[stem].name for stem in these.keys() - others.keys()):
-            if alike := look_alikes(lone, (others[stem].name for stem in others.keys() - these.keys())):
-                raise DataError(f"{folder}: {len(alike)} {what} of the same stem, but of one that differs in case: "
-                                f"{names(alike)}; rename one of the two")
-            if not skip_missing:
-                raise DataError(f"{folder}: {len(lone)} {what} of the same stem, {names(lone)}. Add what is missing "
-                                "(a clean image has an all-zero mask), or leave them out with skip_missing=True "
-                                "(--skip-missing)")
-            notes.append(f"left out: {len(lone)} {what}, {names(lone)}")
-    stem_of = {nfc(pictures[stem].name): stem for stem in pictures.keys() & labels.keys()}
-    entries = headers({image_id: pictures[stem] for image_id, stem in stem_of.items()}, progress)
-    rows, first, palettes = [], {}, {}  # first: the first file in which a value was met
-    for entry in tqdm(entries.itertuples(), "masks", len(entries), unit="file", disable=not progress):
-        path = labels[stem_of[entry.ImageId]]
-        values, colours = mask_and_colours(path)
-        same_colours(palettes, path, colours)
-        if values.shape != (entry.height, entry.width):
-            raise DataError(f"{path}: the mask is {size_text(*values.shape)}, its image {entry.ImageId} is "
-                            f"{size_text(entry.height, entry.width)}; export it at the image's size")
-        for value in np.flatnonzero(np.bincount(values.ravel())).tolist():
-            first.setdefault(value, path)
-            if value:
-                defect = values == value
-                rows.append((entry.ImageId, 1 if value == 255 else value, rle.encode(defect), int(defect.sum())))
-    last = max((v for v in first if v != 255), default=0)  # the largest class id
-    if 255 in first and last > 1:
-        raise DataError(f"{first[255]} holds 0 and 255, {first[last]} class id {last}: two meanings in one folder; "
-                        "write class ids in every mask")
-    if 0 not in first and last > 1:
-        raise DataError(f"{masks}: no mask has a pixel of background (0), their values are {names(sorted(first))}; "
-                        "if one of them is the background, write 0 for it")
-    table = pd.DataFrame(rows, columns=[*LABEL_COLUMNS, "area"])
-    meaning = "0/255" if 255 in first else "0/1" if last < 2 else "of class ids"
-    return _assemble("image and mask folder", folder, entries, table, tuple(range(1, max(last, 1) + 1)),
-                     f"{images.name}/ beside {masks.name}/, masks {meaning}", notes)
+def _brought(folder: Path, images: pd.DataFrame, notes: list[str]) -> dict[str, str] | None:
+    """The split that lies beside train.csv, if there is one, and a note on it."""
+    if not (file := folder / PARTS_TABLE).exists():
+        return None
+    given = label_tables.read_parts(file)
+    ids = images["ImageId"].tolist()
+    if wrong := [i for i in ids if given.get(i) not in ("train", "validation", "test")]:
+        raise DataError(f"{file}: {len(wrong)} images without a part, {names(wrong)}; write train, validation or test")
+    parts, told = settle_parts({i: given[i] for i in ids})
+    notes += [told] * bool(told)
+    return parts
 
 
-def _assemble(name, folder, images, rows, classes, layout, notes) -> SteelData:
+def _assembled(found: Labelled, folder: Path | None) -> SteelData:
+    rows = pd.DataFrame(found.rows, columns=[*LABEL_COLUMNS, "area"])
+    return _assemble(folder or found.folder, found.images, rows, found.classes, found.layout, found.notes,
+                     found.class_names, found.parts)
+
+
+def _assemble(folder, images, rows, classes, layout, notes, class_names=(), parts=None) -> SteelData:
     """Note for each image which classes it shows and how many masks it has."""
     found = rows.groupby("ImageId")["ClassId"].agg(lambda ids: tuple(sorted(int(i) for i in ids))).to_dict()
     present = [found.get(i, ()) for i in images["ImageId"]]
     images = images.assign(classes=pd.Series(present, dtype=object), masks=[len(p) for p in present])
-    return SteelData(name, folder, images, rows, classes, layout, (*notes, *doubts(images, rows)))
-
-
+    name = "synthetic steel" if (folder / SYNTHETIC_MARK).exists() else folder.name
+    notes = (*notes, *doubts(images, rows))
+    return SteelData(name, folder, images, rows, classes, layout, notes, class_names=class_names, parts=parts)

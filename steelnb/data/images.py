@@ -48,11 +48,11 @@ def headers(paths: Mapping[str, Path], progress: bool) -> pd.DataFrame:
 
 
 @contextmanager
-def _loaded(path: Path, mask: bool = False):
+def _loaded(path: Path, mask: bool = False, exact: bool = True):
     """The file opened and decoded, if its pixels are as they are in the file and upright, and its checksums hold."""
     with open_image(path) as picture:
         _refuse(path, image_tags.not_as_they_are(path, picture, mask), image_tags.turned(picture))
-        _refuse(path, image_tags.lossy(path, picture) if mask else "")
+        _refuse(path, image_tags.lossy(path, picture) if mask and exact else "")
         if picture.format == "PNG":  # its decoder passes over the checksums; to verify is to use up
             with Image.open(path, formats=FORMATS) as again:
                 again.verify()
@@ -161,21 +161,29 @@ def size_text(height: int, width: int) -> str:
     return f"{height}×{width}"
 
 
-def mask_values(path: Path) -> np.ndarray:
-    """The values of a mask file, uint8 [H, W]: {0, 255}, or class ids up to LARGEST_CLASS_ID."""
-    return mask_and_colours(path)[0]
+def mask_values(path: Path, threshold: int | None = None) -> np.ndarray:
+    """The values of a mask file, uint8 [H, W]: {0, 255}, or class ids up to LARGEST_CLASS_ID.
+
+    threshold: gray values above it are defect (255), the others are not. Without it, other values raise DataError.
+    """
+    return mask_and_colours(path, threshold)[0]
 
 
-def mask_and_colours(path: Path) -> tuple[np.ndarray, dict[int, tuple[int, int, int]]]:
+def mask_and_colours(path: Path, threshold: int | None = None) -> tuple[np.ndarray, dict[int, tuple[int, int, int]]]:
     """`mask_values`, and the colours that a coloured palette gives to the class ids in it: id → R, G, B."""
     colours = {}
-    with _loaded(path, mask=True) as picture:
+    with _loaded(path, mask=True, exact=threshold is None) as picture:
         values, bands = np.asarray(picture), picture.getbands()
         if picture.mode == "P":  # gray palettes show values, coloured ones class ids (the palette's indices)
             used = np.unique(values)
             palette = np.array(picture.getpalette("RGB")).reshape(-1, 3)[used]
             if (palette == palette[:, :1]).all():
                 values = np.asarray(picture.convert("L"))
+            elif threshold is not None:
+                raise DataError(f"{path}: a coloured palette holds class ids, no gray values; leave the threshold out")
+            elif len(np.unique(palette, axis=0)) < len(palette):
+                raise DataError(f"{path}: two indices of its palette have one colour, so its classes cannot be told "
+                                "apart; export one colour an index")
             elif used[0] == 0 and palette[0].any():
                 raise DataError(f"{path}: index 0 of its palette is not black, so not background; export class ids")
             else:
@@ -188,9 +196,15 @@ def mask_and_colours(path: Path) -> tuple[np.ndarray, dict[int, tuple[int, int, 
         if (values != values[..., :1]).any():
             raise DataError(f"{path}: a coloured mask; export gray values: 0 and 255, or class ids")
         values = values[..., 0]
+    if threshold is not None:
+        if values.dtype not in (np.uint8, bool):
+            raise DataError(f"{path}: a mask threshold needs 8 bits a pixel; export it so")
+        values = values * np.uint8(255) if values.dtype == bool else values
+        return np.where(values > threshold, 255, 0).astype(np.uint8), colours
     small = values.dtype == np.uint8  # counting is faster than sorting
     found = np.flatnonzero(np.bincount(values.ravel(), minlength=256)) if small else np.unique(values)
     if not {*found.tolist()} <= {0, 255} and not {*found.tolist()} <= {*range(LARGEST_CLASS_ID + 1)}:
         raise DataError(f"{path}: mask values {names(found.tolist(), 8)}; a mask holds 0 and 255, or class ids up to "
-                        f"{LARGEST_CLASS_ID} (0: no defect)")
+                        f"{LARGEST_CLASS_ID} (0: no defect). If these are gray values, as along softened edges, say "
+                        "above which a pixel is defect: mask_threshold=127 (--mask-threshold 127)")
     return values.astype(np.uint8), colours

@@ -1,5 +1,6 @@
 """The tables of a data set, train.csv and groups.csv, checked line by line.  Taught in 01_data_exploration."""
 
+from collections.abc import Sequence
 from csv import Error, reader
 from io import StringIO
 from pathlib import Path, PureWindowsPath
@@ -10,14 +11,17 @@ from steelnb.data.images import SYNTHETIC_MARK, DataError, long_cells, nfc
 
 LABEL_COLUMNS = ("ImageId", "ClassId", "EncodedPixels")
 FORMS = {"now": LABEL_COLUMNS, "2019": ("ImageId_ClassId", "EncodedPixels")}
+SIZE = ("height", "width")  # columns of ours, of sets with images of several sizes
 SEVERSTAL_CLASSES = (1, 2, 3, 4)  # Severstal's
 
 
-def labels(csv: Path) -> tuple[pd.DataFrame, str]:
+def labels(csv: Path, classes: Sequence[int] = SEVERSTAL_CLASSES) -> tuple[pd.DataFrame, str]:
     """The label rows (line, ImageId, ClassId, EncodedPixels) of a train.csv, and its form, a key of `FORMS`.
 
-    ClassId is int, 0 in the row of a clean image; EncodedPixels is text, not yet decoded. DataError names the line.
+    ClassId is int, 0 in the row of a clean image; EncodedPixels is text, not yet decoded. Columns height and width, of
+    the image that a row labels, are kept as int where the file has them. DataError names the line.
     """
+    known = ", ".join(map(str, classes))
     try:
         text = csv.read_text("utf-8-sig")
         if "\0" in text:  # some parsers end a field there
@@ -35,7 +39,8 @@ def labels(csv: Path) -> tuple[pd.DataFrame, str]:
     if form is None or not table.columns.is_unique or any(header.count(name) > 1 for name in FORMS[form]):
         raise DataError(f"{csv}, line 1: columns {', '.join(header)}; expected "
                         f"{' or '.join(','.join(c) for c in FORMS.values())}")
-    table = table[["line", *FORMS[form]]].apply(lambda c: c if c.name == "line" else c.str.strip())
+    stated = [name for name in SIZE if {*SIZE} <= {*table.columns}]
+    table = table[["line", *FORMS[form], *stated]].apply(lambda c: c if c.name == "line" else c.str.strip())
     table = table[(table[list(FORMS[form])] != "").any(axis=1)].copy()  # without blank lines
     if table.empty and not (csv.parent / SYNTHETIC_MARK).exists():  # of a few synthetic images, all may be clean
         raise DataError(f"{csv}: no rows below the header, so no defect is labelled; fetch the file again")
@@ -54,16 +59,37 @@ def labels(csv: Path) -> tuple[pd.DataFrame, str]:
     table["ImageId"] = table["ImageId"].map(nfc)
     clean = (table["ClassId"] == "") & (table["EncodedPixels"] == "") & (form == "now")  # a clean image spelled out
     refuse(~clean & ~table["ClassId"].str.fullmatch(r"[0-9]{1,9}(\.0+)?"),
-           "class id {ClassId!r} is not a whole number; write one of 1, 2, 3, 4")
+           f"class id {{ClassId!r}} is not a whole number; write one of {known}")
     table["ClassId"] = table["ClassId"].where(~clean, "0").str.replace(r"\.0+$", "", regex=True).astype(int)
-    refuse(~clean & ~table["ClassId"].isin(SEVERSTAL_CLASSES), "unknown class id {ClassId}; the classes are 1, 2, 3, 4")
+    refuse(~clean & ~table["ClassId"].isin(classes), f"unknown class id {{ClassId}}; the classes are {known}")
+    for name in stated:
+        refuse(~table[name].str.fullmatch("[0-9]{1,9}"), f"{name} {{{name}!r}} is not a whole number of pixels")
+        table[name] = table[name].astype(int)
     refuse(table.duplicated(["ImageId", "ClassId"]),
            "a second row for image {ImageId}, class {ClassId}; keep one, with the runs of both")
-    return table[["line", *LABEL_COLUMNS]], form
+    return table[["line", *LABEL_COLUMNS, *stated]], form
 
 
 def read_groups(csv: Path) -> dict[str, str]:
     """ImageId → group of a CSV of these columns; DataError names the line."""
+    return _pairs(csv, ("ImageId", "group"), "image {} is in two groups")
+
+
+def read_parts(csv: Path) -> dict[str, str]:
+    """ImageId → part of a split that comes with a set, of a CSV of these columns; DataError names the line."""
+    return _pairs(csv, ("ImageId", "part"), "image {} is in two parts")
+
+
+def read_class_names(csv: Path) -> dict[int, str]:
+    """Class id → name, empty where it has none, of a classes.csv; DataError names the file."""
+    found = _pairs(csv, ("ClassId", "name"), "class {} has two names")
+    if not found or any(not (i.isascii() and i.isdigit() and 0 < int(i) < 10**9) for i in found):
+        raise DataError(f"{csv}: ClassId is a whole number from 1 on; write one row for each class")
+    return {int(i): name for i, name in sorted(found.items(), key=lambda item: int(item[0]))}
+
+
+def _pairs(csv: Path, columns: tuple[str, str], twice: str) -> dict[str, str]:
+    """The rows of a CSV of two columns. twice: what it means that a first one has two different second ones."""
     try:
         lines = list(reader(StringIO(csv.read_text("utf-8-sig"))))
     except FileNotFoundError as error:
@@ -71,15 +97,15 @@ def read_groups(csv: Path) -> dict[str, str]:
     except (ValueError, OSError, Error) as error:
         raise DataError(f"{csv}: not a readable table ({error}); write it again") from error
     header = [name.strip() for name in lines[0]] if lines else []
-    if header != ["ImageId", "group"]:
-        raise DataError(f"{csv}, line 1: columns {', '.join(header) or 'none'}; expected ImageId,group")
+    if header != [*columns]:
+        raise DataError(f"{csv}, line 1: columns {', '.join(header) or 'none'}; expected {','.join(columns)}")
     found: dict[str, str] = {}
     for number, line in enumerate(lines[1:], 2):
         fields = [field.strip() for field in line]
         if len(fields) not in (0, 2):
             raise DataError(f"{csv}, line {number}: {len(fields)} fields, the header has 2")
         if fields and found.setdefault(nfc(fields[0]), fields[1]) != fields[1]:
-            raise DataError(f"{csv}, line {number}: image {fields[0]} is in two groups; keep one")
+            raise DataError(f"{csv}, line {number}: {twice.format(fields[0])}; keep one")
     return found
 
 

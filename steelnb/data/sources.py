@@ -17,21 +17,22 @@ from steelnb.data.dataset import DataError, SteelData
 COMPETITION = "severstal-steel-defect-detection"
 KAGGLE_INPUTS = tuple(Path("/kaggle/input", *middle, COMPETITION) for middle in ((), ("competitions",)))
 RULES = f"https://www.kaggle.com/c/{COMPETITION}/rules"
-ALTERNATIVES = ("Without it: give a folder that holds train.csv and train_images/ (or images/ and masks/), name one in "
-                'the environment variable STEELNB_DATA, or take where="synthetic"')
+ALTERNATIVES = ("Without it: give a folder that holds train.csv and train_images/ (or other labelled images), name one "
+                'in the environment variable STEELNB_DATA, or take where="synthetic"')
 
 
 def open_dataset(
     where: str | Path | None = None, *, images: int = 64, seed: int = 0, skip_missing: bool = False,
-    progress: bool = True,
+    mask_threshold: int | None = None, nested: str | None = None, format: str | None = None, progress: bool = True,
 ) -> SteelData:
     """The data set at `where`, or the first that is found.  Taught in 01_data_exploration.
 
     `where`: a folder; a .zip of one (on Google Drive, say), copied to this machine and
     unpacked once, see `archives.unpacked`; "kaggle" downloads Severstal (1.6 GB, needs an account); "synthetic" makes
     `images` images of synthetic steel from `seed`; None looks around as the module says. ``STEELNB_DATA`` may hold all
-    of these. `skip_missing` as in `dataset.read_dataset`. `describe()` of the result tells where it came from. Raises
-    DataError for a place that does not work.
+    of these. The labels are recognised by content; `skip_missing`, `mask_threshold`, `nested` and `format` as in
+    `dataset.read_dataset`. `describe()` of the result tells what was found and where it came from. Raises DataError for
+    a place that does not work.
     """
     source = "found at the place asked for"
     if where is None and (where := named()):
@@ -47,7 +48,9 @@ def open_dataset(
         if _is_file(where):
             folder = archives.unpacked(where, progress=progress)
             source += f", unpacked from {Path(where).name}"
-        return _from(dataset.read_dataset(folder, skip_missing=skip_missing, progress=progress), source)
+        found = dataset.read_dataset(folder, skip_missing=skip_missing, mask_threshold=mask_threshold, nested=nested,
+                             format=format, progress=progress)
+        return _from(found, source)
     except DataError as error:
         if source.startswith("found through STEELNB_DATA"):
             raise DataError(f"STEELNB_DATA={where}: {error}") from error

@@ -28,9 +28,14 @@ def by_image(data: SteelData, validation: float = 0.2, seed: int = 0) -> Split:
     Of a stratum of n ≥ 2 images, round(n · validation) go to validation, but at least 1 and at most n - 1. Strata of a
     single image are pooled into one; a last single image goes to training, so a data set of one has no validation.
     Which ones go is decided by SHA-256 of seed and ImageId: the same on every machine and NumPy, in any row order.
-    Where the data has groups (`SteelData.with_groups`), the images of one stay together, as in `by_group`.
+    Where the data has groups (`SteelData.with_groups`), the images of one stay together, as in `by_group`. Where the
+    set brings a split of its own (`SteelData.parts`), that is it, whatever `validation`, `seed` and groups say.
     Raises ValueError unless 0 < validation < 1.
     """
+    _check(validation)
+    if data.parts:
+        sides = (tuple(sorted(i for i, part in data.parts.items() if part == side)) for side in ("train", "validation"))
+        return Split(*sides)
     return by_group(data, data.groups or {i: i for i in data.images["ImageId"]}, validation, seed)
 
 

@@ -4,6 +4,7 @@ A run folder holds
 
     config.json          recipe, seed, data, versions: what makes this run this run
     history.csv          a row an epoch: losses and scores
+    groups.csv           which images show the same steel and stay on one side of the split
     sessions.csv         a row a session: when, how long, on what, how it ended
     tensorboard/         the curves, live
     checkpoints/         everything needed to go on as if nothing had happened
@@ -22,7 +23,7 @@ import torch
 
 from steelnb import runtime
 from steelnb.data.dataset import SteelData
-from steelnb.runs import identity
+from steelnb.runs import copies, identity
 from steelnb.runs.identity import TrainingError
 from steelnb.runs.session import Session
 from steelnb.runs.training_loop import Loop
@@ -44,6 +45,7 @@ def train(
     device: torch.device | None = None,
     checkpoint_seconds: float = 60.0,
     accept_changes: bool = False,
+    ignore_copies: bool = False,
     progress: bool = True,
     report: Callable[[str], None] = print,
 ) -> pd.DataFrame:
@@ -54,6 +56,7 @@ def train(
         Ctrl-C, the notebook's stop button and SIGTERM: with a checkpoint, at the next step. Call it again to go on.
     checkpoint_seconds: between checkpoints; longer where they would cost more than 1 % of the time. 0: all the time.
     accept_changes: goes on although recipe, seed, length, data or steelnb's version are not those of the run.
+    ignore_copies: do not look for images that show the same steel, which are kept on one side of the split otherwise.
     progress: a bar over steps. `report` gets a line a session and an epoch. Everything random follows from `seed`.
     Seconds in the history are of training alone, without the scoring between epochs.
 
@@ -67,6 +70,10 @@ def train(
         device = device or runtime.device()
         if recipe.batch < processes.size:
             raise TrainingError(f"a batch of {recipe.batch} cannot be shared by {processes.size} processes")
+        groups = None
+        if not ignore_copies:
+            groups = processes.broadcast(partial(copies.groups_of, data, recipe, run, progress))
+            data = copies.together(data, groups, report if processes.first else lambda line: None)
         sides = batches.split_items(data, recipe, seed)
         parts = batches.training_and_validation_samples(data, recipe, seed, sides, progress and processes.first)
         if recipe.crop is None and recipe.batch > 1 and len(data.images[["height", "width"]].drop_duplicates()) > 1:
@@ -77,6 +84,7 @@ def train(
         trainer = Trainer(recipe, len(data.classes) if recipe.per_class else 1, total, seed, device, processes)
         if processes.first:
             (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+            copies.keep(groups, run)
         # A GPU's data workers outlive a killed run by some seconds, and hold its lock.
         patience = 10.0 if device.type == "cuda" else 1.0
         config = identity.run_config(data, recipe, seed, total, sides)

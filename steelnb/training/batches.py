@@ -37,6 +37,7 @@ def split_items(data: SteelData, recipe: Recipe, seed: int) -> tuple[list[Item],
         raise ValueError(
             f"{data.name}: {len(train_items)} samples to train on and {len(validation_items)} to validate on; "
             "each needs at least 1"
+            + ". Images that show the same steel stay on one side (--ignore-copies)" * (data.groups is not None)
         )
     return train_items, validation_items
 

@@ -62,7 +62,7 @@ def refused(folder, *parts, **options):
 
 def test_reads_the_form_of_today(tmp_path):
     steel = dataset.read_dataset(severstal(tmp_path, "c.jpg,3,1 2", "a.jpg,3,5 1 7 2", "a.jpg,1,1 1"))
-    assert (steel.name, len(steel), steel.classes) == ("severstal", 3, (1, 2, 3, 4))
+    assert (steel.name, len(steel), steel.classes) == (tmp_path.name, 3, (1, 2, 3, 4))
     assert steel.images["ImageId"].tolist() == ["a.jpg", "b.jpg", "c.jpg"]
     assert steel.images["classes"].tolist() == [(1, 3), (), (3,)]
     assert steel.images["masks"].tolist() == [2, 0, 1]
@@ -251,7 +251,7 @@ def test_notices_files_that_changed_since(tmp_path):
     (tmp_path / "train_images" / "c.jpg").unlink()
     with pytest.raises(DataError, match=r"c\.jpg: no such file"):
         steel.image("c.jpg")
-    with pytest.raises(DataError, match=r"no image 'z\.jpg' in severstal \(3 images"):
+    with pytest.raises(DataError, match=rf"no image 'z\.jpg' in {tmp_path.name} \(3 images"):
         steel.mask("z.jpg")
 
 
@@ -325,7 +325,7 @@ def test_refuses_a_name_with_a_control_character(tmp_path, character):
 def test_reads_binary_masks(tmp_path, full):
     masks = {"a": values(0, full), "b": values(), "c": values(*[full] * 6)}
     steel = dataset.read_dataset(pairs(tmp_path, **masks))
-    assert (steel.name, steel.classes) == ("image and mask folder", (1,))
+    assert (steel.name, steel.classes) == (tmp_path.name, (1,))
     assert steel.images["ImageId"].tolist() == ["a.bmp", "b.bmp", "c.bmp"]
     assert steel.images["classes"].tolist() == [(1,), (), (1,)]
     assert steel.rows["area"].tolist() == [1, 6]

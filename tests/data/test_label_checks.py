@@ -202,4 +202,4 @@ def test_what_is_passed_over_is_named(tmp_path):
         assert told in dataset.read_dataset(folder).describe()
     for path in (folder / "images" / "a.bmp", folder / "images" / "x.tga"):
         path.unlink()
-    refused(folder, "images: no image files", "1 folders, deep")
+    refused(folder, "give the masks the folders of the images")

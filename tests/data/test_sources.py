@@ -63,7 +63,7 @@ def test_order(monkeypatch, tmp_path):
         if where == "named":
             monkeypatch.setenv("STEELNB_DATA", str(folder))
         found = sources.open_dataset()
-        assert (found.name, found.folder) == ("severstal", folder)
+        assert (found.name, found.folder) == (where, folder)
         assert origin in found.describe()
     found = sources.open_dataset(severstal(tmp_path / "asked"))
     assert found.folder == tmp_path / "asked"
@@ -165,7 +165,7 @@ def test_one_process_draws_and_the_others_wait():
 def test_download(monkeypatch, tmp_path):
     fake_kagglehub(monkeypatch, severstal(tmp_path / "cache" / "severstal-steel-defect-detection"))
     for found in (sources.open_dataset("kaggle"), sources.from_kaggle()):
-        assert found.name == "severstal"
+        assert found.name == "severstal-steel-defect-detection"
         assert "downloaded from Kaggle" in found.describe()
 
 

@@ -1,0 +1,75 @@
+"""Any data set that can be read → Severstal's layout: train.csv beside train_images/, the pixels as they were."""
+
+import csv
+import io
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from steelnb.data import dataset
+from steelnb.data.dataset import CLASS_NAMES, PARTS_TABLE, SteelData
+from steelnb.data.images import DataError, names
+from steelnb.data.labels import LABEL_COLUMNS, SEVERSTAL_CLASSES, SIZE
+
+
+def convert(data: SteelData, out: str | Path) -> SteelData:
+    """Leaves `data` in the folder `out`, which must not be there yet, and returns it as read back from there.
+
+    Images are copied as they are; one that lay in folders gets a name of them all (``a/b.jpg`` → ``a__b.jpg``). Of sets
+    with images of several sizes, train.csv has columns height and width as well. classes.csv holds the classes' names,
+    split.csv the split that the set brings. The masks are the same to the pixel, or DataError is raised.
+    """
+    out = Path(out).expanduser().absolute()
+    if out.exists():
+        raise DataError(f"{out}: already exists; choose another name")
+    renamed = {i: re.sub(r"[/\\:]+", "__", i) for i in data.images["ImageId"]}
+    if len({*map(str.lower, renamed.values())}) < len(renamed):
+        counted = Counter(map(str.lower, renamed.values()))
+        twice = [name for name in renamed.values() if counted[name.lower()] > 1]
+        raise DataError(f"{data.name}: several images would be named {names(twice)}; rename them")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=out.parent) as draft:
+        made = Path(draft) / "set"
+        (made / "train_images").mkdir(parents=True)
+        for image_id, path in zip(data.images["ImageId"], data.images["path"], strict=True):
+            shutil.copyfile(path, made / "train_images" / renamed[image_id])
+        _write_tables(data, made, renamed)
+        _check(data, dataset.read_dataset(made), renamed)
+        made.rename(out)
+    return dataset.read_dataset(out)
+
+
+def _write_tables(data: SteelData, made: Path, renamed: dict[str, str]) -> None:
+    sizes = {entry.ImageId: (entry.height, entry.width) for entry in data.images.itertuples()}
+    several = len({*sizes.values()}) > 1
+    rows = [(renamed[i], class_id, text, *(sizes[i] * several))
+            for i, class_id, text in zip(*(data.rows[c] for c in LABEL_COLUMNS), strict=True)]  # fmt: skip
+    if not rows:  # a table without rows is refused as damaged; a clean image may be spelled out
+        rows = [(renamed[data.images["ImageId"].iloc[0]], "", "", *(sizes[data.images["ImageId"].iloc[0]] * several))]
+    _table(made / "train.csv", (*LABEL_COLUMNS, *(SIZE * several)), rows)
+    if data.class_names or data.classes != SEVERSTAL_CLASSES:
+        _table(made / CLASS_NAMES, ("ClassId", "name"),
+               zip(data.classes, data.class_names or [""] * len(data.classes), strict=True))  # fmt: skip
+    if data.parts:
+        _table(made / PARTS_TABLE, ("ImageId", "part"), [(renamed[i], part) for i, part in data.parts.items()])
+
+
+def _table(path: Path, columns: Sequence[str], rows: Iterable) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    path.write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+def _check(data: SteelData, again: SteelData, renamed: dict[str, str]) -> None:
+    """Raises DataError unless what was read back is what was written."""
+    images = data.images.assign(ImageId=data.images["ImageId"].map(renamed)).sort_values("ImageId")
+    same = replace(data, images=images, rows=data.rows.assign(ImageId=data.rows["ImageId"].map(renamed)))
+    parts = data.parts and {renamed[i]: part for i, part in data.parts.items()}
+    told = (again.classes, again.class_names, again.parts) == (data.classes, data.class_names, parts)
+    if same.fingerprint() != again.fingerprint() or not told:
+        raise DataError(f"{data.name}: read back from train.csv it is not the same: a file name or a class name may "
+                        "begin or end in a space; rename it")
