@@ -31,7 +31,7 @@ from steelnb.data.images import gray, mask_values
 from steelnb.prediction import strips
 
 SHAPE = (48, 128)
-CHECKED = ("image png", "mask png", "mask png palette", "archive zip", "archive tar.gz", "image cache")  # 0 others
+CHECKED = ("image png", "mask png", "mask png palette", "archive zip", "image cache")  # 0 others
 
 
 class Form(NamedTuple):
@@ -111,8 +111,6 @@ def forms(folder: Path) -> Iterator[tuple[str, Form]]:
         file.write(folder / "train_images" / "a.png", "train_images/a.png")
     yield "archive zip", Form(content.getvalue(), "a.zip", content_of)
     (folder / "train.csv").write_text(table)
-    packed = Path(shutil.make_archive(str(folder.parent / "packed"), "gztar", folder))
-    yield "archive tar.gz", Form(packed.read_bytes(), "a.tar.gz", content_of)
 
     data = read_dataset(folder)
     cache = ImageCache(data, folder.parent / "cache")

@@ -246,14 +246,16 @@ def test_audit_tells_of_broken_data_that_the_environment_names(tmp_path, monkeyp
 
 
 OPERATING_POINT = ("--threshold", "--minimum-area", "--guard", "--flips")
+DATA = ("--data", "--skip-missing", "--mask-threshold", "--nested", "--format")
 OPTIONS = {
     "sample": ("--images", "--seed", "--form", "--size"),
-    "train": ("--data", "--skip-missing", "--run", "--recipe", "--set", "--epochs", "--steps", "--hours",
-              "--session-hours", "--checkpoint-seconds", "--accept-changes", "--seed", "--per-class", "--groups"),
+    "train": (*DATA, "--run", "--recipe", "--set", "--epochs", "--steps", "--hours", "--session-hours",
+              "--checkpoint-seconds", "--accept-changes", "--seed", "--per-class", "--ignore-copies", "--groups"),
     "predict": ("--weights", "--out", "--tile", *OPERATING_POINT, "--probabilities", "--kaggle", "--raw", "--resume"),
-    "evaluate": ("--data", "--skip-missing", "--weights", *OPERATING_POINT, "--choose", "--alarms", "--part",
-                 "--replicates", "--out", "--json"),
-    "audit": ("--data", "--skip-missing", "--out", "--seed"),
+    "evaluate": (*DATA, "--weights", *OPERATING_POINT, "--choose", "--alarms", "--part", "--replicates", "--out",
+                 "--json"),
+    "audit": (*DATA, "--out", "--seed"),
+    "convert": (*DATA, "--out"),
     "export": ("--weights", "--out", "--size"),
 }  # fmt: skip
 
