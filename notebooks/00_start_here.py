@@ -24,7 +24,7 @@
 #
 # | what you will learn | what it needs |
 # |---|---|
-# | the whole path: images → labels → training → masks → a score you can trust | a CPU and about a minute; a GPU is used if there is one |
+# | the whole path: images → labels → training → masks → a score you can trust; the training loop in fifteen lines | a CPU and about a minute; a GPU is used if there is one |
 # | the same four steps from a terminal, on your own steel | nothing to download: without data, synthetic steel is drawn on the spot |
 #
 # In 2020 someone trained a U-Net for this on [Kaggle's Severstal images](https://www.kaggle.com/c/severstal-steel-defect-detection),
@@ -43,13 +43,15 @@ if not getattr(importlib.util.find_spec("steelnb"), "origin", None):  # a folder
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 
-from steelnb import runs, runtime
-from steelnb.data import sources
+import steelnb
+from steelnb import losses, runtime
+from steelnb.evaluation import metrics
 from steelnb.figures import plots
-from steelnb.training import batches
+from steelnb.training import Trainer, batches
 from steelnb.training.recipes import SMOKE
-from steelnb.training.validation import format_scores, logits_and_mask, validate
+from steelnb.training.trainer import optimizer_and_schedule
 
 plots.use_style()
 print(runtime.describe())
@@ -57,13 +59,13 @@ print(runtime.describe())
 # %% [markdown]
 # ## 1 · Steel
 #
-# `sources.open_dataset()` takes the folder that `STEELNB_DATA` names, the Severstal images where Kaggle has them attached, or
+# `steelnb.open_dataset()` takes the folder that `STEELNB_DATA` names, the Severstal images where Kaggle has them attached, or
 # else draws **synthetic steel**: procedural images with the layout, sizes, class shares and loose labels of the real set.
 # What it found stands in the first line. On synthetic steel the numbers below say that the machinery works, not how good
 # it would be on real steel.
 
 # %%
-data = sources.open_dataset(progress=False)
+data = steelnb.open_dataset(progress=False)
 print(data.describe())
 
 # %% [markdown]
@@ -95,6 +97,45 @@ print(*(f"{key}: {getattr(recipe, key)}" for key in named), sep="\n")
 print("…", len(recipe.to_dict()) - len(named), "more: recipe.to_dict()")
 
 # %% [markdown]
+# Training is a loop: take a batch of windows and masks, ask the network, measure the loss, move every weight a little
+# against its gradient. A network answers with **logits**, numbers without bounds; their sigmoid is a probability, and a
+# logit above 0 is a probability above ½. Here is the loop, for eight steps:
+
+# %%
+short = recipe.changed(epoch_samples=8 * recipe.batch)
+crops, _ = batches.training_and_validation_samples(data, short, seed=0)
+device = runtime.device()
+
+
+def train_by_hand(steps: int):
+    torch.manual_seed(0)  # the first weights are random
+    model = steelnb.UNet(**short.model).to(device).train()
+    optimizer, schedule = optimizer_and_schedule(model, short, steps)  # AdamW, and how its rate rises and falls
+    for windows, masks, *_ in batches.iter_batches(crops, short, epoch=0, device=device):
+        windows, masks = windows.to(device), masks.to(device)
+        logits = model(windows.float() / 255)[..., : masks.shape[2], : masks.shape[3]]
+        loss = losses.dice_bce_loss(logits, masks)
+        optimizer.zero_grad()
+        loss.backward()  # the gradient of every weight
+        optimizer.step()
+        schedule.step()
+    return model
+
+
+# %% [markdown]
+# The library's `Trainer` does the same, and more around it: half precision on a GPU, several processes, checkpoints.
+
+# %%
+mine, trainer = train_by_hand(steps=8), Trainer(short, outputs=1, total=8, seed=0, device=device)
+trainer.begin()
+for batch in batches.iter_batches(crops, short, epoch=0, device=device):
+    trainer.step(*batch)
+pairs = list(zip(mine.state_dict().values(), trainer.model.state_dict().values(), strict=True))
+if runtime.precision(device) is torch.float32:
+    assert all(torch.equal(a, b) for a, b in pairs), "the loop above is no longer the library's"
+    print(f"after 8 steps all {sum(a.numel() for a, _ in pairs):,} numbers of both networks are equal, to the last bit")
+
+# %% [markdown]
 # How such a network is built stands in [03](03_unet.ipynb), what the losses do in [04](04_bce_imbalance.ipynb) to
 # [06](06_choosing_a_loss.ipynb), the rest in [07](07_hundred_hours.ipynb).
 
@@ -104,7 +145,7 @@ print("…", len(recipe.to_dict()) - len(named), "more: recipe.to_dict()")
 
 # %%
 run = runtime.new_run("00_start_here")
-history = runs.train(data, run, recipe, progress=True)
+history = steelnb.train(data, run, recipe, progress=True)
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.4))
@@ -127,20 +168,27 @@ plt.show()
 # ## 3 · Masks of images that it has not seen
 
 # %%
-from steelnb.evaluation import metrics
-from steelnb.network import weights
+network = steelnb.load_network(run)
+held_out = network.metadata["validation"]
+found = {name: steelnb.segment(network, data.image(name))[0] for name in held_out}  # bool [H, W]
 
-trained = weights.load_network(run)
-_, held_out = batches.training_and_validation_samples(data, recipe, seed=0)
-results = [logits_and_mask(trained.model, held_out, index) for index in range(len(held_out))]
-dices = [metrics.dice((p > 0)[None], m[None], empty="skip").item() for p, m in results]
-defective = sorted((i for i, (_, mask) in enumerate(results) if mask.any()), key=lambda i: -dices[i])
-shown = {"best": defective[0], "median": defective[len(defective) // 2], "worst": defective[-1]}
 
+def dice(prediction, mask):
+    """Twice what both share over the sum of both areas."""
+    return 2 * (prediction & mask).sum() / (prediction.sum() + mask.sum())
+
+
+dices = {name: dice(found[name], data.mask(name)) for name in held_out if data.mask(name).any()}
+for name, value in dices.items():
+    both = (torch.from_numpy(each)[None, None] for each in (found[name], data.mask(name)))
+    assert np.isclose(value, metrics.dice(*both, empty="skip").item())
+
+# %%
+ranked = sorted(dices, key=dices.get)
+shown = {"best": ranked[-1], "median": ranked[len(ranked) // 2], "worst": ranked[0]}
 figure = plots.stack({
-    f"{which}: {held_out.items[i].image_id}, Dice {dices[i]:.2f}":
-        plots.errors(held_out.cache[held_out.items[i].image_id], results[i][0][0] > 0, results[i][1][0])
-    for which, i in shown.items()
+    f"{which}: {name}, Dice {dices[name]:.2f}": plots.errors(data.image(name), found[name], data.mask(name))
+    for which, name in shown.items()
 })  # fmt: skip
 plt.show()
 
@@ -155,21 +203,35 @@ plt.show()
 # high. So every number in this series says its convention.
 
 # %%
-scores = validate(trained.model, held_out)
-print(format_scores(scores))
+report = steelnb.evaluate(network, data, replicates=500)
+some = ("Dice, images with a defect", "Dice, all images, empty = 1", "precision", "recall", "clean images with an alarm")
+print(*(line[:62].rstrip() for line in report.table().splitlines() if line.startswith(some)), sep="\n")
 
 # %% [markdown]
+# In brackets: how far chance alone would move each number with other images of the same kind. `report.table()` has a dozen
+# more, which [08](08_results.ipynb) explains.
+#
 # Is that any good? The least a network must beat is a mask that ignores the image. The best of those is all defect:
 
 # %%
-everything = [2 * mask.mean() / (1 + mask.mean()) for _, mask in results if mask.any()]
-constant = np.mean(everything)
-print(f"Dice on defective images: all defect {constant:.3f}, nothing 0.000, this network {scores['dice']:.3f}")
-assert scores["dice"] > constant, "training has not learned more than a constant mask: give it more epochs"
+everything = np.mean([2 * share / (1 + share) for name in dices if (share := data.mask(name).mean())])
+average = np.mean(list(dices.values()))
+print(f"Dice on defective images: all defect {everything:.3f}, nothing 0.000, this network {average:.3f}")
+assert average > everything, "training has not learned more than a constant mask: give it more epochs"
+
+# %% [markdown]
+# Accuracy, the share of pixels that are right, would not have told: almost all pixels are background, so a mask that finds
+# nothing is right nearly everywhere.
+
+# %%
+masks = {name: data.mask(name) for name in held_out}
+right = np.mean([(found[name] == mask).mean() for name, mask in masks.items()])
+empty = np.mean([(~mask).mean() for mask in masks.values()])
+print(f"accuracy: this network {right:.3f}, an empty mask {empty:.3f}")
 
 # %% tags=["headline"]
 seconds = history["seconds"].iloc[-1]
-print(f"Dice {scores['dice']:.2f} on held-out defective images of {data.name} after {seconds:.0f} s of training")
+print(f"Dice {average:.2f} on held-out defective images of {data.name} after {seconds:.0f} s of training")
 
 # %% [markdown]
 # ## The same from a terminal
@@ -191,7 +253,7 @@ print("left behind in the run folder:", *sorted(path.name for path in run.iterdi
 # %% [markdown]
 # ## What to remember
 #
-# - Images and labels in, masks out: `sources.open_dataset` → `runs.train` → `weights.load_network` → `validation.logits_and_mask`.
+# - Images and labels in, masks out: `open_dataset` → `train` → `load_network` → `segment`.
 # - Scores are from held-out images and name their convention; "Dice" without one means little.
 # - A minute on a CPU shows that everything works. What 100 GPU-hours bought, and what they need not have cost, is the
 #   rest of the series.
@@ -207,3 +269,25 @@ print("left behind in the run folder:", *sorted(path.name for path in run.iterdi
 # - [01 · What is in the data, and what would fool me?](01_data_exploration.ipynb)
 # - [02 · How does a network that shrinks its input segment a whole sheet?](02_overlap_tile.ipynb)
 # - [03 · What does this U-Net see, and what does it cost?](03_unet.ipynb)
+#
+# ## Glossary
+#
+# | term | meaning |
+# |---|---|
+# | mask | which pixels are defect, as the label says or as the network does |
+# | logit | what the network puts out for a pixel, any number; its sigmoid 1 / (1 + e^−x) is a probability |
+# | threshold | the probability above which a pixel is called a defect; ½ unless said otherwise |
+# | Dice, hard | twice the common area of two masks over the sum of their areas; 1 is perfect |
+# | Dice, soft | the same with probabilities in place of a mask; a loss needs it, since a mask has no gradient |
+# | IoU | common area over united area; Dice / (2 − Dice) |
+# | precision, recall | how much of what was found is defect; how much of the defect was found |
+# | average precision | precision averaged over all thresholds: how well the network *ranks* pixels, whatever the threshold |
+# | valid convolution | one that uses real neighbours only, so its output is smaller than its input |
+# | tile, window | the pixels that are predicted at once; the larger piece of image that is seen for them |
+# | skip | features handed from the U-Net's way down to its way up, past the deep layers |
+# | batch norm | scales features by their mean and spread: in training those of the batch, afterwards running averages |
+# | SGD, AdamW | ways to move the weights: along the gradient with momentum; with a step of its own size for each weight |
+# | one-cycle | a learning rate that rises over the first tenth of the steps and falls to 0 over the rest |
+# | EMA | exponential moving average of the weights: steadier than the weights of the last step |
+# | epoch | one pass over the training samples, or as many as the recipe says |
+# | fold, split | which images train the network and which are held out to score it |

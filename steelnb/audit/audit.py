@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import fisher_exact
 from skimage.transform import resize
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from steelnb.audit import checks, duplicates
 from steelnb.audit.checks import Finding

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, minimum_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from steelnb.data.dataset import SteelData
 

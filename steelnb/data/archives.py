@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from steelnb import runtime, storage
 from steelnb.data.images import DataError

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from steelnb.data import rle
 from steelnb.data.images import SUFFIXES, DataError, headers, names, nfc

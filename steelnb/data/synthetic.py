@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 from PIL import Image
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from steelnb import __version__
 from steelnb.data import rle
