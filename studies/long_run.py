@@ -187,6 +187,21 @@ def opens_at(train_loss, validation_loss, gap: float = 0.05, window: int = 5) ->
     return first if first <= len(difference) else None
 
 
+def progress() -> str:
+    """How far arm `original` is, from its ledger and history."""
+    files = [runner.RECORDS / f"long_run-original-{kind}.csv" for kind in ("sessions", "history")]
+    if not all(file.exists() for file in files):
+        return ""
+    ledger, history = map(pd.read_csv, files)
+    last, endings = history.iloc[-1], ledger["ended"].fillna("running").value_counts().items()
+    return (
+        f"Arm `original` is in epoch {len(history) + 1} of {cells()[0]['epochs']} after {len(ledger)} sessions "
+        f"({', '.join(f'{count} {how}' for how, count in endings)}) and {ledger['hours'].sum():.2f} h: training loss "
+        f"{last['train_loss']:.3f}, validation loss {last['validation_loss']:.3f}, validation Dice "
+        f"{last['validation_dice']:.3f}. No answer about the gap yet."
+    )
+
+
 def summary(records: pd.DataFrame) -> str:
     lines, by_arm = [], {row["arm"]: row for _, row in records.iterrows()}
     for arm, row in by_arm.items():

@@ -9,7 +9,8 @@ follow, and are committed before the first record exists. It has
 - ``summary(records: pandas.DataFrame) -> str``: Markdown, the answer in two lines, then a table with intervals, drawn
   from the records alone, also from a part of them (a row per cell; setting and numbers are columns, see
   `steelnb.evaluation.recorded.records`);
-- optionally ``figure(records)``, a Matplotlib figure, and ``HOURS``, the core-hours planned.
+- optionally ``figure(records)``, a Matplotlib figure, ``HOURS``, the core-hours planned, and ``progress() -> str``, how
+  far a first cell is that takes hours.
 
 A finished cell is a line of ``studies/records/NAME.jsonl`` and never runs again; a line torn by a kill is cut off by
 the next write. Any number of processes may work on a study: each cell is locked while it runs, and the lock ends with
@@ -183,7 +184,8 @@ def summary(name: str) -> str:
     wanted = [key(setting) for setting in study.cells()]
     there = [each for each in wanted if each in done]
     if not there:
-        return f"None of its {len(wanted)} cells is recorded yet."
+        under_way = f" {study.progress()}" if hasattr(study, "progress") else ""
+        return f"None of its {len(wanted)} cells is recorded yet.{under_way}"
     hours = sum(done[each]["cpu_seconds"] for each in there) / 3600
     state = "complete" if len(there) == len(wanted) else "unfinished; the same command goes on"
     table = study.summary(recorded.table([done[each] for each in there]))
