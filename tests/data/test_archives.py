@@ -291,7 +291,7 @@ def test_what_a_killed_process_left_is_cleared_the_next_time(tmp_path, cache, mo
         warnings.simplefilter("ignore", DeprecationWarning)  # the threads of others play no part in the child
         child = os.fork()
     if child == 0:
-        monkeypatch.setattr(archives, "_write", lambda *_: os._exit(9))  # no `finally` is left to it
+        monkeypatch.setattr(archives, "_unpack", lambda *_: os._exit(9))  # no `finally` is left to it
         unpacked(archive)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
