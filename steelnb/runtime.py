@@ -8,7 +8,9 @@ import contextlib
 import importlib.util
 import os
 import platform
+import sys
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -17,6 +19,7 @@ from steelnb import __version__
 
 PROFILES = ("smoke", "full")
 DRIVE = Path("/content/drive")
+SMALL = 64  # channels at the bottom of a network that one thread trains as fast as several: the smoke recipe's
 COLAB_GPU = "Runtime → Change runtime type → Hardware accelerator: T4 GPU → Save"
 
 
@@ -70,6 +73,32 @@ def compiles(on: torch.device) -> bool:
     """Whether torch.compile pays there: CUDA cards of capability 7.0 and newer, with Triton. Never on a CPU, where it
     would take longer than the trainings here."""
     return on.type == "cuda" and torch.cuda.get_device_capability(on) >= (7, 0) and _has("triton")
+
+
+@contextlib.contextmanager
+def threads_for(model: Mapping[str, int], on: torch.device) -> Iterator[None]:
+    """One thread on a CPU while a small network trains, given as the arguments of `unet.UNet`; else PyTorch's number.
+
+    With two threads it is hardly faster, on a busy machine ten times slower, and its sums round otherwise: so the same
+    seed gives the same network on any number of cores.
+    """
+    before = torch.get_num_threads()
+    width, depth = model.get("width", 64), model.get("depth", 4)
+    if on.type == "cpu" and isinstance(width, int) and depth in range(9) and width * 2**depth <= SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def peak_memory() -> float:
+    """The most memory that this process has had until now, in MB; NaN on Windows, which Python does not ask."""
+    try:
+        import resource
+    except ImportError:
+        return float("nan")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def home() -> Path:

@@ -41,7 +41,7 @@ def write_file(path: str | Path, content: bytes) -> None:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         if sha256(part.read_bytes()) != sha256(content):
             raise OSError(errno.EIO, "what was read back is not what was written")
-        _replace(part, path)
+        replace_file(part, path)
         _sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):  # the first error tells more
@@ -68,7 +68,7 @@ def unfinished(*targets: Path) -> Iterator[list[Path]]:
                 continue
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
-            _replace(part, target)
+            replace_file(part, target)
     except StorageError:
         raise
     except OSError as error:
@@ -145,8 +145,8 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _replace(part: Path, path: Path) -> None:
-    """Renames; on Windows, where a file that another program has open refuses, tries again for some seconds."""
+def replace_file(part: Path, path: Path) -> None:
+    """Renames `part` to `path`; on Windows, where a file that another program has open refuses, for some seconds."""
     until = time.monotonic() + PATIENCE
     while True:
         try:

@@ -1,6 +1,7 @@
 """Where the code runs: Colab, Kaggle and GPUs simulated by their environment."""
 
 import contextlib
+import math
 import shlex
 import sys
 import types
@@ -205,3 +206,31 @@ def test_a_home_of_nobody(monkeypatch):
     monkeypatch.setenv("STEELNB_HOME", "~nobody-of-this-name/here")
     with pytest.raises(ValueError, match=r"STEELNB_HOME is '~nobody-of-this-name/here': .* Name a folder by its"):
         runtime.home()
+
+
+@pytest.mark.parametrize(("platform", "unit"), [("linux", 2**10), ("darwin", 2**20)])
+def test_peak_memory_is_in_megabytes(monkeypatch, platform, unit):
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(runtime.sys, "platform", platform)
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=300 * unit))
+    assert runtime.peak_memory() == 300
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    assert math.isnan(runtime.peak_memory())
+
+
+@pytest.mark.parametrize(("model", "threads"), [
+    (dict(width=8, depth=3), 1), (dict(width=4), 1), (dict(width=16, depth=3), 3), ({}, 3), (dict(width="8"), 3),
+    (dict(depth=99), 3),
+])  # fmt: skip
+def test_one_thread_for_a_small_network_on_a_cpu(model, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with contextlib.suppress(KeyError), runtime.threads_for(model, torch.device("cpu")):
+            assert torch.get_num_threads() == threads
+            raise KeyError
+        assert torch.get_num_threads() == 3
+        with runtime.threads_for(model, torch.device("meta")):
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

@@ -99,6 +99,8 @@ def _unpack(file: zipfile.ZipFile, member: zipfile.ZipInfo, made: Path, archive:
     name = member.filename
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise _refused(archive, name, "is neither file nor folder (a link?)")
+    if not name:
+        raise _refused(archive, name, "is the name of a file in it")
     if member.flag_bits & 1:
         raise _refused(archive, name, "asks for a password")
     with contextlib.suppress(UnicodeError):  # UTF-8 that does not say so, as zip on Linux writes it

@@ -1,13 +1,12 @@
 """Every image of a data set, decoded once into one file of bytes.  Taught in 02_overlap_tile."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from steelnb import runtime
+from steelnb import runtime, storage
 from steelnb.data.dataset import SteelData
 from steelnb.data.images import DataError
 
@@ -69,15 +68,15 @@ class ImageCache:
 
     def _write(self, data: SteelData, progress: bool) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished, digest = self.path.with_suffix(f".{os.getpid()}.part"), hashlib.sha256()
+        unfinished, digest = storage.temporary_name(self.path), hashlib.sha256()
         try:
-            with unfinished.open("wb") as file:
+            with unfinished.open("xb") as file:
                 for image_id in tqdm(data.images["ImageId"], desc="decode", unit="image", disable=not progress):
                     pixels = data.image(image_id).tobytes()
                     digest.update(pixels)
                     file.write(pixels)
                 file.write(digest.digest())
-            unfinished.replace(self.path)
+            storage.replace_file(unfinished, self.path)
         except OSError as error:
             raise DataError(f"{self.path}: cannot write the cache of images: {error.strerror or error}. "
                             "Make room there, or let STEELNB_HOME name a folder on another disk") from error

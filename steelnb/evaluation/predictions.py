@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import torch
 from tqdm.auto import tqdm
@@ -35,6 +36,14 @@ def images_of(trained: Trained, data: SteelData, part: str | None = None) -> tup
     if part == "all" and (seen := len(trained_on.intersection(ids))):
         which += f"; {seen} of them have the name of an image that it was trained on"
     return ids, f"{len(ids)} of {len(data)} images: {which}"
+
+
+def with_classes_of(trained: Trained, data: SteelData) -> SteelData:
+    """The data with the classes of a network that has a mask for each: a folder may happen to lack one of them."""
+    outputs = trained.model.config["out_channels"]
+    classes = tuple(trained.metadata.get("data", {}).get("classes", ())) or tuple(range(1, outputs + 1))
+    shown = set(data.rows["ClassId"])
+    return replace(data, classes=classes) if len(classes) == outputs > 1 and shown <= {*classes} else data
 
 
 def halves(data: SteelData, ids: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -15,6 +15,7 @@ from steelnb.evaluation.predictions import (
     iter_predictions,
     labels_of,
     with_and_without_flips,
+    with_classes_of,
 )
 from steelnb.evaluation.scores import (
     ALL,
@@ -87,6 +88,7 @@ def evaluate(
     The whole image is predicted in exact geometry; a network trained in the original's predicts the centre in its own.
     Raises ValueError where there is no such part, or other classes.
     """
+    data = with_classes_of(trained, data)
     ids, which = images_of(trained, data, part)
     if not ids:
         raise ValueError(f"{which}: there is nothing to score")
@@ -108,6 +110,7 @@ def choose_operating_point(
     its ImageId. Of the options the report takes the one that scored highest on the half it was chosen on. Other
     arguments as for `evaluate`; raises ValueError where a half is empty.
     """
+    data = with_classes_of(trained, data)
     ids, which = images_of(trained, data, part)
     first, second = halves(data, ids)
     if not first or not second:

@@ -105,7 +105,9 @@ class Checkpoints:
             listed = json.loads((self.folder / MANIFEST).read_bytes())
             if listed.pop("sha256") != storage.sha256(json.dumps(listed).encode()):
                 raise ValueError
-            return listed["checkpoints"]
+            if all(NAME.fullmatch(name) for name in listed["checkpoints"]):  # TypeError for what is no text
+                return listed["checkpoints"]
+            raise ValueError
         except FileNotFoundError:
             if found:
                 report(f"{MANIFEST} is missing: the checkpoints are told by their names")

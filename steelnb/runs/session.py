@@ -1,11 +1,13 @@
 """One sitting of a run: its lock, its line in the ledger, its time.  Taught in 07_hundred_hours."""
 
+import contextlib
 import csv
 import io
 import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -34,13 +36,15 @@ class Session:
     hours, session_hours: budgets of the whole run and of this sitting, in hours of wall clock; None: no end.
     patience: seconds to wait for the lock; a killed run's helpers hold it for some seconds more.
     leads: False in a process that follows another one on the same run: no lock and no ledger of its own.
+    report: gets a line where the ledger cannot be written.
     number: which sitting of the run this is. before: hours of the earlier ones, as far as their checkpoints know.
     """
 
     def __init__(
         self, run: Path, hours: float | None = None, session_hours: float | None = None, patience: float = 10.0,
-        leads: bool = True,
+        leads: bool = True, report: Callable[[str], None] = lambda line: None,
     ) -> None:  # fmt: skip
+        self.report, self._is_written = report, True
         self.run, self.hours, self.session_hours, self.leads = Path(run), hours, session_hours, leads
         self.before, self.number = 0.0, 0
         self._signal, self._rows = 0, []
@@ -57,6 +61,9 @@ class Session:
                 f"{self.run} is in use by another process (number {row.get('process', '?')}, begun "
                 f"{row.get('began', '?')}): wait until it ends, stop it, or name another folder"
             ) from None
+        if self.leads:
+            with contextlib.suppress(storage.StorageError):
+                storage.delete_unfinished(self.run)  # what killed sessions left; nobody else writes here now
         self._handlers = {}
         if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no signals
             for sign, code in ((signal.SIGINT, 3), (signal.SIGTERM, 4)):
@@ -69,8 +76,6 @@ class Session:
         try:
             if kind is not None and self._rows:
                 self.note(ended=f"{kind.__name__}: {' '.join(str(error).split())}"[:200])
-        except storage.StorageError:
-            pass  # the error that ends the session says more than its ledger
         finally:
             self._lock.release()
 
@@ -89,13 +94,22 @@ class Session:
         self.note(to_step=step, ended="")
 
     def note(self, **columns) -> None:
-        """Writes the ledger with this sitting's hours and `columns` (to_step, ended). Raises storage.StorageError."""
+        """Writes the ledger with this sitting's hours and `columns` (to_step, ended).
+
+        A run does not stop for its log: where it cannot be written, that is reported once, and the next time makes up.
+        """
         self._rows[-1] |= {"hours": f"{self.elapsed:.4f}", "hours_in_all": f"{self.total:.4f}", **columns}
         text = io.StringIO()
         writer = csv.DictWriter(text, SESSION_COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self._rows)
-        storage.write_file(self.run / LEDGER, text.getvalue().encode())
+        try:
+            storage.write_file(self.run / LEDGER, text.getvalue().encode())
+            self._is_written = True
+        except storage.StorageError as error:
+            if self._is_written:
+                self.report(f"the run goes on without its log: {error}")
+            self._is_written = False
 
     @property
     def elapsed(self) -> float:
@@ -131,6 +145,15 @@ class Session:
         if self._signal == code == 3:  # a second Ctrl-C means now
             raise KeyboardInterrupt
         self._signal = code
+
+
+def is_ledger(path: Path) -> bool:
+    """Whether a file begins as a ledger does."""
+    try:
+        with path.open("rb") as file:
+            return file.readline().strip() == ",".join(SESSION_COLUMNS).encode()
+    except OSError:
+        return False
 
 
 def _read(path: Path) -> list[dict]:

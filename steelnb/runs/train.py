@@ -23,7 +23,9 @@ import torch
 
 from steelnb import runtime
 from steelnb.data.dataset import SteelData
+from steelnb.data.images import size_text
 from steelnb.runs import copies, identity
+from steelnb.runs.checkpoints import Checkpoints
 from steelnb.runs.identity import TrainingError
 from steelnb.runs.session import Session
 from steelnb.runs.training_loop import Loop
@@ -55,13 +57,15 @@ def train(
     hours, session_hours: of wall clock, over all sessions and in this one, after which it stops cleanly, as it does on
         Ctrl-C, the notebook's stop button and SIGTERM: with a checkpoint, at the next step. Call it again to go on.
     checkpoint_seconds: between checkpoints; longer where they would cost more than 1 % of the time. 0: all the time.
-    accept_changes: goes on although recipe, seed, length, data or steelnb's version are not those of the run.
+    accept_changes: goes on although recipe, seed, length, data or steelnb's version are not those of the run. What was
+        trained on stays so and what was held out too; new images are split among themselves.
     ignore_copies: do not look for images that show the same steel, which are kept on one side of the split otherwise.
     progress: a bar over steps. `report` gets a line a session and an epoch. Everything random follows from `seed`.
-    Seconds in the history are of training alone, without the scoring between epochs.
+    Seconds in the history are of training alone, without the scoring between epochs. `history.attrs["ended"]` is
+    "finished", or why this session stopped before.
 
     Raises TrainingError for a run that is not this one, images that make no batch, a loss that is not finite, and a GPU
-    without memory; ValueError for data that cannot be split; durable.StorageError where nothing can be written;
+    without memory; ValueError for data that cannot be split; storage.StorageError where nothing can be written;
     SessionError for a run that another process is busy with; CheckpointError where no checkpoint can be used. All leave
     the last good checkpoint as it is, and the run folder is not made before the data has been read.
     """
@@ -74,27 +78,41 @@ def train(
         if not ignore_copies:
             groups = processes.broadcast(partial(copies.groups_of, data, recipe, run, progress))
             data = copies.together(data, groups, report if processes.first else lambda line: None)
-        sides = batches.split_items(data, recipe, seed)
-        parts = batches.training_and_validation_samples(data, recipe, seed, sides, progress and processes.first)
+        fresh = batches.split_items(data, recipe, seed)
+        parts = batches.training_and_validation_samples(data, recipe, seed, fresh, progress and processes.first)
         if recipe.crop is None and recipe.batch > 1 and len(data.images[["height", "width"]].drop_duplicates()) > 1:
             raise TrainingError(f"{data.name}: images of several sizes do not fit into one batch: take a recipe with "
                                 "crops, or a batch of 1")  # fmt: skip
-        per_epoch = math.ceil(batches.epoch_length(parts[0], recipe) / recipe.batch)
-        total = steps or (epochs or recipe.epochs) * per_epoch
-        trainer = Trainer(recipe, len(data.classes) if recipe.per_class else 1, total, seed, device, processes)
         if processes.first:
             (run / "checkpoints").mkdir(parents=True, exist_ok=True)
             copies.keep(groups, run)
+            if parts[0].crop != (recipe.crop and tuple(recipe.crop)):
+                report(f"crops are {size_text(*parts[0].crop)} and not {size_text(*recipe.crop)}: half of the images "
+                       "are no larger")  # fmt: skip
         # A GPU's data workers outlive a killed run by some seconds, and hold its lock.
         patience = 10.0 if device.type == "cuda" else 1.0
-        config = identity.run_config(data, recipe, seed, total, sides)
+        outputs = len(data.classes) if recipe.per_class else 1
         with (
-            Session(run, hours, session_hours, patience, leads=processes.first) as session,
-            Loop(trainer, parts, total, run, session, checkpoint_seconds, report, config) as loop,
+            runtime.threads_for(recipe.model, device),
+            Session(run, hours, session_hours, patience, leads=processes.first, report=report) as session,
         ):
-            resume = partial(identity.state_to_resume, run, config, loop.checkpoints, accept_changes, report)
-            loop.open(processes.broadcast(resume), progress)
-            loop.run_to_the_end()
+            checkpoints = Checkpoints(run / "checkpoints", competes=device.type == "cpu")
+            saved = processes.broadcast(partial(identity.newest_state, run, checkpoints, report))
+            sides = identity.kept_sides(saved["about"], data, recipe, seed, fresh) if saved else fresh
+            if sides is not fresh:
+                parts = batches.training_and_validation_samples(data, recipe, seed, sides)
+            per_epoch = math.ceil(batches.epoch_length(parts[0], recipe) / recipe.batch)
+            total = steps or (epochs or recipe.epochs) * per_epoch
+            config = identity.run_config(
+                data, recipe, seed, total, sides, parts[0].cache.digest, torch.get_num_threads()
+            )
+            if saved:
+                then = saved["about"]
+                processes.broadcast(partial(identity.check_resume, run, then, config, accept_changes, report))
+            trainer = Trainer(recipe, outputs, total, seed, device, processes)
+            with Loop(trainer, parts, total, run, session, checkpoint_seconds, report, config, checkpoints) as loop:
+                loop.open(saved, progress)
+                loop.run_to_the_end()
     history = pd.DataFrame(trainer.history)
     history.attrs["ended"] = loop.ended
     return history

@@ -39,12 +39,13 @@ class Loop:
         every: float,
         report,
         config: dict,
+        checkpoints: Checkpoints,
     ) -> None:
         self.trainer, self.total, self.run, self.session, self.every = trainer, total, run, session, every
         self.training, self.validation = parts
         self.device, self.world, self.recipe = trainer.device, trainer.world, trainer.recipe
         self.report = report if self.world.first else lambda line: None
-        self.checkpoints = Checkpoints(run / "checkpoints", competes=self.device.type == "cpu")
+        self.checkpoints, self._log_is_written = checkpoints, True
         self.length = batches.epoch_length(self.training, self.recipe)
         self.config, self.bar, self.events = config, None, None
         self.ended = "finished"
@@ -67,11 +68,15 @@ class Loop:
         if saved is not None:
             changed = identity.differences(saved["about"], self.config)
             try:
+                before = float(saved["hours"])
                 trainer.restore(saved, changed=bool(changed))
-            except (ValueError, RuntimeError, KeyError) as error:
+            except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
                 raise TrainingError(f"{self.run}: its checkpoint does not fit this recipe: {error}") from None
+            if not identity.same_scores(saved["about"], self.config):
+                trainer.best = -1.0
+                self.report("what is held out is not what it was: the best epoch is found anew among those to come")
         self.first_step = trainer.steps
-        session.begin(saved["hours"] if saved else 0.0, trainer.steps, _device_name(self.device), self.world.size)
+        session.begin(before if saved else 0.0, trainer.steps, _device_name(self.device), self.world.size)
         if saved is None:
             self.report(f"{session.line(0, 0, 0)} · a new run of {self.total} steps")
         elif self.finished:
@@ -216,10 +221,18 @@ class Loop:
             self.report(f"no more events for TensorBoard in this session: {error}")
 
     def _write_history(self) -> None:
-        if not self.trainer.history:  # an epoch may be there that no checkpoint knows of
-            return storage.delete_file(self.run / "history.csv")
-        content = pd.DataFrame(self.trainer.history).to_csv(index=False).encode()
-        return storage.write_file(self.run / "history.csv", content)
+        """A log, for which a run does not stop: what cannot be written now is written with the next epoch."""
+        path = self.run / "history.csv"
+        try:
+            if self.trainer.history:
+                storage.write_file(path, pd.DataFrame(self.trainer.history).to_csv(index=False).encode())
+            else:  # an epoch may be there that no checkpoint knows of
+                storage.delete_file(path)
+            self._log_is_written = True
+        except storage.StorageError as error:
+            if self._log_is_written:
+                self.report(f"the run goes on without its log: {error}")
+            self._log_is_written = False
 
     def _not_finite(self, what: str) -> str:
         return (

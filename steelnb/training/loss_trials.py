@@ -132,39 +132,40 @@ def trial(
     """
     device = device or runtime.device()
     training, held_out = (Crops(*(part.to(device) for part in steel)) for steel in (training, held_out))
-    torch.manual_seed(seed)
-    network, rng = UNet(**model).to(device), np.random.default_rng(seed)
-    if optimizer == "sgd":
-        stepper = torch.optim.SGD(network.parameters(), learning_rate, momentum)
-    elif optimizer == "adamw":
-        stepper = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=0.0)
-    else:
-        raise ValueError(f"optimizer is {optimizer!r}; it can be sgd or adamw")
-    history, seconds, order = [], 0.0, []
-    for step in range(steps + 1):
-        due = step % every == 0 or step == steps
-        row = {"step": step} | (score(network, held_out, threshold) if due else {})
-        if len(order) < batch:
-            order = rng.permutation(len(training.windows)).tolist()
-        chosen, order = order[:batch], order[batch:]
-        windows, masks = training.windows[chosen].float() / 255, training.masks[chosen]
-        if due and watch:
-            row |= _undisturbed(network, watch, windows, masks)
-        started = time.perf_counter()
-        with _statistics_kept(network) if step == steps else nullcontext():  # the model returned is the one scored
-            value = loss(outputs(network, windows, masks), masks)
-        row |= {"loss": value.item(), "seconds": seconds}
-        finite = math.isfinite(row["loss"])
-        if due or not finite:
-            history.append(row | ({} if due else score(network, held_out, threshold)))
-        if not finite or step == steps:
-            break
-        for group in stepper.param_groups:
-            group["lr"] = learning_rate * (1 - step / steps if decay else 1)
-        stepper.zero_grad()
-        value.backward()
-        stepper.step()
-        seconds += time.perf_counter() - started
+    with runtime.threads_for(model, device):
+        torch.manual_seed(seed)
+        network, rng = UNet(**model).to(device), np.random.default_rng(seed)
+        if optimizer == "sgd":
+            stepper = torch.optim.SGD(network.parameters(), learning_rate, momentum)
+        elif optimizer == "adamw":
+            stepper = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=0.0)
+        else:
+            raise ValueError(f"optimizer is {optimizer!r}; it can be sgd or adamw")
+        history, seconds, order = [], 0.0, []
+        for step in range(steps + 1):
+            due = step % every == 0 or step == steps
+            row = {"step": step} | (score(network, held_out, threshold) if due else {})
+            if len(order) < batch:
+                order = rng.permutation(len(training.windows)).tolist()
+            chosen, order = order[:batch], order[batch:]
+            windows, masks = training.windows[chosen].float() / 255, training.masks[chosen]
+            if due and watch:
+                row |= _undisturbed(network, watch, windows, masks)
+            started = time.perf_counter()
+            with _statistics_kept(network) if step == steps else nullcontext():  # the model returned is the one scored
+                value = loss(outputs(network, windows, masks), masks)
+            row |= {"loss": value.item(), "seconds": seconds}
+            finite = math.isfinite(row["loss"])
+            if due or not finite:
+                history.append(row | ({} if due else score(network, held_out, threshold)))
+            if not finite or step == steps:
+                break
+            for group in stepper.param_groups:
+                group["lr"] = learning_rate * (1 - step / steps if decay else 1)
+            stepper.zero_grad()
+            value.backward()
+            stepper.step()
+            seconds += time.perf_counter() - started
     first = ["step", "loss", "dice", "accuracy", "positive", "false_alarm_rate", "mean", "seconds"]
     table = pd.DataFrame(history)
     return Trial(table[first + [name for name in table if name not in first]], network)

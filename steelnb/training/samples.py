@@ -31,7 +31,8 @@ class Samples(Dataset):
 
     geometry: "exact" (mirrored margins for a network without skew) or "original" (its 87 and 90 pixels; the mask cut
         to the centre that it predicts, the cut starting at ``ceil``).
-    crop: (H, W) of the rectangle to draw from each image, no larger than the smallest image; None: the whole image.
+    crop: (H, W) of the rectangle to draw from each image, no larger than the median image; a smaller image goes on as
+        its mirror image, mask and all. None: the whole image.
     on_defect: share of crops that are centred on a defect pixel, where the image has one.
     flips: mirror left-right and top-bottom at random. per_class: a mask a class (K of them) instead of their union.
     The random choices depend on (seed, epoch, index): call `set_epoch` before each epoch.
@@ -51,13 +52,17 @@ class Samples(Dataset):
         self.per_class, self.seed, self.epoch = per_class, seed, 0
         self.resident = None  # these samples on a device, if they are there: see `batches.pixels`
         self.crop = crop and (
-            min(crop[0], int(data.images["height"].min())),
-            min(crop[1], int(data.images["width"].min())),
+            min(crop[0], int(data.images["height"].median())),  # not the smallest: it would shrink everybody's crop
+            min(crop[1], int(data.images["width"].median())),
         )
         self._rows = data.rows[["ImageId", "ClassId", "EncodedPixels"]].to_numpy()
         self._rows_of: dict[str, list[int]] = {}
         for position, image_id in enumerate(data.rows["ImageId"]):
             self._rows_of.setdefault(image_id, []).append(position)
+
+    def __getstate__(self) -> dict:
+        """For another process, which takes no device memory along."""
+        return self.__dict__ | {"resident": None}
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the crops and flips of this epoch."""
@@ -78,7 +83,7 @@ class Samples(Dataset):
         drawn = self.draw(index, image.shape, lambda *flip: np.flatnonzero(flipped(mask.any(0), *flip)))
         flip = drawn.down, drawn.across
         window = tiles.window(flipped(image, *flip), *drawn.window)
-        mask = flipped(mask, *flip)[:, *drawn.output.region].copy()  # a flipped row of one pixel counts as contiguous
+        mask = tiles.window(flipped(mask, *flip), *drawn.output).copy()  # a flipped row of one pixel: contiguous
         return torch.from_numpy(window[None].copy()), torch.from_numpy(mask.view(np.uint8))
 
     def draw(self, index: int, shape: tuple[int, int], defects: Callable[[bool, bool], Sequence[int]]) -> "CropPlan":
@@ -96,7 +101,7 @@ class Samples(Dataset):
         height, width = self.crop or shape
         top = left = 0
         if self.crop:
-            room = shape[0] - height, shape[1] - width
+            room = max(shape[0] - height, 0), max(shape[1] - width, 0)
             top, left = (int(rng.integers(0, r + 1)) for r in room)
             if rng.random() < self.on_defect and (count := len(pixels := defects(down, across))):
                 row, column = divmod(int(pixels[rng.integers(count)]), shape[1])

@@ -107,6 +107,8 @@ class Trainer:
 
         Raises ValueError or RuntimeError where network or optimizer are of another kind.
         """
+        if not all(isinstance(row, dict) for row in state["history"]):
+            raise ValueError("its history is none")
         self.model.load_state_dict(state["model"])
         if self.recipe.ema:  # a run that had none until now begins it here
             self.averaged.load_state_dict(state.get("average", state["model"]))

@@ -169,6 +169,26 @@ def test_a_squeezed_image_is_no_copy(steel):
     assert found({"a": steel["04"], "b": squeezed}) == []
 
 
+def test_proportions_that_differ_by_a_tenth_are_of_different_steel(steel):
+    """A strip that the camera saw at another speed is stretched, and would lie on none of its defects."""
+    image = steel["04"]
+    for width, pairs in ((760, 1), (840, 1), (720, 0), (890, 0)):
+        other = np.array(Image.fromarray(image).resize((width, 256)))
+        assert len(found({"a": image, "b": other})) == pairs, width
+        assert len(found({"a": image, "b": np.rot90(other)})) == pairs, width
+
+
+def test_pixels_are_read_again_only_for_what_may_be_equal(steel):
+    images = {"a": steel["04"], "b": np.fliplr(jpeg(steel["04"], 50)), "c": np.fliplr(steel["04"])}
+    finder, asked = DuplicateFinder(), []
+    for image_id, image in images.items():
+        finder.add(image_id, image)
+    told = {pair[:2]: pair for pair in finder.pairs(lambda image_id: (asked.append(image_id), images[image_id])[1])}
+    assert told["a", "b"].similarity < 0.99
+    assert [told[key].identical for key in (("a", "b"), ("a", "c"), ("b", "c"))] == [False, True, False]
+    assert sorted(asked) == ["a", "c"]
+
+
 def test_turned_knows_its_words():
     masks = np.arange(12).reshape(1, 3, 4)
     assert (duplicates.turned(masks, "turned left by 90°")[0] == np.rot90(masks[0])).all()

@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -281,6 +282,34 @@ def test_a_disk_that_fills_up_on_the_way(tmp_path, cache, monkeypatch):
     assert left(cache) == []
     monkeypatch.setattr(archives, "_unpack", write)
     assert tree(unpacked(archive)) == CONTENT
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_what_a_killed_process_left_is_cleared_the_next_time(tmp_path, cache, monkeypatch):
+    archive = zipped(tmp_path / "a.zip", CONTENT.items())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the threads of others play no part in the child
+        child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(archives, "_unpack", lambda *_: os._exit(9))  # no `finally` is left to it
+        unpacked(archive)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert len([name for name in left(cache) if name.startswith("unfinished-")]) == 1
+    assert tree(unpacked(archive)) == CONTENT
+    assert len(left(cache)) == 1
+
+
+def test_a_file_without_a_name_is_refused(tmp_path, cache):
+    content = zipped(tmp_path / "a.zip", [("x", b"1"), ("y", b"2")]).read_bytes()
+    first = content.index(b"PK\1\2")  # the directory's first entry: its name's length, and the name, go
+    entry = content[first : first + 28] + b"\0\0" + content[first + 30 : first + 46]
+    spoilt = content[:first] + entry + content[first + 47 :]
+    end = spoilt.index(b"PK\5\6")
+    spoilt = spoilt[: end + 12] + (end - first).to_bytes(4, "little") + spoilt[end + 16 :]
+    (tmp_path / "a.zip").write_bytes(spoilt)
+    with pytest.raises(DataError, match=r"a\.zip: '' is the name of a file in it, so nothing of it was unpacked"):
+        unpacked(tmp_path / "a.zip")
 
 
 def test_a_drive_that_goes_away_and_the_stop_button_leave_nothing(tmp_path, cache, monkeypatch):

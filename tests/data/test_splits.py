@@ -157,3 +157,19 @@ def test_real_severstal():
     assert len(both(split)) == 45
     assert (len(rows.train), len(rows.validation)) == (28, 8)
     assert splits.leaks(real, rows) == ("0c888ecb5.jpg",)  # an image with two classes, its rows on both sides
+
+
+@pytest.mark.parametrize(("images", "share", "held_out"), [(5, 0.5, 3), (3, 0.5, 2), (9, 0.5, 5), (25, 0.1, 3)])
+def test_a_half_is_rounded_up(images, share, held_out):
+    """Python's `round` goes to the even number, here down."""
+    assert len(splits.by_image(steel(*[()] * images), share).validation) == held_out
+
+
+def test_of_groups_that_all_are_too_large_the_smallest_is_held_out():
+    made = steel(*[()] * 12)
+    groups = {i: "abbbccccdddd"[int(i[:3])] for i in made.images["ImageId"]} | {"000.jpg": "b"}
+    for seed in range(12):
+        assert len(splits.by_group(made, groups, 0.1, seed).validation) == 4
+    groups = {i: "bbbccccddddd"[int(i[:3])] for i in made.images["ImageId"]}
+    for seed in range(12):
+        assert splits.by_group(made, groups, 0.1, seed).validation == ("000.jpg", "001.jpg", "002.jpg")

@@ -136,10 +136,26 @@ def test_other_data_has_no_validation_part(steel, trained):
 
 
 def test_other_classes_are_refused(steel, four):
-    one = replace(steel, classes=(1,))
+    one = replace(steel, classes=(9,), rows=steel.rows.assign(ClassId=9))
     for ask in (predictions.images_of, report.evaluate, report.choose_operating_point):
-        with pytest.raises(ValueError, match=r"the network has 4 classes, .* has 1: \(1,\)"):
+        with pytest.raises(ValueError, match=r"the network has 4 classes, .* has 1: \(9,\)"):
             ask(four, one)
+
+
+def test_a_folder_that_lacks_a_class_is_scored_with_the_network_s(steel, four):
+    """Masks of class ids, of which this folder shows the lower ones only: the network knows of the others."""
+    fewer = replace(steel, classes=(1, 2), rows=steel.rows[steel.rows["ClassId"] <= 2].reset_index(drop=True))
+    named = four._replace(metadata={"data": {"classes": [1, 2, 3, 4]}})
+    for network in (named, four._replace(metadata={})):
+        found = report.evaluate(network, fewer, "all", replicates=0)
+        assert found.about["data"]["classes"] == [1, 2, 3, 4]
+        full = report.evaluate(network, replace(fewer, classes=(1, 2, 3, 4)), "all", replicates=0)
+        assert found.to_dict()["scores"] == full.to_dict()["scores"]
+    turned = four._replace(metadata={"data": {"classes": [4, 3, 2, 1]}})
+    assert report.evaluate(turned, fewer, "all", replicates=0).about["data"]["classes"] == [4, 3, 2, 1]
+    other = four._replace(metadata={"data": {"classes": [5, 6, 7, 8]}})
+    with pytest.raises(ValueError, match="the network has 4 classes"):
+        report.evaluate(other, fewer, "all", replicates=0)
 
 
 @pytest.mark.parametrize("part", ["test", "validations"])

@@ -491,6 +491,16 @@ def test_a_gain_over_itself_is_exactly_nothing():
             assert scores.gain(other, key) == (0.0, 0.0, 0.0, value.n), key
 
 
+def test_a_gain_between_scores_of_different_batches_is_refused():
+    data = images(4)
+    for name, value in (("batch", 3), ("seed", 1), ("replicates", 7)):
+        one, other = scored(data, replicates=5), scored(data, **{"replicates": 5, name: value})
+        with pytest.raises(ValueError, match=f"{name}: .* here, .* there: no paired gain"):
+            one.gain(other, DICE)
+    with pytest.raises(ValueError, match="images: 4 here, 3 there"):
+        scored(data, replicates=5).gain(scored(data[:3], replicates=5), DICE)
+
+
 def test_a_gain_does_not_depend_on_whose_values_were_looked_at():
     data = every_case()
     scores, again = scored(data, replicates=60), scored(data, replicates=60)

@@ -233,3 +233,11 @@ def test_half_sums_overflow_on_a_whole_image_only():
     crop = x[..., :64, :64], t[..., :64, :64]
     assert broken.half_dice_loss(*crop).item() == pytest.approx(losses.original_dice_loss(*crop).item(), abs=2e-3)
     assert np.isfinite(broken.half_dice_loss(*crop).item())
+
+
+@pytest.mark.parametrize("name", ["thresholded_dice_loss", "original_thresholded_dice_loss"])
+def test_an_output_of_exactly_a_half_is_a_defect(name):
+    outputs = torch.tensor([[[[0.5, 0.4999, 0.5001, 0.5]]]])
+    mask = torch.tensor([[[[1.0, 1.0, 0.0, 0.0]]]])
+    expected = broken.raw_dice_loss(torch.tensor([[[[1.0, 0.0, 1.0, 1.0]]]]), mask)
+    assert getattr(broken, name)(outputs, mask.clone()).item() == expected.item()

@@ -513,3 +513,12 @@ def test_generalised_dice_of_monai(share):
     theirs = monai.GeneralizedDiceLoss(smooth_nr=0, smooth_dr=0)
     two = torch.cat([logits.sigmoid(), 1 - logits.sigmoid()], 1), torch.cat([mask, 1 - mask], 1)
     assert losses.generalised_dice_loss(logits, mask).item() == pytest.approx(theirs(*two).item(), rel=1e-5)
+
+
+def test_a_perfect_answer_has_no_gradient_rather_than_an_infinite_one():
+    """The power 1/γ has an infinite slope at 0, where a float32 sigmoid of ±200 is."""
+    mask = torch.zeros(1, 1, 10, 10)
+    mask[..., 3:6, 3:6] = 1
+    logits = (400 * mask - 200).requires_grad_()
+    losses.focal_tversky_loss(logits, mask).backward()
+    assert torch.equal(logits.grad, torch.zeros_like(logits))

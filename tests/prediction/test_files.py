@@ -429,6 +429,16 @@ def test_a_file_that_failed_may_come_again_under_another_suffix(pictures, tmp_pa
     assert predict_files(network(), [pictures], tmp_path / "out", resume=True).failed == {}
 
 
+def test_a_submission_that_lacks_an_image_is_gone(severstal, tmp_path):
+    """Of the command before, without the images of this one."""
+    out = tmp_path / "out"
+    predict_files(network(4), [severstal / "a.jpg"], out, kaggle="now")
+    predict_files(network(4), [severstal / "a.jpg"], out, resume=True)
+    assert (out / "submission.csv").exists()
+    predict_files(network(4), [severstal], out, resume=True)
+    assert not (out / "submission.csv").exists()
+
+
 def test_a_submission_of_two_folders_holds_both(severstal, tmp_path):
     out, second = tmp_path / "out", tmp_path / "second"
     second.mkdir()

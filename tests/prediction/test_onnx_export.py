@@ -298,6 +298,31 @@ def test_what_cannot_be_exported_says_so(onnx, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.*"))
 
 
+def test_a_file_ends_below_two_gigabytes():
+    """That is where protobuf ends; a MB stays for the graph."""
+    assert 2**31 - 2**21 <= onnx_export.LARGEST <= 2**31 - 2**20
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(0.9e-4, 1e-3), (1.1e-4, 1e-3), (0.9e-2, 100), (1.1e-2, 100)])
+def test_a_logit_may_differ_by_a_ten_thousandth_of_the_largest_or_of_one(onnx, ort, shift, scale):
+    network = trained()
+    with torch.no_grad():
+        network.model.head.weight.zero_()
+        network.model.head.bias.fill_(scale)
+    content = onnx_export.packed(network)
+
+    def move(proto):
+        (bias,) = (tensor for tensor in proto.graph.initializer if tensor.name == "head.bias")
+        bias.CopyFrom(onnx.numpy_helper.from_array(np.float32([scale + shift]), bias.name))
+
+    moved = changed(onnx, content, move)
+    if shift / max(1, scale) < 1e-4:
+        assert onnx_export.check_export(moved, network, [(1, 44, 44)]) == pytest.approx(shift, rel=0.05)
+    else:
+        with pytest.raises(ExportError, match="a logit differs from PyTorch's by"):
+            onnx_export.check_export(moved, network, [(1, 44, 44)])
+
+
 def test_without_the_packages(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ExportError, match=r"onnx is not installed: pip install 'steelnb\[onnx\]'"):

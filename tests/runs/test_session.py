@@ -283,20 +283,36 @@ def test_a_ledger_of_which_a_byte_was_flipped_in_any_place(tmp_path):
         assert ledger(tmp_path)[-1]["ended"] == "finished"
 
 
-def test_a_ledger_that_cannot_be_written_is_an_error_that_hides_no_other(tmp_path, monkeypatch):
-    def full(path, content):
-        raise storage.StorageError("No space left")
+def test_a_ledger_that_cannot_be_written_stops_nothing_and_is_made_up_for(tmp_path, monkeypatch):
+    """As on Windows while a spreadsheet has it open: reported once, and written whole the next time."""
 
-    with Session(tmp_path) as sitting:
+    def refused(path, content):
+        raise storage.StorageError("cannot write sessions.csv: Permission denied")
+
+    lines = []
+    with Session(tmp_path, report=lines.append) as sitting:
         sitting.begin(0.0, 0, "cpu")
-        with monkeypatch.context() as disk:
-            disk.setattr(storage, "write_file", full)
-            with pytest.raises(storage.StorageError, match="No space left"):
-                sitting.note(ended="finished")
+        for _ in range(2):
+            with monkeypatch.context() as disk:
+                disk.setattr(storage, "write_file", refused)
+                sitting.note(to_step=1)
+                sitting.note(to_step=2)
+            assert ledger(tmp_path)[-1]["to_step"] in ("0", "2")
+            sitting.note(ended="")
+            assert ledger(tmp_path)[-1]["to_step"] == "2"
+    assert lines == 2 * ["the run goes on without its log: cannot write sessions.csv: Permission denied"]
     with pytest.raises(ValueError, match="of the run"):
-        fail(tmp_path, ValueError("of the run"), first=lambda: monkeypatch.setattr(storage, "write_file", full))
+        fail(tmp_path, ValueError("of the run"), first=lambda: monkeypatch.setattr(storage, "write_file", refused))
     with Session(tmp_path, patience=0):
         pass
+
+
+def test_a_session_clears_what_killed_ones_left(tmp_path):
+    left = tmp_path / ".history.csv.0123456789abcdef.part"
+    for leads in (False, True):
+        left.write_bytes(b"half")
+        with Session(tmp_path, leads=leads):
+            assert left.exists() != leads
 
 
 # ---- its line

@@ -1,5 +1,6 @@
 """Training leaves a run that can be used, learns, repeats itself, stops and goes on, and refuses what cannot work."""
 
+import io
 import json
 import math
 import os
@@ -281,6 +282,7 @@ def test_stopped_it_goes_on_as_if_nothing_had_happened(
     lines, handler = [], signal.getsignal(signal.SIGINT)
     go = dict(device=torch.device("cpu"), progress=False, report=lines.append)
     history = runs.train(steel, tmp_path / "run", QUICK, **budget, **go)
+    assert re.fullmatch(message, history.attrs["ended"])
     assert list(history["epoch"]) == list(range(1, 1 + (step - 1) // 5))
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "run" / "history.csv"), history)
     how = "With more hours it" if way == "hours" else "The same call, or command,"
@@ -294,6 +296,7 @@ def test_stopped_it_goes_on_as_if_nothing_had_happened(
     history = runs.train(steel, tmp_path / "run", QUICK, hours=10 if way == "hours" else None, **go)
     assert f"goes on after step {step} of {STEPS}, in epoch {1 + (step - 1) // 5}" in lines[0]
     assert lives.end_of(tmp_path / "run") == undisturbed
+    assert history.attrs["ended"] == "finished"
     assert list(history["epoch"]) == [1, 2, 3]
     assert (np.diff(history["seconds"]) > 0).all()
     first, second = lives.ledger(tmp_path / "run")
@@ -379,6 +382,61 @@ def test_a_run_that_another_session_is_busy_with_is_refused(steel, begun):
 
 
 # ---- another run
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("config.json", b'{"a model": "of somebody"}'), ("config.json", b"[1]"), ("config.json", b"mine"),
+     ("config.json", 100_000 * b"["), ("sessions.csv", b"date,notes\n1 May,mine\n"), ("sessions.csv", b"")],
+)  # fmt: skip
+def test_files_of_somebody_else_in_the_run_folder_are_left_alone(steel, tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(runs.TrainingError, match=f"{name} is there, is no training's and would be overwritten: "):
+        run(steel, tmp_path, QUICK)
+    assert (tmp_path / name).read_bytes() == content
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(steel, begun, undisturbed):
+    for path in (*(begun / "checkpoints").iterdir(), begun / "history.csv", begun / "weights.safetensors"):
+        path.unlink()
+    run(steel, begun, QUICK)
+    assert lives.end_of(begun) == undisturbed
+
+
+def test_a_signed_manifest_of_something_else_is_passed_over(steel, begun, undisturbed):
+    for listed in ({"checkpoints": [3]}, {"checkpoints": ["../config.json"]}, {"checkpoints": 5}, {"other": []}):
+        signed = listed | {"sha256": storage.sha256(json.dumps(listed).encode())}
+        (begun / "checkpoints" / "manifest.json").write_text(json.dumps(signed))
+        lines = []
+        assert Checkpoints(begun / "checkpoints").load(lines.append)["step"] == 7
+        assert lines == ["manifest.json is damaged: the checkpoints are told by their names"]
+    run(steel, begun, QUICK)
+    assert lives.end_of(begun) == undisturbed
+
+
+def without(name):
+    return lambda state: state.pop(name)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [without("about"), without("hours"), without("history"), without("model"), without("random"),
+     lambda state: state.update(about=3), lambda state: state["about"].pop("versions"),
+     lambda state: state["about"].update(training=[["a"]]), lambda state: state.update(hours="many"),
+     lambda state: state.update(history=[3]), lambda state: state.update(history=3),
+     lambda state: state.update(optimizer=[]), lambda state: state.update(summed=1.0)],
+)  # fmt: skip
+def test_a_checkpoint_of_something_else_is_refused_in_words(steel, begun, spoil):
+    """Its SHA-256 is right: so it was written like this."""
+    (path,) = [p for p in (begun / "checkpoints").glob("step-*.pt") if p.name.startswith("step-000000007")]
+    state = newest(begun)
+    spoil(state)
+    torch.save(state, content := io.BytesIO())
+    shutil.rmtree(begun / "checkpoints")
+    (begun / "checkpoints").mkdir()
+    path.with_name(f"step-000000007.{storage.sha256(content.getvalue())[:16]}.pt").write_bytes(content.getvalue())
+    with pytest.raises(runs.TrainingError, match=r"does not say of which run it is|does not fit this recipe"):
+        run(steel, begun, QUICK)
 
 
 @pytest.mark.parametrize(
@@ -473,6 +531,120 @@ def test_other_versions_of_others_are_only_told(steel, begun, monkeypatch, undis
     assert lives.end_of(begun) == undisturbed
 
 
+def test_another_number_of_threads_is_told(steel, begun, monkeypatch):
+    about = identity.run_config
+    monkeypatch.setattr(identity, "run_config", lambda *a: about(*a[:-1], 9))
+    lines = []
+    runs.train(steel, begun, QUICK, device=torch.device("cpu"), progress=False, report=lines.append)
+    assert lines[0] == "threads is 9 now and was 1: the last digits may differ"
+
+
+def test_a_small_network_trains_on_one_thread(steel, tmp_path, monkeypatch, undisturbed):
+    """Whatever PyTorch was told before: so a score does not depend on the number of cores."""
+    seen, take = set(), Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda *a: (seen.add(torch.get_num_threads()), take(*a)))
+    torch.set_num_threads(3)
+    try:
+        run(steel, tmp_path / "run", QUICK)
+        assert (seen, torch.get_num_threads()) == ({1}, 3)
+    finally:
+        torch.set_num_threads(1)
+    assert lives.end_of(tmp_path / "run") == undisturbed
+    assert newest(tmp_path / "run")["about"]["versions"]["threads"] == 1
+
+
+# ---- other images than before
+
+
+def sides_of(folder):
+    about = newest(folder)["about"]
+    return set(about["training"]), set(about["validation"])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_was_trained_on_is_never_held_out(steel, tmp_path, seed):
+    ids = list(np.random.default_rng(seed).permutation(steel.images["ImageId"]))
+    few, lines = steel.subset(ids[:8]), []
+    run(few, tmp_path / "run", QUICK, session_hours=1e-9)
+    training, validation = sides_of(tmp_path / "run")
+    with pytest.raises(runs.TrainingError, match=r"holds another run .*data\.fingerprint was"):
+        run(steel, tmp_path / "run", QUICK)
+    runs.train(steel, tmp_path / "run", QUICK, seed=seed, accept_changes=True, progress=False, report=lines.append,
+               device=torch.device("cpu"))  # fmt: skip
+    more_training, more_validation = sides_of(tmp_path / "run")
+    assert training < more_training
+    assert validation < more_validation  # of four new images one
+    assert more_training | more_validation == set(ids)
+    assert not more_training & more_validation
+    assert weights.load_network(tmp_path / "run").metadata["validation"] == sorted(more_validation)
+    assert "what is held out is not what it was: the best epoch is found anew among those to come" in lines
+    last = ids[2:]  # and with fewer, those that are left stay as well
+    run(steel.subset(last), tmp_path / "run", QUICK, epochs=4, accept_changes=True)
+    assert sides_of(tmp_path / "run") == (more_training & set(last), more_validation & set(last))
+
+
+def test_a_group_follows_its_images_that_were_trained_on(steel):
+    ids = steel.images["ImageId"].tolist()
+    then = {"training": ids[:4], "validation": ids[4:6]}
+    groups = {i: i for i in ids} | {ids[0]: "a", ids[6]: "a", ids[4]: "b", ids[7]: "b", ids[3]: "c", ids[5]: "c",
+                                    ids[8]: "c"}  # fmt: skip
+    grouped = steel.with_groups(groups)
+    fresh = batches.split_items(grouped, QUICK, 0)
+    kept = [{item.image_id for item in side} for side in identity.kept_sides(then, grouped, QUICK, 0, fresh)]
+    assert {ids[0], ids[6], ids[3], ids[8]} <= kept[0]
+    assert {ids[4], ids[5], ids[7]} <= kept[1]
+    assert kept[0] | kept[1] == set(ids)
+    assert not kept[0] & kept[1]
+
+
+def test_a_best_epoch_of_other_images_does_not_compete(steel, begun, tmp_path):
+    """Not even one of Dice 1: the weights that are kept are the best on what is held out now."""
+    few = steel.subset(steel.images["ImageId"][:11])
+    state = newest(begun)
+    state["best"] = 1.0
+    kept = Checkpoints(tmp_path / "run" / "checkpoints")
+    kept.folder.mkdir(parents=True)
+    kept.save(state, 7)
+    kept.wait()
+    history = run(few, tmp_path / "run", QUICK, accept_changes=True)
+    assert newest(tmp_path / "run")["best"] == history["validation_dice"][1:].max()
+    assert (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_label_rows_that_are_others_are_refused(steel, tmp_path):
+    recipe = QUICK.changed(samples="row")
+    run(steel.subset(steel.images["ImageId"][:10]), tmp_path / "run", recipe, session_hours=1e-9)
+    with pytest.raises(runs.TrainingError, match="recipe quick splits label rows, and they are others"):
+        run(steel, tmp_path / "run", recipe, accept_changes=True)
+
+
+def test_changed_pixels_are_noticed(steel_folder, tmp_path):
+    """Of the same names, sizes and labels."""
+    folder = shutil.copytree(steel_folder, tmp_path / "steel")
+    run(dataset.read_dataset(folder), tmp_path / "run", QUICK, session_hours=1e-9)
+    path = sorted((folder / "train_images").iterdir())[0]
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    again = dataset.read_dataset(folder)
+    with pytest.raises(runs.TrainingError, match=r"holds another run .data\.pixels was '[0-9a-f]{64}' and is '"):
+        run(again, tmp_path / "run", QUICK)
+    run(again, tmp_path / "run", QUICK, accept_changes=True, session_hours=1e-9)
+    run(again, tmp_path / "run", QUICK)
+
+
+def test_a_run_that_noted_no_pixels_goes_on(steel, begun, undisturbed, monkeypatch):
+    load = Checkpoints.load
+
+    def without_pixels(*arguments):
+        state = load(*arguments)
+        del state["about"]["data"]["pixels"]
+        return state
+
+    monkeypatch.setattr(Checkpoints, "load", without_pixels)
+    run(steel, begun, QUICK)
+    monkeypatch.undo()
+    assert lives.end_of(begun) == undisturbed
+
+
 # ---- moving averages, layouts, compilers
 
 AVERAGED = QUICK.changed(name="averaged", ema=0.9, channels_last=True)
@@ -535,6 +707,37 @@ def test_the_average_is_what_is_scored_and_kept(steel, tmp_path, monkeypatch):
 
 def copied(model):
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("total", [1, 9, 10, 20, 37, 100])
+def test_the_rate_rises_to_the_recipe_s_and_never_above(total):
+    recipe = QUICK.changed(schedule="one-cycle", learning_rate=0.5)
+    optimizer, schedule = optimizer_and_schedule(UNet(width=1, depth=1), recipe, total)
+    rates = []
+    for _ in range(total):
+        rates.append(optimizer.param_groups[0]["lr"] / 0.5)
+        optimizer.step()
+        schedule.step()
+    warm_up = max(1, total // 10)
+    assert rates[:warm_up] == pytest.approx([(step + 1) / warm_up for step in range(warm_up)])
+    assert max(rates) == pytest.approx(1)
+    down = [0.5 + 0.5 * math.cos(math.pi * step / max(1, total - warm_up)) for step in range(total - warm_up)]
+    assert rates[warm_up:] == pytest.approx(down)
+
+
+def test_an_average_that_is_not_finite_is_not_kept(steel, tmp_path, monkeypatch):
+    """Though the weights that it is of are."""
+
+    def spoil(trainer):
+        with torch.no_grad():
+            trainer.averaged.head.bias[:] = math.nan
+
+    monkeypatch.setattr(Trainer, "step", doing(7, spoil))
+    with pytest.raises(runs.TrainingError, match="a weight became infinite or NaN in epoch 2, near step"):
+        run(steel, tmp_path / "run", AVERAGED, checkpoint_seconds=0)
+    kept = newest(tmp_path / "run")
+    assert kept["step"] <= 7
+    assert all(tensor.isfinite().all() for tensor in kept["average"].values())
 
 
 @pytest.mark.parametrize("moments", [(7,), (5, 10), (3, 4, 15)])
@@ -754,6 +957,23 @@ def test_a_disk_that_is_full_for_a_while(steel, begun, monkeypatch, kind, undist
     }
 
 
+@pytest.mark.parametrize("name", ["history.csv", "sessions.csv"])
+def test_a_run_does_not_stop_for_a_log_that_another_program_has_open(steel, begun, monkeypatch, name, undisturbed):
+    write, lines = storage.write_file, []
+
+    def refused(path, content):
+        if path.name == name:
+            raise StorageError(f"cannot write {name}: Permission denied")
+        write(path, content)
+
+    monkeypatch.setattr(storage, "write_file", refused)
+    runs.train(steel, begun, QUICK, device=torch.device("cpu"), progress=False, report=lines.append)
+    monkeypatch.undo()
+    assert lines.count(f"the run goes on without its log: cannot write {name}: Permission denied") == 1
+    run(steel, begun, QUICK)  # the log is made up for
+    assert lives.end_of(begun) == undisturbed
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of TensorBoard's writer
 def test_a_run_folder_that_vanishes(steel, begun, after):
     after(8, lambda _: shutil.rmtree(begun))
@@ -867,7 +1087,7 @@ def test_every_state_that_is_saved_holds_all_that_is_needed(steel, begun):
     assert state["seconds"] > 0
     assert state["about"] == json.loads((begun / "config.json").read_text())
     assert state["about"]["data"]["fingerprint"] == steel.fingerprint()
-    assert set(state["about"]["versions"]) == {"python", "torch", "numpy"}
+    assert set(state["about"]["versions"]) == {"python", "torch", "numpy", "threads"}
 
 
 @pytest.mark.gpu

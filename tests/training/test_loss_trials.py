@@ -162,6 +162,24 @@ def test_a_loss_that_is_not_finite_ends_the_trial(training):
     assert np.isfinite(history["dice"]).all()
 
 
+def test_a_trial_runs_on_one_thread(training):
+    """So it is as fast on a busy machine, and the same on any."""
+    seen = set()
+
+    def loss(logits, mask):
+        seen.add(torch.get_num_threads())
+        return losses.LOSSES["dice"](logits, mask)
+
+    torch.set_num_threads(3)
+    try:
+        short(loss, training)
+        assert (seen, torch.get_num_threads()) == ({1}, 3)
+        short(loss, training, model=dict(width=32, depth=2), steps=1)
+        assert seen == {1, 3}
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_optimizers(training):
     plain, heavy = (
         short(losses.dice_loss, training, optimizer="sgd", learning_rate=0.1, momentum=m).history["loss"]

@@ -1,6 +1,8 @@
 """Training samples: the window a network needs, the mask it is scored on, and chance that can be repeated."""
 
+import hashlib
 import os
+import pickle
 import shutil
 
 import numpy as np
@@ -176,3 +178,74 @@ def test_crops_of_a_single_pixel_and_row(steel, cache):
     for crop in ((1, 1), (1, 30), (30, 1)):
         drawn = whole(steel, cache, crop=crop, flips=True)
         assert all(drawn[index][1].shape == (1, *crop) for index in range(len(drawn)))
+
+
+def test_one_tiny_image_does_not_shrink_the_others_crop(tmp_path):
+    """It goes on as its mirror image, and its mask with it."""
+    rng = np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    for name, shape in (("a", (64, 90)), ("b", (70, 64)), ("c", (7, 5)), ("d", (100, 100)), ("e", (64, 64))):
+        Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(tmp_path / "images" / f"{name}.png")
+        Image.fromarray((rng.random(shape) < 0.4).astype(np.uint8) * 255).save(tmp_path / "masks" / f"{name}.png")
+    data = dataset.read_dataset(tmp_path)
+    samples = whole(data, ImageCache(data), crop=(48, 50), on_defect=0.5, flips=True)
+    for epoch in range(4):
+        samples.set_epoch(epoch)
+        for index, item in enumerate(samples.items):
+            window, mask = samples[index]
+            assert mask.shape == (1, 48, 50)
+            assert window.shape == (1, geometry.input_size(48, 2), geometry.input_size(50, 2))
+            if item.image_id != "c.png":
+                continue
+            margin = geometry.margin(2)
+            (flip,) = [
+                (down, across) for down in (False, True) for across in (False, True)
+                if np.array_equal(
+                    np.pad(data.image("c.png")[:: -1 if down else 1, :: -1 if across else 1],
+                           ((margin, 99), (margin, 99)), "symmetric")[: window.shape[1], : window.shape[2]], window[0])
+            ]  # fmt: skip
+            turned = data.mask("c.png")[:: -1 if flip[0] else 1, :: -1 if flip[1] else 1]
+            assert np.array_equal(np.pad(turned, ((0, 41), (0, 45)), "symmetric"), mask[0])
+    assert whole(data, ImageCache(data), crop=(96, 96)).crop == (64, 64)  # the median image: half of them are no larger
+
+
+def test_a_worker_of_another_process_gets_paths_and_no_pixels(steel, cache):
+    """As Windows and macOS start workers, and Linux from Python 3.14 on."""
+    drawn = whole(steel, cache, crop=(32, 64), flips=True)
+    drawn.resident = object()  # of a device, which cannot be sent
+    content = pickle.dumps(drawn)
+    assert len(content) < 64 * 200 * len(steel) / 4
+    again = pickle.loads(content)
+    assert again.resident is None
+    assert isinstance(again.cache.pixels, np.memmap)
+    for epoch in (0, 3):
+        for samples in (drawn, again):
+            samples.set_epoch(epoch)
+        for one, other in zip(drawn, again, strict=True):
+            assert torch.equal(one[0], other[0])
+            assert torch.equal(one[1], other[1])
+
+
+def test_the_cache_s_digest_is_of_its_pixels(steel, cache):
+    pixels = b"".join(steel.image(i).tobytes() for i in steel.images["ImageId"])
+    assert cache.digest == hashlib.sha256(pixels).hexdigest()
+
+
+def test_every_place_of_a_crop_is_drawn_and_no_other(steel, cache):
+    crops = whole(steel, cache, crop=(62, 199))  # three places down, two across
+    places = set()
+    for epoch in range(8):
+        crops.set_epoch(epoch)
+        for index in range(len(crops)):
+            drawn = crops.draw(index, (64, 200), lambda *_: ())
+            places.add((drawn.output.top, drawn.output.left))
+    assert places == {(top, left) for top in (0, 1, 2) for left in (0, 1)}
+
+
+def test_a_cache_that_was_cut_is_made_again(steel):
+    whole_one = ImageCache(steel)
+    content = whole_one.path.read_bytes()
+    for damaged in (content[:-1], content + b"x", b""):
+        whole_one.path.write_bytes(damaged)
+        assert ImageCache(steel).path.read_bytes() == content
