@@ -1,13 +1,14 @@
 """What does a label format cost: the Dice that a perfect network could reach, had it learnt from labels kept so?
 
-Real labels go through each format and back. A network that answers exactly with what came back scores, against the labels
-as they were, the Dice given here: nobody who trains on these files can do better, on average, than this.
+Real labels go through each format and back. A network that answers exactly with what came back scores, against the
+labels as they were, the Dice given here: nobody who trains on these files can do better, on average, than this.
 
 Labels: every fourth row of 4,130 of Severstal's (one class of one image, 256×1600), and all 900 of SD-saliency-900
 (200×200). Forms, read back at pixel centres by `steelnb.data.polygons` unless they say otherwise:
 
 - `run-lengths`: COCO's, compressed (LabelMe's and CVAT's masks and indexed PNG keep pixels likewise);
-- `parts and holes`: outlines half-way between pixels, holes told apart, simplified by 0, 1 or 2 pixels (Douglas-Peucker);
+- `parts and holes`: outlines half-way between pixels, holes told apart, simplified by 0, 1 or 2 pixels
+  (Douglas-Peucker);
 - `parts`: the same without holes, as COCO's polygons and one line of YOLO for each part have it;
 - `one part`: the largest outline alone, as a format of one polygon a label has it;
 - `pixel centres`: outlines through the centres of the border's pixels, as OpenCV finds them, read as COCO defines

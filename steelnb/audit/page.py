@@ -77,8 +77,8 @@ class Audit:
         """Leaves report.html, findings.json and, where there are duplicates, groups.csv in `out`.
 
         The report holds its pictures; where it is long, report_2.html and so on hold the rest. It comes last: a folder
-        without one is unfinished. Returns its path. Raises ValueError for a folder that holds one of these files already,
-        and storage.StorageError.
+        without one is unfinished. Returns its path. Raises ValueError for a folder that holds one of these files
+        already, and storage.StorageError.
         """
         out = Path(out)
         check_free(out)
