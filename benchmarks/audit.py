@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,7 @@ def measured(folder: Path) -> dict:
     times.append(time.perf_counter())
     read, looked, report = np.diff(times).tolist()
     parts = {"read": read, "look": looked - comparing[0], "compare": comparing[0], "report": report}
-    pairs = [f.images for f in found.findings if f.kind.startswith("duplicate")]
+    pairs = [pair for f in found.findings if f.kind.startswith("duplicate") for pair in combinations(f.images, 2)]
     return {"seconds": parts, "peak": peak(), "pairs": pairs}
 
 

@@ -149,8 +149,10 @@ def run_audit(options: argparse.Namespace) -> int:
     named = options.data if options.data is not None else sources.named()
     folder = named if named and Path(named).is_dir() else None
     source = folder or sources.open_dataset(options.data, **_reading(options))
-    found = audit(source, seed=options.seed, **_reading(options))
+    found = audit(source, seed=options.seed, against=options.against, **_reading(options))
     page = found.write(options.out)
+    if found.headline:
+        print(found.headline)
     print(found.described)
     for finding in found.findings[:20]:
         print(f"{finding.severity}: {finding.text}")

@@ -89,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
     _data(add)
     add("--out", type=_path, required=True, metavar="OUT", help="folder for the report")
     add("--seed", type=_seed, default=0, metavar="S", help="of the split by image (default 0)")
+    add("--against", type=_path, metavar="D", help="another set's folder: how many images have a copy there")
 
     add = command("convert", "Bring any labelled images (COCO, LabelMe, CVAT, YOLO, mask files) into Severstal's "
         "layout: train.csv beside train_images/.")

@@ -7,13 +7,11 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from scipy.stats import fisher_exact
-from skimage.transform import resize
 from tqdm.auto import tqdm
 
-from steelnb.audit import checks, duplicates
+from steelnb.audit import checks, copies, duplicates
 from steelnb.audit.checks import Finding
 from steelnb.audit.page import Audit
 from steelnb.data import dataset as steel_data
@@ -21,18 +19,19 @@ from steelnb.data import splits
 from steelnb.data.dataset import DataError, SteelData
 from steelnb.data.images import names
 
-AGREE = 0.5  # intersection over union of two masks of the same steel, below which they contradict each other
-AGREE_EQUAL = 0.9  # the same, where the images' pixels are equal and nothing but the labelling differs
 DRIFT = 0.01  # p-value, divided by the number of comparisons in a split
+BY_ROW = "the original's by row"
 SEVERITIES = ("error", "warning", "note")
 Sides = tuple[set[str], set[str]]
 
 __all__ = ["Audit", "Finding", "audit", "drift"]
 
 
-def audit(source: SteelData | str | Path, *, seed: int = 0, validation: float = 0.2, progress: bool = False,
-          **reading) -> Audit:
+def audit(source: SteelData | str | Path, *, seed: int = 0, validation: float = 0.2,
+          against: SteelData | str | Path | None = None, progress: bool = False, **reading) -> Audit:
     """Looks through a data set, or the folder of one, and the splits that training makes of it.
+
+    against: another set, or its folder, that should show other steel: how many images of the first have a copy there.
 
     reading: skip_missing, mask_threshold and so on, as `dataset.read_dataset` takes them.
     seed, validation: of the split by image; the original's split by row has the same share. A folder that
@@ -62,17 +61,20 @@ def audit(source: SteelData | str | Path, *, seed: int = 0, validation: float = 
         findings += checks.masks(data, image_id, image)
     pairs = finder.pairs(data.image, progress)
     sides = _sides(data, seed, validation)
-    for pair in pairs:
-        findings += [_duplicate(pair, sides), *_contradiction(data, pair)]
-    shares = drift(data, seed, validation)
-    findings += [*_on_both(sides["the original's by row"]), *_drifting(shares)]
-    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))  # stable: within one, in the order above
     groups = duplicates.group_duplicates(pairs, data.images["ImageId"]) if pairs else None
+    findings += copies.found_groups(data, pairs, groups or {}, sides)
+    if against is not None:
+        known = isinstance(against, SteelData)
+        other = against if known else steel_data.read_dataset(against, progress=progress, **reading)
+        findings += copies.against(data, other, progress)
+    shares = drift(data, seed, validation)
+    findings += [*_on_both(sides.get(BY_ROW, (set(), set()))), *_drifting(shares, data)]
+    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))  # stable: within one, in the order above
     return Audit(data.name, data.describe(), tuple(findings), shares, data, groups)
 
 
 def drift(data: SteelData, seed: int = 0, validation: float = 0.2) -> pd.DataFrame:
-    """How the sides of a split differ: a row for each split ("by image", "by row") and class (or "clean").
+    """How the sides of a split differ: a row for each split ("by image", Severstal's "by row") and class (or "clean").
 
     train, validation: share that shows the class (by row: of the rows, clean images having none). low, high: 95 %
     interval of validation less train (Agresti and Caffo 2000). p: Fisher's exact test. area_train, area_validation:
@@ -82,8 +84,9 @@ def drift(data: SteelData, seed: int = 0, validation: float = 0.2) -> pd.DataFra
     by_image = splits.by_image(data, validation, seed)
     rows = [data.rows[data.rows["ImageId"].isin(side)] for side in by_image]
     table += _compared("by image", [[classes[i] or ("clean",) for i in side] for side in by_image], rows, data)
-    rows = [data.rows.iloc[list(side)] for side in splits.by_row(data, validation)]
-    table += _compared("by row", [[(c,) for c in side["ClassId"]] for side in rows], rows, data)
+    if data.is_severstal:
+        rows = [data.rows.iloc[list(side)] for side in splits.by_row(data, validation)]
+        table += _compared("by row", [[(c,) for c in side["ClassId"]] for side in rows], rows, data)
     columns = ["split", "class", "n_train", "n_validation", "train", "validation", "low", "high", "p", "area_train",
                "area_validation"]  # fmt: skip
     return pd.DataFrame(table, columns=columns)
@@ -103,10 +106,10 @@ def _compared(split: str, shown: list[list[tuple]], rows: list[pd.DataFrame], da
         yield (split, str(kind), n, m, a / n, b / m, q - p - spread, q - p + spread, chance, *areas)
 
 
-def _drifting(shares: pd.DataFrame) -> Iterator[Finding]:
+def _drifting(shares: pd.DataFrame, data: SteelData) -> Iterator[Finding]:
     for row in shares.to_dict("records"):
         if row["p"] < DRIFT / (shares["split"] == row["split"]).sum():
-            kind = "clean images" if row["class"] == "clean" else f"class {row['class']}"
+            kind = "clean images" if row["class"] == "clean" else data.class_name(int(row["class"]))
             told = (f"the split {row['split']} has {row['train']:.1%} {kind} to train on and {row['validation']:.1%} "
                     f"to validate on (p = {row['p']:.1g}): scores of the two sides cannot be compared; take "
                     "another split or seed")  # fmt: skip
@@ -115,10 +118,13 @@ def _drifting(shares: pd.DataFrame) -> Iterator[Finding]:
 
 def _sides(data: SteelData, seed: int, validation: float) -> dict[str, Sides]:
     """ImageIds to train on and to validate on, for each split."""
-    ids = data.rows["ImageId"].tolist()
-    train, held_out = ({ids[row] for row in side} for side in splits.by_row(data, validation))
     by_image = splits.by_image(data, validation, seed)
-    return {"by image": (set(by_image.train), set(by_image.validation)), "the original's by row": (train, held_out)}
+    sides = {"by image": (set(by_image.train), set(by_image.validation))}
+    if data.is_severstal:
+        ids = data.rows["ImageId"].tolist()
+        train, held_out = ({ids[row] for row in side} for side in splits.by_row(data, validation))
+        sides[BY_ROW] = train, held_out
+    return sides
 
 
 def _on_both(sides: Sides) -> Iterator[Finding]:
@@ -126,41 +132,3 @@ def _on_both(sides: Sides) -> Iterator[Finding]:
         told = (f"{len(both)} images of several classes are on both sides of the original's split by row "
                 f"({names(both)}): split by image")  # fmt: skip
         yield Finding("image across a split", "note", both, told)
-
-
-def _duplicate(pair: duplicates.Pair, sides: dict[str, Sides]) -> Finding:
-    how = "equal pixels" if pair.identical else f"similarity {pair.similarity:.2f}"
-    way = "" if pair.symmetry == duplicates.SYMMETRIES[0] else f", the second {pair.symmetry}"
-    told = f"{pair.a} and {pair.b} show the same steel ({how}{way})"
-    if parted := [name for name, both in sides.items() if duplicates.across([pair], both)]:
-        told += (f" on both sides of a split ({', '.join(parted)}), which flatters the score: split with groups.csv, "
-                 "or remove one")  # fmt: skip
-        return Finding("duplicate across a split", "warning", pair[:2], told, pair)
-    told += " on one side: keep it so in every split with groups.csv, or remove one"
-    return Finding("duplicate", "note", pair[:2], told, pair)
-
-
-def _contradiction(data: SteelData, pair: duplicates.Pair) -> Iterator[Finding]:
-    """Whether two images of the same steel are labelled differently."""
-    a, b = data.masks(pair.a), duplicates.turned(data.masks(pair.b), pair.symmetry)
-    if a.shape != b.shape:  # a copy of another size
-        b = resize(b, a.shape, order=0)
-    shown = [tuple(c for c, mask in zip(data.classes, side, strict=True) if mask.any()) for side in (a, b)]
-    if shown[0] != shown[1]:
-        told = " and ".join(", ".join(f"class {c}" for c in classes) or "clean" for classes in shown)
-    elif (common := _common(a.any(0), b.any(0), pair.identical)) < (AGREE_EQUAL if pair.identical else AGREE):
-        told = f"{common:.0%} of what either labels is labelled by both"
-    else:
-        return
-    told = f"{pair.a} and {pair.b} show the same steel but are labelled differently ({told}): decide which is right"
-    yield Finding("contradictory labels", "warning", pair[:2], told, pair)
-
-
-def _common(a: np.ndarray, b: np.ndarray, exact: bool) -> float:
-    """Intersection over union, 1 for two empty masks; unless exact, the best of shifts by up to a cell, as images of a
-    pair may be shifted: a thin defect would miss itself."""
-    cell = 0 if exact else math.sqrt(a.size / duplicates.CELLS)
-    steps = sorted({round(cell * part) for part in (-1, -0.5, 0, 0.5, 1)})
-    ious = [(a & (c := np.roll(b, (down, across), (0, 1)))).sum() / max((a | c).sum(), 1)
-            for down in steps for across in steps]  # fmt: skip
-    return float(max(ious)) if a.any() or b.any() else 1.0

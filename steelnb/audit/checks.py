@@ -73,7 +73,8 @@ def files(data: SteelData) -> Iterator[Finding]:
                 "programs may stumble; rename or convert them")  # fmt: skip
         yield Finding("file type", "note", tuple(posing), text)
     sizes = sorted(images.groupby(["height", "width"])["ImageId"].agg(tuple).items(), key=lambda item: -len(item[1]))
-    if odd := tuple(i for _, ids in sizes[1:] for i in ids):
+    odd = tuple(i for _, ids in sizes[1:] for i in ids)
+    if odd and len(odd) < len(images) / 2:  # else no size is the usual one
         text = (f"{len(odd)} images are not {size_text(*sizes[0][0])}, the most frequent size ({names(odd)}): make "
                 "sure that none was resized after it was labelled")  # fmt: skip
         yield Finding("sizes", "note", odd, text)
@@ -104,8 +105,9 @@ def masks(data: SteelData, image_id: str, image: np.ndarray) -> Iterator[Finding
     shown = [(class_id, mask, mask.sum()) for class_id, mask in zip(data.classes, each, strict=True) if mask.any()]
     for (one, a, size_a), (other, b, size_b) in combinations(shown, 2):
         if (share := (a & b).sum() / min(size_a, size_b)) > OVERLAP:
-            yield warning("classes overlap", f"classes {one} and {other} share {share:.0%} of the smaller mask; "
-                          "decide for one of them there")  # fmt: skip
+            both = f"{data.class_name(one)} and {data.class_name(other)}"
+            yield warning("classes overlap", f"{both} share {share:.0%} of the smaller mask; decide for one of them "
+                          "there")  # fmt: skip
 
 
 def odd_areas(data: SteelData) -> Iterator[Finding]:
@@ -119,6 +121,6 @@ def odd_areas(data: SteelData) -> Iterator[Finding]:
         for k in np.flatnonzero(abs(away) > OUTLIER * spread):
             image_id, area = rows["ImageId"].iloc[k], rows["area"].iloc[k]
             factor = f"{math.exp(abs(away[k])):.0f} times {'more' if away[k] > 0 else 'less'}"
-            text = (f"{image_id}: {area} pixels of class {class_id}, {factor} than the class's median; make sure that "
-                    "it is meant")  # fmt: skip
+            text = (f"{image_id}: {area} pixels of {data.class_name(class_id)}, {factor} than the class's median; make "
+                    "sure that it is meant")  # fmt: skip
             yield Finding("odd area", "note", (image_id,), text)

@@ -15,19 +15,21 @@ import pandas as pd
 from PIL import Image
 
 from steelnb import storage
-from steelnb.audit import duplicates
+from steelnb.audit import copies, duplicates
 from steelnb.audit.checks import Finding
 from steelnb.data.dataset import DataError, SteelData
 from steelnb.figures.plots import CLASS_COLOURS, DEFECT, overlay
 
 REPORT, FINDINGS, GROUPS = "report.html", "findings.json", "groups.csv"
 PICTURES = 24  # of one kind; the rest is in the list
-WIDTH = 720  # pixels of a picture
+WIDTH, QUALITY = 480, 75  # pixels and JPEG quality of a picture
+LONGEST, MOST = 1_800_000, 300  # bytes and findings of a page
 KINDS = {
     "refused": "The data set is refused",
     "out of range": "Masks out of range",
     "labels": "Labels that may not be meant",
     "unreadable": "Images that do not decode",
+    "copies in another set": "Copies in another set",
     "duplicate across a split": "The same steel on both sides of a split",
     "contradictory labels": "The same steel, labelled differently",
     "classes overlap": "Two classes on the same pixels",
@@ -37,6 +39,7 @@ KINDS = {
     "odd area": "Masks of an odd area",
     "drift": "Sides of a split that differ",
     "duplicate": "The same steel on one side",
+    "shared part": "Images that share a part",
     "image across a split": "Images on both sides of the original's split",
     "sizes": "Sizes",
     "file type": "File types",
@@ -71,22 +74,29 @@ class Audit:
         return all(finding.severity != "error" for finding in self.findings)
 
     def write(self, out: str | Path) -> Path:
-        """Leaves report.html (with its pictures), findings.json and, where there are duplicates, groups.csv in `out`.
+        """Leaves report.html, findings.json and, where there are duplicates, groups.csv in `out`.
 
-        The report comes last: a folder without one is unfinished. Returns its path. Raises ValueError for a folder that
-        holds one of these files already, and storage.StorageError.
+        The report holds its pictures; where it is long, report_2.html and so on hold the rest. It comes last: a folder
+        without one is unfinished. Returns its path. Raises ValueError for a folder that holds one of these files
+        already, and storage.StorageError.
         """
         out = Path(out)
         check_free(out)
-        content = _page(self)
+        pages = _pages(self)
         out.mkdir(parents=True, exist_ok=True)
         if self.groups:
             text = io.StringIO()
             csv.writer(text, lineterminator="\n").writerows([("ImageId", "group"), *self.groups.items()])
             storage.write_file(out / GROUPS, text.getvalue().encode())
         storage.write_file(out / FINDINGS, json.dumps(_plain(self), indent=1, ensure_ascii=False).encode())
-        storage.write_file(page := out / REPORT, content.encode())
-        return page
+        for name, content in reversed(pages.items()):
+            storage.write_file(out / name, content.encode())
+        return out / REPORT
+
+    @property
+    def headline(self) -> str:
+        """How many images have a copy, in one line; empty where none has."""
+        return copies.headline(self.groups)
 
 
 def check_free(out: Path) -> None:
@@ -103,26 +113,44 @@ def _plain(audit: Audit) -> dict:
     return {"data": audit.name, "ok": audit.ok, "read": audit.described, "findings": findings, "shares": shares}
 
 
-def _page(audit: Audit) -> str:
-    counts = {s: sum(f.severity == s for f in audit.findings) for s in ("error", "warning", "note")}
-    summary = ", ".join(f'<span class="{s}">{n} {s}{"s" * (n != 1)}</span>' for s, n in counts.items())
-    parts = [f"<h1>Audit of {html.escape(audit.name)}</h1><p>{summary}</p><h2>What was read</h2>"
-             f"<pre>{html.escape(audit.described)}</pre>"]  # fmt: skip
-    if audit.groups:
-        alone = len(set(audit.groups.values()))
-        parts.append(f"<p>groups.csv keeps what shows the same steel together: {len(audit.groups)} images in {alone} "
-                     "groups. <code>data.with_groups(&quot;groups.csv&quot;)</code> splits by it.</p>")  # fmt: skip
-    for kind, title in KINDS.items():
-        if found := [f for f in audit.findings if f.kind == kind]:
-            parts.append(f"<h2>{title} ({len(found)})</h2>" + f"<p>Pictures: {PICTURES}.</p>" * (len(found) > PICTURES))
-            parts += [_finding(audit.data, f, number < PICTURES) for number, f in enumerate(found)]
-    if not audit.findings:
-        parts.append("<p>Nothing was found.</p>")
-    if len(audit.shares):
-        parts += ["<h2>Shares on both sides of each split</h2>", *_shares(audit)]
+def _pages(audit: Audit) -> dict[str, str]:
+    """File name → page, report.html first; none longer than LONGEST bytes or MOST findings."""
+    blocks: list[list[str]] = [[]]
+    size = count = 0
+    for block in _blocks(audit):
+        if blocks[-1] and (size + len(block) > LONGEST or count >= MOST):
+            blocks.append([])
+            size = count = 0
+        blocks[-1].append(block)
+        size, count = size + len(block), count + 1
+    files = [REPORT, *(f"report_{n}.html" for n in range(2, len(blocks) + 1))]
+    links = " ".join(f'<a href="{file}">{n}</a>' for n, file in enumerate(files, 1))
     title = f"<title>Audit of {html.escape(audit.name)}</title>"
     head = f'<head><meta charset="utf-8">{title}<style>{STYLE}</style></head>'
-    return "\n".join(['<!doctype html>\n<html lang="en">', head, "<body>", *parts, "</body></html>\n"])
+    ends = [f"<p>Pages: {links}</p>"] * (len(files) > 1)
+    return {file: "\n".join(['<!doctype html>\n<html lang="en">', head, "<body>", *each, *ends, "</body></html>\n"])
+            for file, each in zip(files, blocks, strict=True)}
+
+
+def _blocks(audit: Audit) -> Iterator[str]:
+    """The report, piece by piece: what was read, then a piece for each finding."""
+    counts = {s: sum(f.severity == s for f in audit.findings) for s in ("error", "warning", "note")}
+    summary = ", ".join(f'<span class="{s}">{n} {s}{"s" * (n != 1)}</span>' for s, n in counts.items())
+    first = f"<h1>Audit of {html.escape(audit.name)}</h1>"
+    first += f"<p><strong>{html.escape(audit.headline)}.</strong></p>" * bool(audit.headline)
+    first += f"<p>{summary}</p><h2>What was read</h2><pre>{html.escape(audit.described)}</pre>"
+    if audit.groups:
+        alone = len(set(audit.groups.values()))
+        first += (f"<p>groups.csv keeps what shows the same steel together: {len(audit.groups)} images in {alone} "
+                  "groups. <code>data.with_groups(&quot;groups.csv&quot;)</code> splits by it.</p>")  # fmt: skip
+    if len(audit.shares):
+        first += "<h2>Shares on both sides of each split</h2>" + "".join(_shares(audit))
+    yield first + "<p>Nothing was found.</p>" * (not audit.findings)
+    for kind, title in KINDS.items():
+        if found := [f for f in audit.findings if f.kind == kind]:
+            heading = f"<h2>{title} ({len(found)})</h2>" + f"<p>Pictures: {PICTURES}.</p>" * (len(found) > PICTURES)
+            for number, finding in enumerate(found):
+                yield heading * (number == 0) + _finding(audit.data, finding, number < PICTURES)
 
 
 def _finding(data: SteelData | None, finding: Finding, pictures: bool) -> str:
@@ -151,13 +179,18 @@ def _pictures(data: SteelData, finding: Finding) -> Iterator[tuple[np.ndarray, s
             yield _labelled(data, data.image(image_id), masks), image_id + _told(data, masks)
 
 
+def _title(audit: Audit, kind: str) -> str:
+    return audit.data.class_name(int(kind)) if audit.data is not None else f"class {kind}"
+
+
 def _labelled(data: SteelData, image: np.ndarray, masks: np.ndarray) -> np.ndarray:
     several = len(data.classes) > 1
     return overlay(image, masks, [CLASS_COLOURS.get(c, DEFECT) if several else DEFECT for c in data.classes])
 
 
 def _told(data: SteelData, masks: np.ndarray) -> str:
-    found = [f"{int(m.sum())} pixels of class {c}" for c, m in zip(data.classes, masks, strict=True) if m.any()]
+    shown = [(data.class_name(c), m) for c, m in zip(data.classes, masks, strict=True) if m.any()]
+    found = [f"{int(m.sum())} pixels of {name}" for name, m in shown]
     return f", labelled: {', '.join(found) or 'clean'}"
 
 
@@ -165,19 +198,20 @@ def _img(picture: np.ndarray, alt: str) -> str:
     """A picture within the page, at most WIDTH pixels a side."""
     image, content = Image.fromarray(picture), io.BytesIO()
     image.thumbnail((WIDTH, WIDTH))
-    image.save(content, "PNG")
+    image.save(content, "JPEG", quality=QUALITY)
     text = base64.b64encode(content.getvalue()).decode()
     size = f'width="{image.width}" height="{image.height}"'
-    return f'<img src="data:image/png;base64,{text}" {size} alt="{html.escape(alt)}">'
+    return f'<img src="data:image/jpeg;base64,{text}" {size} alt="{html.escape(alt)}">'
 
 
 def _shares(audit: Audit) -> Iterator[str]:
-    yield ("<p>By image: the share of images that show a class. By row, as the original split: the share of label "
-           "rows; clean images have none. Difference: 95 % interval of validation less training; p: Fisher's exact "
-           "test.</p><table><tr><th>split, class</th><th>training</th><th>validation</th><th>difference</th><th>p</th>"
-           "<th>median area, training</th><th>validation</th></tr>")  # fmt: skip
+    by_row = " By row, as the original split: the share of label rows; clean images have none."
+    by_row *= "by row" in set(audit.shares["split"])
+    yield (f"<p>By image: the share of images that show a class.{by_row} Difference: 95 % interval of validation less "
+           "training; p: Fisher's exact test.</p><table><tr><th>split, class</th><th>training</th><th>validation</th>"
+           "<th>difference</th><th>p</th><th>median area, training</th><th>validation</th></tr>")  # fmt: skip
     for row in audit.shares.to_dict("records"):
-        kind = row["class"] if row["class"] == "clean" else f"class {row['class']}"
+        kind = row["class"] if row["class"] == "clean" else _title(audit, row["class"])
         areas = ("–" if math.isnan(row[a]) else f"{row[a]:,.0f} px" for a in ("area_train", "area_validation"))
         cells = [f"{row['split']}, {kind}", f"{row['train']:.1%} of {row['n_train']}",
                  f"{row['validation']:.1%} of {row['n_validation']}",

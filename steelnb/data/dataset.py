@@ -110,6 +110,11 @@ class SteelData:
             mask |= rle.decode(text, mask.shape, image_id)
         return mask
 
+    @property
+    def is_severstal(self) -> bool:
+        """Whether this is Severstal's table and its four classes, for which the original's split by row makes sense."""
+        return self.layout.startswith("train.csv") and self.classes == SEVERSTAL_CLASSES and not self.class_names
+
     def class_name(self, class_id: int) -> str:
         """What a class is called: its name, or "class 3" where it has none."""
         return self.class_names[self.classes.index(class_id)] if self.class_names else f"class {class_id}"

@@ -88,5 +88,5 @@ def outlines(mask: np.ndarray, tolerance: float = 0.0) -> tuple[list[np.ndarray]
         if len(points) >= 3:
             x, y = points.T
             area = (x * np.roll(y, -1) - np.roll(x, -1) * y).sum()
-            (outer if area < 0 else holes).append(points)
+            (outer if area > 0 else holes).append(points)
     return outer, holes
