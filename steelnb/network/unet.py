@@ -44,6 +44,7 @@ class UNet(nn.Module):
         geometry.margin(depth)  # refuses an impossible depth
         self.config = sizes | dict(norm=norm, crop=crop, padding=padding)
         self.depth, self.crop, self.padding = depth, crop, padding
+        self.grid = geometry.Grid.of_unet(depth)
         channels = [width * 2**level for level in range(depth + 1)]
         in_encoder, in_decoder = NORMS[norm]
         self.encoder = nn.ModuleList(
