@@ -26,7 +26,7 @@ def converted(reference: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     the same order. Raises ValueError where a shape is another."""
     ours = Encoder(3).state_dict()
     used = [name for name in reference if name.startswith(("_conv_stem.", "_bn0."))
-            or name.startswith("_blocks.") and int(name.split(".")[1]) < 11]  # fmt: skip
+            or (name.startswith("_blocks.") and int(name.split(".")[1]) < 11)]  # fmt: skip
     for name, theirs in zip(ours, used, strict=True):
         if ours[name].shape != reference[theirs].shape or name.split(".")[-1] != theirs.split(".")[-1]:
             raise ValueError(f"{theirs} does not fit {name}")
@@ -38,10 +38,10 @@ def main(path: str) -> None:
     tensors = {name: tensor.half().contiguous() for name, tensor in tensors.items()}
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise ValueError(f"{path}: a weight does not fit into float16")
-    source = SOURCE | {"file": Path(path).name, "sha256": storage.digest(Path(path).read_bytes())}
+    source = SOURCE | {"file": Path(path).name, "sha256": storage.sha256(Path(path).read_bytes())}
     content = save(tensors, {KEY: json.dumps(source)})
-    storage.write(ENCODER, content)
-    print(f"{ENCODER.name}: {len(content):,} bytes, SHA-256 {storage.digest(content)}, from {source['sha256']}")
+    storage.write_file(ENCODER, content)
+    print(f"{ENCODER.name}: {len(content):,} bytes, SHA-256 {storage.sha256(content)}, from {source['sha256']}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ score and a written mask cannot come from two different answers. An image is any
 an array, a memory map, a strip on disk.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -80,6 +80,31 @@ def predict_probabilities(
 ) -> np.ndarray:
     """Probabilities of every pixel, float32 [K, H, W]; as `iter_probabilities`."""
     return _whole(iter_probabilities(model, image, tile, flips), image.shape[-2:])
+
+
+def margin_errors(
+    model: torch.nn.Module, image: np.ndarray, margins: Iterable[int], tile: int | tuple[int, int] = 256
+) -> dict[int, float]:
+    """Margin → largest difference of a probability between tiles with so much surroundings and the whole image.
+
+    For a padded network, whose exact margin (`model.grid.margin`) is often much larger than what matters: choose one
+    by its error, then set `model.grid = model.grid._replace(margin=…)`. Margins in pixels, multiples of its stride.
+    """
+    exact, answers = model.grid, {}
+    for margin in (margins := list(margins)):
+        if margin % exact.stride:
+            raise ValueError(f"margin {margin} is no multiple of the network's stride {exact.stride}")
+        if getattr(model, "padding", "") == "valid" and margin < exact.margin:
+            raise ValueError(f"a valid network loses its margin of {exact.margin} pixels: no smaller one will do")
+    whole = predict_probabilities(model, image, image.shape[-2:])
+    try:
+        for margin in margins:
+            mirror = exact.margin if exact.mirror is None else exact.mirror
+            model.grid = exact._replace(margin=margin, mirror=mirror)
+            answers[margin] = float(np.abs(predict_probabilities(model, image, tile) - whole).max())
+    finally:
+        model.grid = exact
+    return answers
 
 
 def predict_original(model: torch.nn.Module, image: np.ndarray) -> np.ndarray:

@@ -24,5 +24,5 @@ def build(config: dict) -> torch.nn.Module:
 def training_grid(config: dict) -> Grid:
     """Which windows it is trained on: a valid U-Net's own; a padded network pads the edges of its crops."""
     with torch.device("meta"):
-        grid = build(config).grid
-    return grid if config.get("padding", "valid") == "valid" and config.get("kind", "unet") == "unet" else grid._replace(margin=0, mirror=0)
+        model = build(config)
+    return model.grid if model.padding == "valid" else model.grid._replace(margin=0, mirror=0)

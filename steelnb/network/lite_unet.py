@@ -25,11 +25,11 @@ class LiteUNet(nn.Module):
 
     in_channels: 1 (gray) or 3. With the stem's weights summed over the colours, a gray image gives what its three equal
     channels would. Weights start at random; `pretrained.start` fills in those learned elsewhere.
-    grid: an input changes outputs up to 213 pixels away (tested), which is 224 on the grid of strides; beyond the
-        edges of an image 32 pixels are mirrored, and then come the zeros that it also saw at the edges of its crops.
+    grid: nothing further than 208 pixels from a block of 16 outputs changes it (`receptive_field.find_grid`). Beyond
+        an image's edges 32 pixels are mirrored, and then come the zeros that it also saw at the edges of its crops.
     """
 
-    grid, padding = geometry.Grid(margin=224, stride=16, mirror=32), "same"
+    grid, padding = geometry.Grid(margin=208, stride=16, mirror=32), "same"
 
     def __init__(self, in_channels: int = 1, out_channels: int = 1) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ import torch
 from steelnb.network.geometry import Grid
 
 BASE = 192  # pixels: a multiple of the strides below
+SHORT = (64, 192, 384)  # pixels from which a size for the other axis is looked for
 STRIDES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 LOOK_FAR = ("Adaptive", "GlobalAvg", "Squeeze", "SEModule", "SELayer", "InstanceNorm", "GroupNorm", "LayerNorm",
             "Attention", "Transformer")  # fmt: skip — in the names of layers that look at the whole image
@@ -44,38 +45,43 @@ def find_grid(model: torch.nn.Module, channels: int = 1, longest: int = 3072) ->
 
 def _along(model: torch.nn.Module, channels: int, longest: int, axis: int) -> Grid:
     """The grid along one axis, of an image that is long there and short across."""
-    across = _accepted(model, channels, axis, None)
+    across = _accepted(model, channels, axis, None, *SHORT)
     length = BASE
-    while True:
+    while True:  # until the image is long enough to see both ends of what the dye stains
         length = _accepted(model, channels, axis, across, 2 * length)
-        stride = reach = None
+        stride = None
         field = torch.rand(1, channels, across, length + STRIDES[-1], dtype=torch.float64,
                            generator=torch.Generator().manual_seed(0))  # fmt: skip
-        lost = length - _run(model, field[..., :length], axis).shape[3]
-        reaches = [_reach(model, field, length, p, axis) for p in range(length // 2, length // 2 + 4)]
-        if None not in reaches:
-            stride = _stride(model, field, length, max(reaches) + STRIDES[-1], axis)
+        lost = (length - _run(model, field[..., :length], axis).shape[3]) // 2
+        stains = [_stained(model, field, length, length // 2, axis)]
+        if None not in stains:
+            reach = max(abs(length // 2 - lost - end) for end in stains[0])
+            stride = _stride(model, field, length, reach + STRIDES[-1], axis)
         if stride:
-            reaches = [_reach(model, field, length, p, axis) for p in range(length // 2, length // 2 + stride)]
-            reach = None if None in reaches else max(reaches)
-        if reach is not None:
-            beyond = max(0, reach - lost // 2)
-            return Grid(lost // 2 + -(-beyond // stride) * stride, stride, length % stride)
+            places = range(length // 2, length // 2 + stride)
+            stains = [_stained(model, field, length, place, axis) for place in places]
+        if stride and None not in stains:
+            # Windows hold whole blocks of `stride` outputs, and some pixels more where their sides ask for it: how far
+            # does dye lie before the first and after the last pixel of a block that it stains?
+            spare = stride - 1 + (length - 2 * lost) % stride
+            far = [max(last // stride * stride - at, at - first // stride * stride - spare)
+                   for at, (first, last) in zip([place - lost for place in places], stains, strict=True)]
+            return Grid(lost + -(-max(0, max(far) - lost) // stride) * stride, stride, length % stride)
         if 2 * length > longest:
-            raise NotTileable(_reason(model, stride, reaches, length))
+            raise NotTileable(_reason(model, stride, stains, length))
 
 
-def _accepted(model: torch.nn.Module, channels: int, axis: int, across: int | None, least: int = BASE) -> int:
-    """The first length from `least` on that the network takes; across None: of a square, to be short on both sides."""
+def _accepted(model: torch.nn.Module, channels: int, axis: int, across: int | None, *least: int) -> int:
+    """The first length from one of `least` on that the network takes; across None: of a square."""
     error = None
-    for n in range(least, least + STRIDES[-1]):
+    for n in (start + more for start in least for more in range(STRIDES[-1])):
         try:
             _run(model, torch.zeros(1, channels, across or n, n, dtype=torch.float64), axis)
         except (RuntimeError, ValueError) as refusal:
             error = refusal
         else:
             return n
-    raise NotTileable(f"it takes no image of {least} to {least + STRIDES[-1] - 1} pixels: {error}")
+    raise NotTileable(f"it takes no image of {least[-1]} to {least[-1] + STRIDES[-1] - 1} pixels: {error}")
 
 
 def _run(model: torch.nn.Module, images: torch.Tensor, axis: int) -> torch.Tensor:
@@ -86,17 +92,16 @@ def _run(model: torch.nn.Module, images: torch.Tensor, axis: int) -> torch.Tenso
     return y.transpose(2, 3) if axis == 2 else y
 
 
-def _reach(model: torch.nn.Module, field: torch.Tensor, length: int, place: int, axis: int) -> int | None:
-    """How far from a column of dye outputs are stained; None: to an edge."""
+def _stained(model: torch.nn.Module, field: torch.Tensor, length: int, place: int, axis: int) -> tuple | None:
+    """The first and the last output that a column of dye at `place` stains; None: an edge is among them."""
     dyed = field[..., :length].clone()
     dyed[..., place] = torch.nan
     y = _run(model, dyed, axis)
     stained = y.isnan().any(dim=2).any(dim=1)[0].nonzero().flatten()
-    if len(stained) == 0:
-        return 0
-    lost = (length - y.shape[3]) // 2
+    if len(stained) == 0:  # dropped between two strides
+        return (place - (length - y.shape[3]) // 2,) * 2
     first, last = int(stained[0]), int(stained[-1])
-    return None if first == 0 or last == y.shape[3] - 1 else max(place - first - lost, last + lost - place)
+    return None if first == 0 or last == y.shape[3] - 1 else (first, last)
 
 
 def _stride(model: torch.nn.Module, field: torch.Tensor, length: int, clear: int, axis: int) -> int | None:
@@ -114,10 +119,10 @@ def _stride(model: torch.nn.Module, field: torch.Tensor, length: int, clear: int
     return None
 
 
-def _reason(model: torch.nn.Module, stride: int | None, reaches: list, length: int) -> str:
+def _reason(model: torch.nn.Module, stride: int | None, stains: list, length: int) -> str:
     far = sorted({type(m).__name__ for m in model.modules() if any(word in type(m).__name__ for word in LOOK_FAR)})
     looks = f"; layers that look at all of it: {', '.join(far)}" if far else ""
-    if None in reaches:
+    if None in stains:
         return (f"one pixel changes outputs all over an image of {length} pixels{looks}. A network without global "
                 "pooling, squeeze-and-excitation, attention and norms over the image can be tiled")  # fmt: skip
     return f"no shift of up to {STRIDES[-1]} pixels leaves its answer as it is{looks}"

@@ -33,7 +33,9 @@ class Trained(NamedTuple):
     metadata: dict
 
 
-def save_network(path: str | Path, model: torch.nn.Module, about: dict, tensors: dict[str, torch.Tensor] | None = None) -> None:
+def save_network(
+    path: str | Path, model: torch.nn.Module, about: dict, tensors: dict[str, torch.Tensor] | None = None
+) -> None:
     """Writes the weights so that `path` is whole at every moment.
 
     tensors: the model's state as it was at some time, instead of as it is. Raises storage.StorageError.

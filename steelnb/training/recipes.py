@@ -37,7 +37,8 @@ LATER = (  # fields that runs of earlier versions know nothing of
 class Recipe:
     """One way of training. Sizes in pixels; learning rate per step. Raises ValueError for a word that is not a choice.
 
-    model: arguments of `unet.UNet`, or {"kind": "lite"}, the `lite_unet.LiteUNet`. loss: a name in `losses.LOSSES`. optimizer: "sgd" or "adamw".
+    model: arguments of `unet.UNet`, or {"kind": "lite"}, the `lite_unet.LiteUNet`.
+    loss: a name in `losses.LOSSES`. optimizer: "sgd" or "adamw".
     schedule: "constant" or "one-cycle" (up to `learning_rate` over a tenth of the steps, then down to 0 as a cosine).
     samples: "image" (all its labels together, clean images included) or "row" (the original's: one sample a label row,
         the image's other rows as background). Splits go by the same unit.
@@ -103,10 +104,6 @@ class Recipe:
                 f"recipe {self.name}: model is {self.model!r}; it can be the network's arguments as JSON, such as "
                 f'{{"width": 8, "depth": 3}}, of {", ".join(MODEL["unet"])}, or {{"kind": "lite"}}'
             )
-        if kind != "lite" and (self.start != "noise" or self.encoder_rate != 1):
-            raise ValueError(f"recipe {self.name}: start and encoder_rate are for a network of kind lite")
-        if kind == "lite" and self.geometry == "original":
-            raise ValueError(f"recipe {self.name}: the original's geometry is for a valid U-Net, not for kind lite")
         if self.ema == 1:
             raise ValueError(f"recipe {self.name}: ema is 1, an average that never moves; try 0.99, or 0 for none")
         for name in SWITCHES:
@@ -117,6 +114,10 @@ class Recipe:
         for name, choices in CHOICES.items():
             if (chosen := getattr(self, name)) not in choices:
                 raise ValueError(f"recipe {self.name}: {name} is {chosen!r}; it can be {', '.join(choices)}")
+        if kind != "lite" and (self.start != "noise" or self.encoder_rate != 1):
+            raise ValueError(f"recipe {self.name}: start and encoder_rate are for a network of kind lite")
+        if kind == "lite" and self.geometry == "original":
+            raise ValueError(f"recipe {self.name}: the original's geometry is for a valid U-Net, not for kind lite")
 
     def changed(self, **changes) -> "Recipe":
         """The same recipe but for `changes`. Raises ValueError for a name or a value that no recipe has."""
