@@ -1,6 +1,6 @@
 """Weights in a file that cannot run code, with what is needed to use them.  Taught in 00_start_here.
 
-`weights.safetensors` holds the tensors of a network (`kinds`) and, as JSON in its metadata: the network's arguments, the
+`weights.safetensors` holds the tensors of a network and, as JSON in its metadata: its arguments (`kinds`), the
 recipe, the data's fingerprint, the images it was validated on, and the scores it had then.
 """
 

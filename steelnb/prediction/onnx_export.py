@@ -20,7 +20,6 @@ import torch
 import steelnb
 from steelnb import storage
 from steelnb.network import geometry, kinds, weights
-from steelnb.network.unet import UNet
 from steelnb.network.weights import Trained
 from steelnb.prediction import onnx_graph
 from steelnb.prediction.onnx_graph import INPUT, OUTPUT, ExportError
@@ -84,12 +83,12 @@ def packed(trained: Trained, size: tuple[int, int] | None = None) -> bytes:
     return proto.SerializeToString(deterministic=True)
 
 
-def window_of(model: UNet, size: tuple[int, int]) -> tuple[int, int]:
+def window_of(model: torch.nn.Module, size: tuple[int, int]) -> tuple[int, int]:
     """Sides of the smallest window from which the network predicts H × W pixels. Raises ExportError."""
     if min(size) < 1:
         raise ExportError(f"a size has at least one pixel a side, got {size[0]}x{size[1]}")
     if model.padding == "same":
-        return tuple(-(-n // 2**model.depth) * 2**model.depth for n in size)
+        return tuple(-(-n // model.grid.stride) * model.grid.stride for n in size)
     return tuple(geometry.input_size(n, model.depth) for n in size)
 
 
@@ -113,7 +112,7 @@ def use(trained: Trained, window: tuple[int, int] | None = None) -> dict:
                   "gray": [0.299, 0.587, 0.114], "divide_by": 255},
         "output": {"name": OUTPUT, "type": "float32", "shape": [count, outputs, h_out, w_out],
                    "probability": "1 / (1 + exp(-logit))", "defect": "logit > 0", "classes": classes},
-        "margin": grid.margin,
+        "margin": 0 if window and not valid else grid.margin,
         "smallest": grid.span(0, 1)[1] if valid else stride,
         "multiple": stride,
         "remainder": grid.remainder,
@@ -130,7 +129,7 @@ def use(trained: Trained, window: tuple[int, int] | None = None) -> dict:
     }  # fmt: skip
 
 
-def sizes(model: UNet) -> list[tuple[int, int, int]]:
+def sizes(model: torch.nn.Module) -> list[tuple[int, int, int]]:
     """Batches (N, h, w) to check at: the smallest, Severstal's whole image, three at once, high and low ones; for a
     network that takes any size, the original's 430×1780 and odd sizes too."""
     if model.padding == "same":

@@ -13,7 +13,6 @@ from torch import Tensor
 from steelnb import runtime
 from steelnb.losses import LOSSES
 from steelnb.network import kinds, pretrained
-from steelnb.network.unet import UNet
 from steelnb.training.distributed import World
 from steelnb.training.recipes import Recipe
 
@@ -135,7 +134,7 @@ class Trainer:
 
 
 def optimizer_and_schedule(
-    model: UNet, recipe: Recipe, total: int
+    model: torch.nn.Module, recipe: Recipe, total: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
     """A recipe's optimizer and its learning rate over `total` steps. On CUDA all weights move in one kernel."""
     weights = list(model.parameters())
@@ -168,7 +167,7 @@ def decay(most: float, step: int) -> float:
     return min(most, (1 + step) / (10 + step))
 
 
-def by_kind(model: UNet) -> tuple[list[Tensor], list[Tensor]]:
+def by_kind(model: torch.nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     """All that a network's state holds, sharing its memory: weights and statistics; counts of batches."""
     every = model.state_dict().values()
     return [t for t in every if t.is_floating_point()], [t for t in every if not t.is_floating_point()]
