@@ -66,14 +66,14 @@ def iter_predictions(
     model: stands in the network's place, such as a FlipAveraged; its logits may have more channels.
     """
     model = model or trained.model
-    outputs, depth, centre = trained.model.config["out_channels"], trained.model.depth, None
+    outputs, centre = trained.model.config["out_channels"], None
     for image_id in tqdm(ids, desc="evaluate", unit="image", disable=not progress):
         image, rows = data.image(image_id), data.masks(image_id)
         masks = rows if outputs > 1 else rows.any(0, keepdims=True)
         if in_own_geometry(trained):
             logits = predict_original(model, image)
             check_answer(logits)
-            centre = probability(logits), original_crop(masks, depth)
+            centre = probability(logits), original_crop(masks, trained.model.depth)
         yield predict_probabilities(model, image), masks, rows if outputs == 1 else None, centre
 
 

@@ -20,6 +20,34 @@ class Level(NamedTuple):
     stride: int  # pixels of the input from one cell of this level to the next
 
 
+class Grid(NamedTuple):
+    """Which windows a network takes, along each axis.
+
+    margin: surroundings on each side of what is predicted, in pixels: further away nothing changes an output.
+    stride: sides are stride · k + remainder, and begin at multiples of it from the image's first pixel, as the margin
+        does: there the network's strided layers fall on the same pixels.
+    mirror: how many pixels beyond an image's edge are mirrored, at most `margin`; None: as many.
+    """
+
+    margin: int
+    stride: int
+    remainder: int = 0
+    mirror: int | None = None
+
+    @classmethod
+    def of_unet(cls, depth: int = 4) -> "Grid":
+        """Of a valid U-Net with `depth` poolings."""
+        return cls(margin(depth), 2**depth, (-4) % 2**depth)
+
+    def span(self, start: int, length: int, size: int | None = None) -> tuple[int, int]:
+        """Where the smallest window begins, and how long it is, that predicts `length` pixels from `start` on of an
+        axis of `size` pixels; None: as if there were no edge near."""
+        begin, end = start - self.margin, start + length + self.margin
+        if size is not None and self.mirror is not None:
+            begin, end = max(begin, -self.mirror), min(end, size + self.mirror)
+        return begin, end - begin + (self.remainder - (end - begin)) % self.stride
+
+
 def margin(depth: int = 4) -> int:
     """Pixels lost on each side between input and output at exact sizes: 92 at depth 4."""
     _check_depth(depth)

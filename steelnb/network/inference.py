@@ -5,7 +5,7 @@ score and a written mask cannot come from two different answers. An image is any
 an array, a memory map, a strip on disk.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from scipy.special import expit
 from tqdm.auto import tqdm
 
 from steelnb import runtime
-from steelnb.network.tiles import Tile, input_window, original_window, tiles
+from steelnb.network.tiles import Tile, input_place, original_window, tiles, window
 from steelnb.network.weights import check_answer
 
 
@@ -22,24 +22,30 @@ def iter_logits(
 ) -> Iterator[tuple[Tile, np.ndarray]]:
     """Yields each tile with its logits, float32 [K, h, w]; memory grows with the tile, never with the image.
 
-    model: a valid `unet.UNet`; it runs on its own device in `runtime.autocast`'s precision, in eval mode, and is left
-        in the mode it was in.
+    model: a network that knows its `grid`: `unet.UNet`, `lite_unet.LiteUNet`, or any other one, after
+        `model.grid = receptive_field.find_grid(model)`. It runs on its own device in `runtime.autocast`'s precision, in
+        eval mode, and is left in the mode it was in.
     image: uint8 (0…255) or float (0…1) [H, W], or [C, H, W] for a network of C channels; a memory map will do.
-    Raises ValueError for another kind of image, and for a network that is not valid.
+    Raises ValueError for another kind of image, and for a network without a grid.
     """
-    if getattr(model, "padding", None) != "valid":
-        raise ValueError("tile-wise prediction equals the whole image only for a valid U-Net (padding='valid')")
+    grid = getattr(model, "grid", None)
+    if grid is None:
+        raise ValueError(f"{type(model).__name__} has no grid, without which its tiles do not fit together: set "
+                         "model.grid = receptive_field.find_grid(model)")  # fmt: skip
     if image.ndim not in (2, 3) or 0 in image.shape:
         raise ValueError(f"an image is [H, W] or [C, H, W] with at least one pixel, got shape {image.shape}")
     if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
         raise ValueError(f"an image is uint8 (0…255) or float (0…1), got {image.dtype}")
-    places = tiles(*image.shape[-2:], tile, model.depth)
+    places = tiles(*image.shape[-2:], tile, grid)
     was_training = model.training
     model.eval()
     try:
         for place in tqdm(places, desc="tiles", unit="tile", disable=not progress):
-            logits = _forward(model, input_window(image, place, model.depth))
-            yield place, logits[:, : place.height, : place.width]
+            there = input_place(place, grid, image.shape[-2:])
+            logits = _forward(model, window(image, *there))
+            top = place.top - there.top - (there.height - logits.shape[1]) // 2
+            left = place.left - there.left - (there.width - logits.shape[2]) // 2
+            yield place, logits[:, top : top + place.height, left : left + place.width]
     finally:
         model.train(was_training)
 
@@ -76,6 +82,31 @@ def predict_probabilities(
     return _whole(iter_probabilities(model, image, tile, flips), image.shape[-2:])
 
 
+def margin_errors(
+    model: torch.nn.Module, image: np.ndarray, margins: Iterable[int], tile: int | tuple[int, int] = 256
+) -> dict[int, float]:
+    """Margin → largest difference of a probability between tiles with so much surroundings and the whole image.
+
+    For a padded network, whose exact margin (`model.grid.margin`) is often much larger than what matters: choose one
+    by its error, then set `model.grid = model.grid._replace(margin=…)`. Margins in pixels, multiples of its stride.
+    """
+    exact, answers = model.grid, {}
+    for margin in (margins := list(margins)):
+        if margin % exact.stride:
+            raise ValueError(f"margin {margin} is no multiple of the network's stride {exact.stride}")
+        if getattr(model, "padding", "") == "valid" and margin < exact.margin:
+            raise ValueError(f"a valid network loses its margin of {exact.margin} pixels: no smaller one will do")
+    whole = predict_probabilities(model, image, image.shape[-2:])
+    try:
+        for margin in margins:
+            mirror = exact.margin if exact.mirror is None else exact.mirror
+            model.grid = exact._replace(margin=margin, mirror=mirror)
+            answers[margin] = float(np.abs(predict_probabilities(model, image, tile) - whole).max())
+    finally:
+        model.grid = exact
+    return answers
+
+
 def predict_original(model: torch.nn.Module, image: np.ndarray) -> np.ndarray:
     """Logits, float32 [K, h, w], of the centre that the original's geometry predicts of an image, uint8 [H, W].
 
@@ -95,10 +126,10 @@ def probability(logits: np.ndarray) -> np.ndarray:
     return np.where(logits > 0, np.maximum(p, np.nextafter(p.dtype.type(0.5), p.dtype.type(1))), p)
 
 
-def _forward(model: torch.nn.Module, window: np.ndarray) -> np.ndarray:
+def _forward(model: torch.nn.Module, pixels: np.ndarray) -> np.ndarray:
     """Logits, float32 [K, h, w], of one window."""
     weight = next(model.parameters())
-    seen = to_tensor(window).to(weight)
+    seen = to_tensor(pixels).to(weight)
     if weight.device.type == "cpu":  # with pixels outermost its convolutions take 40 to 70 % of the time
         seen = seen.to(memory_format=torch.channels_last)
     with torch.inference_mode(), runtime.autocast(weight.device):
@@ -123,7 +154,7 @@ class FlipAveraged(torch.nn.Module):
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
-        self.model, self.depth, self.padding, self.config = model, model.depth, model.padding, model.config
+        self.model, self.grid, self.config = model, model.grid, model.config
         self.train(model.training)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

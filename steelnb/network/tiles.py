@@ -74,23 +74,32 @@ def mirror(image: np.ndarray, rows: tuple[int, int], columns: tuple[int, int]) -
     return window(image, -rows[0], -columns[0], height + sum(rows), width + sum(columns))
 
 
-def input_place(output: Tile, depth: int = 4) -> Tile:
-    """Where the exact input lies from which a valid U-Net of `depth` predicts the pixels of `output` (and a few more).
+def grid_of(depth: int | geometry.Grid) -> geometry.Grid:
+    """The grid itself, or that of a valid U-Net of so many poolings."""
+    return depth if isinstance(depth, geometry.Grid) else geometry.Grid.of_unet(depth)
 
-    The first output pixel is the tile's first; surplus falls at its bottom and right.
+
+def input_place(output: Tile, depth: int | geometry.Grid = 4, shape: tuple[int, int] | None = None) -> Tile:
+    """Where the window lies from which a network predicts the pixels of `output` (and a few more).
+
+    depth: of a valid U-Net, or the grid of any network. shape: H and W of the image, beyond whose edges no more than
+    the grid's `mirror` is taken. Surplus falls at the bottom and right.
     """
-    margin = geometry.margin(depth)
-    sides = (geometry.input_size(side, depth) for side in (output.height, output.width))
-    return Tile(output.top - margin, output.left - margin, *sides)
+    height, width = shape or (None, None)
+    rows = grid_of(depth).span(output.top, output.height, height)
+    columns = grid_of(depth).span(output.left, output.width, width)
+    return Tile(rows[0], columns[0], rows[1], columns[1])
 
 
-def input_window(image: np.ndarray, output: Tile, depth: int = 4) -> np.ndarray:
+def input_window(image: np.ndarray, output: Tile, depth: int | geometry.Grid = 4) -> np.ndarray:
     """The pixels at `input_place`, […, h, w], mirrored where they lie beyond the image."""
-    return window(image, *input_place(output, depth))
+    return window(image, *input_place(output, depth, image.shape[-2:]))
 
 
-def tiles(height: int, width: int, tile: int | tuple[int, int] | None = None, depth: int = 4) -> list[Tile]:
-    """Tiles that cover height × width output pixels once each, row by row, starting at multiples of 2^depth.
+def tiles(
+    height: int, width: int, tile: int | tuple[int, int] | None = None, depth: int | geometry.Grid = 4
+) -> list[Tile]:
+    """Tiles that cover height × width output pixels once each, row by row, starting on a network's grid.
 
     tile: output pixels of a tile, one number or (height, width), rounded up to the grid; None: `DEFAULT_TILE`.
     Raises ValueError for a side below 1.
@@ -100,7 +109,7 @@ def tiles(height: int, width: int, tile: int | tuple[int, int] | None = None, de
         raise ValueError(f"a tile is whole pixels, got {tile}")
     if min(sides) < 1 or min(height, width) < 1:
         raise ValueError(f"a tile and an image have at least 1 pixel a side, got tile {sides}, image {height}×{width}")
-    grid = 2**depth
+    grid = grid_of(depth).stride
     down, right = (-(-side // grid) * grid for side in sides)
     return [
         Tile(top, left, min(down, height - top), min(right, width - left))

@@ -44,6 +44,9 @@ class UNet(nn.Module):
         geometry.margin(depth)  # refuses an impossible depth
         self.config = sizes | dict(norm=norm, crop=crop, padding=padding)
         self.depth, self.crop, self.padding = depth, crop, padding
+        self.grid = geometry.Grid.of_unet(depth)
+        if padding == "same":  # its poolings fall otherwise: 2 pixels more, and up to the next place on the grid
+            self.grid = geometry.Grid(margin=6 * 2**depth, stride=2**depth)
         channels = [width * 2**level for level in range(depth + 1)]
         in_encoder, in_decoder = NORMS[norm]
         self.encoder = nn.ModuleList(

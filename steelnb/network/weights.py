@@ -1,6 +1,6 @@
 """Weights in a file that cannot run code, with what is needed to use them.  Taught in 00_start_here.
 
-`weights.safetensors` holds the tensors of a `unet.UNet` and, as JSON in its metadata: the network's arguments, the
+`weights.safetensors` holds the tensors of a network and, as JSON in its metadata: its arguments (`kinds`), the
 recipe, the data's fingerprint, the images it was validated on, and the scores it had then.
 """
 
@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as packed
 
 from steelnb import storage
-from steelnb.network.unet import UNet
+from steelnb.network import kinds
 
 KEY, DIGEST = "steelnb", "steelnb_sha256"
 KINDS = {"network": dict, "recipe": dict, "data": dict, "training": list, "validation": list}  # of the metadata
@@ -29,11 +29,13 @@ class WeightsError(ValueError):
 class Trained(NamedTuple):
     """A network in eval mode and its metadata (`network`, `recipe`, `data`, `validation`, `scores`, …)."""
 
-    model: UNet
+    model: torch.nn.Module
     metadata: dict
 
 
-def save_network(path: str | Path, model: UNet, about: dict, tensors: dict[str, torch.Tensor] | None = None) -> None:
+def save_network(
+    path: str | Path, model: torch.nn.Module, about: dict, tensors: dict[str, torch.Tensor] | None = None
+) -> None:
     """Writes the weights so that `path` is whole at every moment.
 
     tensors: the model's state as it was at some time, instead of as it is. Raises storage.StorageError.
@@ -97,11 +99,11 @@ def check_answer(logits: np.ndarray) -> None:
                            "weights of another run, trained with a lower learning rate")
 
 
-def _described(text: str) -> tuple[dict, UNet]:
+def _described(text: str) -> tuple[dict, torch.nn.Module]:
     """The metadata, and the network they describe on the meta device, where it takes no memory. Raises ValueError."""
     metadata = _checked(json.loads(text))
     with torch.device("meta"):
-        model = UNet(**metadata["network"])
+        model = kinds.build(metadata["network"])
     outputs, classes = model.config["out_channels"], metadata.get("data", {}).get("classes")
     if outputs > 1 and classes and len(classes) != outputs:
         raise ValueError(f"it has {outputs} outputs for the classes {classes}")

@@ -1,6 +1,6 @@
 """A trained network as one ONNX file, checked against PyTorch: for C++, JavaScript, and wherever PyTorch is not.
 
-The graph is written node by node from the `unet.UNet` rather than traced, so that any batch and any size that the
+The graph is written node by node from the network rather than traced, so that any batch and any size that the
 network takes goes in, and a size that it refuses is an error in the runtime too, not a shifted mask. Needs the extra
 ``onnx``: `pip install 'steelnb[onnx]'`.
 
@@ -19,8 +19,7 @@ import torch
 
 import steelnb
 from steelnb import storage
-from steelnb.network import geometry, weights
-from steelnb.network.unet import UNet
+from steelnb.network import geometry, kinds, weights
 from steelnb.network.weights import Trained
 from steelnb.prediction import onnx_graph
 from steelnb.prediction.onnx_graph import INPUT, OUTPUT, ExportError
@@ -51,7 +50,7 @@ def to_onnx(trained: Trained, path: str | Path, size: tuple[int, int] | None = N
     Its input "windows" is float32 [N, C, h, w] in 0…1, its output "logits" float32 [N, K, h', w']; N, h, w are free.
     size: (H, W) in pixels of what the file is to predict, one window at a time: then N is 1, and h and w are fixed, as
     OpenCV 4's `cv2.dnn` needs it.
-    Raises ExportError where `path` is not NAME.onnx, the network is not a `unet.UNet` or does not fit into 2 GB, the
+    Raises ExportError where `path` is not NAME.onnx, the network is of another kind or does not fit into 2 GB, the
     package onnx is missing, or the check fails; storage.StorageError.
     """
     path = Path(path)
@@ -68,8 +67,6 @@ def packed(trained: Trained, size: tuple[int, int] | None = None) -> bytes:
     """The bytes of the ONNX file; the same network gives the same bytes. size: as in `to_onnx`. Raises ExportError."""
     onnx = _need("onnx")
     model = trained.model
-    if not isinstance(model, UNet):
-        raise ExportError(f"{type(model).__name__} has no translation to ONNX here: export the UNet inside it")
     if (needed := 4 * sum(tensor.numel() for tensor in model.state_dict().values())) > LARGEST:
         raise ExportError(f"{needed / 1e9:.1f} GB of weights: one ONNX file holds 2; take a smaller width")
     window = window_of(model, size) if size else None
@@ -86,12 +83,12 @@ def packed(trained: Trained, size: tuple[int, int] | None = None) -> bytes:
     return proto.SerializeToString(deterministic=True)
 
 
-def window_of(model: UNet, size: tuple[int, int]) -> tuple[int, int]:
+def window_of(model: torch.nn.Module, size: tuple[int, int]) -> tuple[int, int]:
     """Sides of the smallest window from which the network predicts H × W pixels. Raises ExportError."""
     if min(size) < 1:
         raise ExportError(f"a size has at least one pixel a side, got {size[0]}x{size[1]}")
     if model.padding == "same":
-        return tuple(-(-n // 2**model.depth) * 2**model.depth for n in size)
+        return tuple(-(-n // model.grid.stride) * model.grid.stride for n in size)
     return tuple(geometry.input_size(n, model.depth) for n in size)
 
 
@@ -101,12 +98,13 @@ def use(trained: Trained, window: tuple[int, int] | None = None) -> dict:
     margin: pixels that a window has on each side around what it predicts. smallest, multiple, remainder: window sides
     are multiple·k + remainder, from smallest up. mirror, window, tiles: the rules of `overlap_tile`, in words.
     """
-    config, depth = trained.model.config, trained.model.depth
-    valid, grid = config["padding"] == "valid", 2**depth
+    config, grid = trained.model.config, trained.model.grid
+    valid, stride = trained.model.padding == "valid", grid.stride
     outputs, classes = config["out_channels"], trained.metadata.get("data", {}).get("classes", [])
     if outputs == 1 or len(classes) != outputs:
         classes = ["defect"] if outputs == 1 else list(range(1, outputs + 1))
-    count, h, w, h_out, w_out = "N", "h", "w", "h - 2 * margin", "w - 2 * margin"
+    count, h, w = "N", "h", "w"
+    h_out, w_out = ("h - 2 * margin", "w - 2 * margin") if valid else (h, w)
     if window:
         count, (h, w), (h_out, w_out) = 1, window, (onnx_graph.output_side(trained.model, n) for n in window)
     return {
@@ -114,27 +112,28 @@ def use(trained: Trained, window: tuple[int, int] | None = None) -> dict:
                   "gray": [0.299, 0.587, 0.114], "divide_by": 255},
         "output": {"name": OUTPUT, "type": "float32", "shape": [count, outputs, h_out, w_out],
                    "probability": "1 / (1 + exp(-logit))", "defect": "logit > 0", "classes": classes},
-        "margin": geometry.margin(depth) if valid else 0,
-        "smallest": geometry.input_size(1, depth) if valid else grid,
-        "multiple": grid,
-        "remainder": (-4) % grid if valid else 0,
-        "other_sizes": "an error" if config["crop"] == "exact" or not valid or window
+        "margin": 0 if window and not valid else grid.margin,
+        "smallest": grid.span(0, 1)[1] if valid else stride,
+        "multiple": stride,
+        "remainder": grid.remainder,
+        "other_sizes": "an error" if config.get("crop", "exact") == "exact" or not valid or window
         else "taken, but deep features shift against the skips by some pixels, and the output is smaller",
         "mirror": "beyond an edge stands the mirror image, edge pixel repeated: place i of an axis of n pixels is "
                   "pixel min(j, 2n - 1 - j) with j = i mod 2n, 0 <= j < 2n",
         "window": "to predict rows top .. top + H and columns left .. left + W, cut the window that begins at "
                   "(top - margin, left - margin), its sides the smallest that cover H + 2 * margin and W + 2 * margin; "
-                  "output pixel (0, 0) is image pixel (top, left); drop what the output has beyond H and W",
-        "tiles": "where top and left are multiples of `multiple`, tiles give the answer of one window over all"
-        if valid else "none: zeros are padded inside the network, so a tile answers otherwise than the whole image",
+                  f"output pixel {(0, 0) if valid else '(margin, margin)'} is image pixel (top, left); keep H and W",
+        "tiles": "where top and left are multiples of `multiple`, tiles give the answer of one window over all",
+        **({} if grid.mirror is None else {"edges": f"as predicted here, a window ends {grid.mirror} pixels beyond the "
+           "image's edges, or at the next multiple, and the output is shifted by as much less"}),
     }  # fmt: skip
 
 
-def sizes(model: UNet) -> list[tuple[int, int, int]]:
+def sizes(model: torch.nn.Module) -> list[tuple[int, int, int]]:
     """Batches (N, h, w) to check at: the smallest, Severstal's whole image, three at once, high and low ones; for a
     network that takes any size, the original's 430×1780 and odd sizes too."""
     if model.padding == "same":
-        grid = 2**model.depth
+        grid = model.grid.stride
         return [(1, grid, grid), (1, 256, 1600 + -1600 % grid), (3, 3 * grid, 2 * grid)]
     fit = [geometry.input_size(n, model.depth) for n in (1, 256, 1600, 40, 100)]
     batches = [(1, fit[0], fit[0]), (1, fit[1], fit[2]), (3, fit[4], fit[3]), (1, fit[3], fit[4])]
@@ -164,7 +163,7 @@ def check_export(
     model, told = trained.model, session.get_modelmeta().custom_metadata_map
     if json.loads(told.get(weights.KEY, "{}")).get("network") != model.config:
         raise ExportError(f"{_name(file)}: it does not describe the network {model.config}")
-    reference = UNet(**model.config).eval()  # on the CPU, whatever the other one is on and rounds to
+    reference = kinds.build(model.config).eval()  # on the CPU, whatever the other one is on and rounds to
     reference.load_state_dict(model.state_dict())
     rng, largest = np.random.default_rng(0), 0.0
     for batch, height, width in batches or sizes(model):

@@ -1,9 +1,11 @@
-"""The ONNX graph of a `unet.UNet`, node by node: what `export` packs into a file."""
+"""The ONNX graph of a network, node by node: what `export` packs into a file."""
 
 import numpy as np
+import torch
 from torch import nn
 
-from steelnb.network import geometry
+from steelnb.network import geometry, lite_unet
+from steelnb.network.lite_unet import InvertedResidual, LiteUNet
 from steelnb.network.unet import UNet
 
 INPUT, OUTPUT = "windows", "logits"
@@ -13,11 +15,11 @@ class ExportError(RuntimeError):
     """A network that cannot be exported, or a file that does not answer as PyTorch does. The message says why."""
 
 
-def graph(onnx, model: UNet, window: tuple[int, int] | None = None):
+def graph(onnx, model: UNet | LiteUNet, window: tuple[int, int] | None = None):
     """The network in ONNX's operators, a GraphProto; weights under the names that they have in PyTorch.
 
     onnx: the package. window: (h, w) of the only input that the graph takes, one at a time; None: any number of any
-    size. Raises ExportError for a layer without a translation.
+    size. Raises ExportError for a network or layer without a translation.
     """
     nodes, tensors = [], []
     state = {name: tensor.detach().float().cpu().numpy() for name, tensor in model.state_dict().items()}
@@ -35,8 +37,19 @@ def graph(onnx, model: UNet, window: tuple[int, int] | None = None):
                   "running_var") if f"{name}.{part}" in state]  # fmt: skip
         match module:
             case nn.Conv2d():
-                return node("Conv", output or name, x, *weight, kernel_shape=module.kernel_size,
-                            pads=2 * module.padding)  # fmt: skip
+                attributes = dict(kernel_shape=module.kernel_size, strides=module.stride, group=module.groups)
+                return node("Conv", output or name, x, *weight, pads=2 * module.padding, **attributes)
+            case nn.ZeroPad2d():
+                left, right, top, bottom = module.padding
+                ends = constant(f"{name}.ends", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
+                return node("Pad", name, x, ends)
+            case nn.ReLU6():
+                ends = [constant(f"{name}.{end}", np.float32(end)) for end in (0, 6)]
+                return node("Clip", name, x, *ends)
+            case nn.Sequential():
+                return block(module, name, x)
+            case nn.Identity():
+                return x
             case nn.ConvTranspose2d():
                 return node("ConvTranspose", name, x, *weight, kernel_shape=module.kernel_size, strides=module.stride)
             case nn.BatchNorm2d():
@@ -68,18 +81,47 @@ def graph(onnx, model: UNet, window: tuple[int, int] | None = None):
         start = node("Div", f"{name}.start", room, constant(f"{name}.two", [2, 2]))
         return node("Slice", name, skip, start, node("Add", f"{name}.end", start, inner), axes)
 
-    axes, cut = constant("axes", [2, 3]), "floor" if model.crop == "floor" else "ceil"
-    exact = [level.start for level in geometry.levels(geometry.input_size(1, model.depth), model.depth)][::-1]
-    skips, x = [], INPUT
-    for level, modules in enumerate(model.encoder):
-        x = node("MaxPool", f"pool.{level}", x, kernel_shape=[2, 2], strides=[2, 2]) if level else x
-        x = block(modules, f"encoder.{level}", x)
-        skips.append(x)
-    skips.pop()
-    for level in reversed(range(model.depth)):
-        x, skip = layer(model.up[level], f"up.{level}", x), skips.pop()
-        skip = skip if model.padding == "same" else crop(skip, x, level)
-        x = block(model.decoder[level], f"decoder.{level}", node("Concat", f"joined.{level}", skip, x, axis=1))
+    def unet() -> str:
+        skips, x = [], INPUT
+        for level, modules in enumerate(model.encoder):
+            x = node("MaxPool", f"pool.{level}", x, kernel_shape=[2, 2], strides=[2, 2]) if level else x
+            x = block(modules, f"encoder.{level}", x)
+            skips.append(x)
+        skips.pop()
+        for level in reversed(range(model.depth)):
+            x, skip = layer(model.up[level], f"up.{level}", x), skips.pop()
+            skip = skip if model.padding == "same" else crop(skip, x, level)
+            x = block(model.decoder[level], f"decoder.{level}", node("Concat", f"joined.{level}", skip, x, axis=1))
+        return x
+
+    def residual(module: InvertedResidual, name: str, x: str) -> str:
+        y = x if isinstance(module.expand, nn.Identity) else block(module.expand, f"{name}.expand", x)
+        y = block(module.project, f"{name}.project", block(module.depthwise, f"{name}.depthwise", y))
+        return node("Add", f"{name}.sum", x, y) if module.adds else y
+
+    def lite() -> str:
+        mean, deviation = (constant(name, np.float32(getattr(lite_unet, name))) for name in ("MEAN", "DEVIATION"))
+        images = node("Div", "images", node("Sub", "shifted", INPUT, mean), deviation)
+        x, skips, twice = block(model.encoder.stem, "encoder.stem", images), [images], [1.0, 1.0, 2.0, 2.0]
+        for index, module in enumerate(model.encoder.blocks):
+            x = residual(module, f"encoder.blocks.{index}", x)
+            if index in lite_unet.SKIPS:
+                skips.append(x)
+        scales = constant("twice", np.array(twice, np.float32))
+        for level, modules in enumerate(model.decoder):
+            up = node("Resize", f"up.{level}", x, "", scales, mode="nearest", nearest_mode="floor",
+                      coordinate_transformation_mode="asymmetric")  # fmt: skip
+            x = block(modules, f"decoder.{level}", node("Concat", f"joined.{level}", up, skips.pop(), axis=1))
+        return x
+
+    if isinstance(model, UNet):
+        axes, cut = constant("axes", [2, 3]), "floor" if model.crop == "floor" else "ceil"
+        exact = [level.start for level in geometry.levels(geometry.input_size(1, model.depth), model.depth)][::-1]
+        x = unet()
+    elif isinstance(model, LiteUNet):
+        x = lite()
+    else:
+        raise ExportError(f"{type(model).__name__} has no translation to ONNX here: export the network inside it")
     layer(model.head, "head", x, OUTPUT)
 
     def value(name: str, channels: int, *sides: str | int):
@@ -91,6 +133,6 @@ def graph(onnx, model: UNet, window: tuple[int, int] | None = None):
     return onnx.helper.make_graph(nodes, "unet", inputs, [value(OUTPUT, outputs, *sides)], tensors)
 
 
-def output_side(model: UNet, side: int) -> int:
+def output_side(model: torch.nn.Module, side: int) -> int:
     """Pixels that the network answers for along an axis of a window of `side` pixels."""
     return side if model.padding == "same" else geometry.output_size(side, model.depth)

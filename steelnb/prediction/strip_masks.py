@@ -71,7 +71,7 @@ def segment_strip(
                 arrays[k].flush()
                 _erase(written[k], found.erased)
 
-        count = len(tiles.tiles(*strip.shape, shape, trained.model.depth))
+        count = len(tiles.tiles(*strip.shape, shape, trained.model.grid))
         bands = iter_probabilities(trained.model, strip, shape, flips)
         for _, p in tqdm(bands, desc=strip.path.name, unit="band", total=count, leave=False, disable=not progress):
             p = p.transpose(0, 2, 1) if wide else p

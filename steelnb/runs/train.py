@@ -24,7 +24,7 @@ import torch
 from steelnb import runtime
 from steelnb.data.dataset import SteelData
 from steelnb.data.images import size_text
-from steelnb.runs import copies, identity
+from steelnb.runs import advice, copies, identity
 from steelnb.runs.checkpoints import Checkpoints
 from steelnb.runs.identity import TrainingError
 from steelnb.runs.session import Session
@@ -54,6 +54,7 @@ def train(
     """Trains a network on `data` by `recipe`, or goes on where `run` left off. Returns the history, a row an epoch.
 
     epochs: instead of the recipe's number; steps: instead of epochs (the last epoch may then be a part of one).
+    hours: where neither epochs nor steps are given, a one-cycle schedule is shortened to end within them; see `advice`.
     hours, session_hours: of wall clock, over all sessions and in this one, after which it stops cleanly, as it does on
         Ctrl-C, the notebook's stop button and SIGTERM: with a checkpoint, at the next step. Call it again to go on.
     checkpoint_seconds: between checkpoints; longer where they would cost more than 1 % of the time. 0: all the time.
@@ -103,6 +104,8 @@ def train(
                 parts = batches.training_and_validation_samples(data, recipe, seed, sides)
             per_epoch = math.ceil(batches.epoch_length(parts[0], recipe) / recipe.batch)
             total = steps or (epochs or recipe.epochs) * per_epoch
+            if hours is not None and not (steps or epochs) and recipe.schedule == "one-cycle":
+                total = processes.broadcast(partial(_steps_for, run, data, recipe, total, hours, device, report))
             config = identity.run_config(
                 data, recipe, seed, total, sides, parts[0].cache.digest, torch.get_num_threads()
             )
@@ -116,6 +119,16 @@ def train(
     history = pd.DataFrame(trainer.history)
     history.attrs["ended"] = loop.ended
     return history
+
+
+def _steps_for(run: Path, data: SteelData, recipe: Recipe, total: int, hours: float, device, report) -> int:
+    """As many steps as a run was begun with, or as fit into its hours."""
+    if (begun := advice.steps_of(run)) is not None:
+        return begun
+    fit = advice.fitted_steps(total, hours, seconds_a_step(data, recipe, device=device))
+    if fit < total:
+        report(f"{fit} of the recipe's {total} steps fit into {hours:g} hours; its schedule is made to end with them")
+    return fit
 
 
 def seconds_a_step(data: SteelData, recipe: Recipe, steps: int = 3, device: torch.device | None = None) -> float:

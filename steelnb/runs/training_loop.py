@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from steelnb import runtime, storage
 from steelnb.losses import LOSSES
 from steelnb.network import weights
-from steelnb.runs import identity
+from steelnb.runs import advice, identity
 from steelnb.runs.checkpoints import Checkpoints
 from steelnb.runs.identity import TrainingError
 from steelnb.runs.session import REASONS, Session
@@ -127,6 +127,8 @@ class Loop:
         if self.ended != "finished":
             how = "With more hours it" if self.ended == REASONS[1] else "The same call, or command,"
             self.report(f"{self.ended}: after step {self.trainer.steps} of {self.total}. {how} goes on")
+        elif told := advice.of_a_failure(self.trainer.history, self.recipe, self.training.data):
+            self.report(told)
         if self.checkpoints.written:
             share = self.checkpoints.spent / (3600 * self.session.elapsed)
             self.report(f"{self.checkpoints.written} checkpoints took {share:.2%} of this session's time")

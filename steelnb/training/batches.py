@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from steelnb.data import splits
 from steelnb.data.dataset import SteelData
 from steelnb.data.image_cache import ImageCache
+from steelnb.network import kinds
 from steelnb.training.gpu_samples import ResidentSamples
 from steelnb.training.recipes import Recipe
 from steelnb.training.samples import Item, Samples
@@ -56,16 +57,31 @@ def training_and_validation_samples(
     Raises ValueError as `split_items`, and files.DataError for an image that does not decode.
     """
     train_items, validation_items = sides or split_items(data, recipe, seed)
-    validation_items = validation_items[:: math.ceil(len(validation_items) / (recipe.scored or len(validation_items)))]
+    validation_items = scored(data, validation_items, recipe, len(train_items))
     cache = ImageCache(data, progress=progress)
     visits = math.ceil((recipe.epoch_samples or 1) / len(train_items))  # enough to draw an epoch from
-    depth = recipe.model.get("depth", 4)
+    depth = recipe.model.get("depth", 4) if recipe.geometry == "original" else kinds.training_grid(recipe.model)
     shared = dict(depth=depth, geometry=recipe.geometry, per_class=recipe.per_class, seed=seed)
     return (
         Samples(data, cache, train_items * visits, crop=recipe.crop, on_defect=recipe.on_defect,
-                flips=recipe.flips, **shared),
+                flips=recipe.flips, brightness=recipe.brightness, **shared),
         Samples(data, cache, validation_items, **shared),
     )  # fmt: skip
+
+
+def scored(data: SteelData, items: list[Item], recipe: Recipe, training: int) -> list[Item]:
+    """Which of the held-out samples are scored after each epoch of at most `training` samples, evenly spread: at most
+    `recipe.scored`, and no more than `recipe.scoring` of an epoch's arithmetic pays for.
+
+    One pixel trained is three scored: forward, and twice that for the gradients.
+    """
+    most = recipe.scored or len(items)
+    if recipe.scoring and recipe.crop:
+        height, width = (data.images[side].mean() for side in ("height", "width"))
+        drawn = recipe.epoch_samples or training
+        paid = recipe.scoring * 3 * drawn * recipe.crop[0] * recipe.crop[1] / (height * width)
+        most = min(most, max(1, int(paid)))
+    return items[:: math.ceil(len(items) / most)]
 
 
 def epoch_length(samples: Samples, recipe: Recipe) -> int:

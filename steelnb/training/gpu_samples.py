@@ -45,6 +45,9 @@ class ResidentSamples:
         rows, columns = self._along(top, window.height, height, down), self._along(left, window.width, width, across)
         places = (pixel + rows * width)[:, :, None] + columns[:, None, :]
         windows = self._pixels[places][:, None]
+        if drawn[0].light is not None:
+            lights = torch.from_numpy(np.stack([each.light for each in drawn])).to(self.device)
+            windows = torch.gather(lights, 1, windows.flatten(1).long()).view_as(windows)
 
         rows, columns = self._along(row, output.height, height, down), self._along(column, output.width, width, across)
         stride = (width + 7) // 8

@@ -8,6 +8,7 @@ start for real data on a GPU. `FAST` reaches the original's quality many times s
 from dataclasses import asdict, dataclass, field, fields, replace
 
 from steelnb.losses import LOSSES
+from steelnb.network.pretrained import STARTS
 
 CHOICES = {
     "loss": tuple(LOSSES),
@@ -15,22 +16,29 @@ CHOICES = {
     "schedule": ("constant", "one-cycle"),
     "samples": ("image", "row"),
     "geometry": ("exact", "original"),
+    "start": STARTS,
 }
 RANGES = {
     "batch epochs epoch_samples scored": (int, 1, 10**9),
     "learning_rate weight_decay": (int | float, 0, float("inf")),
-    "momentum on_defect validation ema": (int | float, 0, 1),
+    "momentum on_defect validation ema encoder_rate brightness scoring": (int | float, 0, 1),
 }
-MODEL = ("width", "depth", "norm", "crop", "padding")  # the data say how many channels go in and out
+MODEL = {  # arguments of each kind of network; the data say how many channels go in and out
+    "unet": ("width", "depth", "norm", "crop", "padding"),
+    "lite": (),
+}
 SWITCHES = ("flips", "per_class", "nesterov", "channels_last", "compile")
-LATER = ("ema", "nesterov", "channels_last", "compile")  # fields that runs of earlier versions know nothing of
+LATER = (  # fields that runs of earlier versions know nothing of
+    "ema", "nesterov", "channels_last", "compile", "start", "encoder_rate", "brightness", "scoring",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Recipe:
     """One way of training. Sizes in pixels; learning rate per step. Raises ValueError for a word that is not a choice.
 
-    model: arguments of `unet.UNet`. loss: a name in `losses.LOSSES`. optimizer: "sgd" or "adamw".
+    model: arguments of `unet.UNet`, or {"kind": "lite"}, the `lite_unet.LiteUNet`.
+    loss: a name in `losses.LOSSES`. optimizer: "sgd" or "adamw".
     schedule: "constant" or "one-cycle" (up to `learning_rate` over a tenth of the steps, then down to 0 as a cosine).
     samples: "image" (all its labels together, clean images included) or "row" (the original's: one sample a label row,
         the image's other rows as background). Splits go by the same unit.
@@ -41,6 +49,11 @@ class Recipe:
         first steps (`trainer.decay`). 0: the weights themselves.
     nesterov: SGD looks ahead. channels_last: how feature maps lie in memory; the same results up to rounding.
     compile: torch.compile, where the device can (`runtime.compiles`).
+    start: what a "lite" network begins with: "noise", "imagenet" (its encoder) or "steel" (`pretrained`).
+    encoder_rate: learning rate of its encoder, as a share of the others'.
+    brightness: windows are made brighter or darker by up to this share, and their contrast changes as much.
+    scoring: scores after each epoch take at most this share of a training's arithmetic (at least one image each); it
+        is reckoned in pixels, so the same images are scored on every machine. 0: no such limit.
     """
 
     name: str
@@ -66,6 +79,10 @@ class Recipe:
     nesterov: bool = False
     channels_last: bool = False
     compile: bool = False
+    start: str = "noise"
+    encoder_rate: float = 1.0
+    brightness: float = 0.0
+    scoring: float = 0.0
 
     def __post_init__(self) -> None:
         for names, (kind, least, most) in RANGES.items():
@@ -81,10 +98,11 @@ class Recipe:
         pair = self.crop if isinstance(self.crop, list | tuple) else ()
         if self.crop is not None and [type(n) is int and n > 0 for n in pair] != [True, True]:
             raise ValueError(f"recipe {self.name}: crop is {self.crop!r}; it can be two numbers of pixels, or None")
-        if not isinstance(self.model, dict) or not self.model.keys() <= {*MODEL}:
+        kind = self.model.get("kind", "unet") if isinstance(self.model, dict) else None
+        if kind not in (*MODEL,) or not self.model.keys() - {"kind"} <= {*MODEL[kind]}:
             raise ValueError(
                 f"recipe {self.name}: model is {self.model!r}; it can be the network's arguments as JSON, such as "
-                f'{{"width": 8, "depth": 3}}, of {", ".join(MODEL)}'
+                f'{{"width": 8, "depth": 3}}, of {", ".join(MODEL["unet"])}, or {{"kind": "lite"}}'
             )
         if (padding := self.model.get("padding", "valid")) != "valid":  # samples are windows for one that shrinks them
             raise ValueError(f"recipe {self.name}: model.padding is {padding!r}; a network to be trained can be valid")
@@ -98,6 +116,10 @@ class Recipe:
         for name, choices in CHOICES.items():
             if (chosen := getattr(self, name)) not in choices:
                 raise ValueError(f"recipe {self.name}: {name} is {chosen!r}; it can be {', '.join(choices)}")
+        if kind != "lite" and (self.start != "noise" or self.encoder_rate != 1):
+            raise ValueError(f"recipe {self.name}: start and encoder_rate are for a network of kind lite")
+        if kind == "lite" and self.geometry == "original":
+            raise ValueError(f"recipe {self.name}: the original's geometry is for a valid U-Net, not for kind lite")
 
     def changed(self, **changes) -> "Recipe":
         """The same recipe but for `changes`. Raises ValueError for a name or a value that no recipe has."""
@@ -106,8 +128,9 @@ class Recipe:
         return replace(self, **changes)
 
     def to_dict(self) -> dict:
-        """As plain JSON types. What came `LATER` is left out where it is off, so that older runs can go on."""
-        return {name: value for name, value in asdict(self).items() if value or name not in LATER}
+        """As plain JSON types. What came `LATER` is left out where it changes nothing, so that older runs can go on."""
+        plain = {each.name: each.default for each in fields(self)}
+        return {name: value for name, value in asdict(self).items() if name not in LATER or value != plain[name]}
 
 
 ORIGINAL = Recipe(
@@ -169,4 +192,23 @@ FAST = Recipe(
     compile=True,
 )
 
-RECIPES = {recipe.name: recipe for recipe in (SMOKE, FAST, MODERN, ORIGINAL)}
+PRETRAINED = Recipe(
+    "pretrained",
+    model=dict(kind="lite"),
+    start="imagenet",
+    loss="dice_bce",
+    learning_rate=3e-3,
+    encoder_rate=1 / 6,
+    weight_decay=1e-2,
+    batch=8,
+    epochs=10,
+    epoch_samples=480,  # 60 steps an epoch, however many images there are
+    scoring=0.15,
+    crop=(192, 192),
+    on_defect=0.5,
+    flips=True,
+    brightness=0.2,
+    channels_last=True,
+)
+
+RECIPES = {recipe.name: recipe for recipe in (PRETRAINED, SMOKE, FAST, MODERN, ORIGINAL)}

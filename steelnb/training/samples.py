@@ -16,6 +16,7 @@ from steelnb.data import rle
 from steelnb.data.dataset import SteelData
 from steelnb.data.image_cache import ImageCache
 from steelnb.network import tiles
+from steelnb.network.geometry import Grid
 from steelnb.network.tiles import ORIGINAL_MARGINS, Tile, original_output
 
 
@@ -31,30 +32,38 @@ class Samples(Dataset):
 
     geometry: "exact" (mirrored margins for a network without skew) or "original" (its 87 and 90 pixels; the mask cut
         to the centre that it predicts, the cut starting at ``ceil``).
+<<<<<<< HEAD
     crop: (H, W) of the rectangle to draw from each image, no larger than the median image; a smaller image goes on as
         its mirror image, mask and all. None: the whole image.
+=======
+    depth: of a valid U-Net, or the grid of any network's windows.
+    crop: (H, W) of the rectangle to draw from each image; None: the whole image. No larger than the smallest image, or,
+        for a padded network, mirrored beyond the edges of smaller ones, masks too.
+>>>>>>> refs/heads/pretrained
     on_defect: share of crops that are centred on a defect pixel, where the image has one.
-    flips: mirror left-right and top-bottom at random. per_class: a mask a class (K of them) instead of their union.
+    flips: mirror left-right and top-bottom at random. brightness: b makes of each gray value x, as one for a window,
+        x · g + s, with g from 1 ± b and s from ± 128 b. per_class: a mask a class (K of them) instead of their union.
     The random choices depend on (seed, epoch, index): call `set_epoch` before each epoch.
     """
 
     def __init__(
-        self, data: SteelData, cache: ImageCache, items: Sequence[Item], depth: int = 4, *, geometry: str = "exact",
-        crop: tuple[int, int] | None = None, on_defect: float = 0.0, flips: bool = False, per_class: bool = False,
-        seed: int = 0,
+        self, data: SteelData, cache: ImageCache, items: Sequence[Item], depth: int | Grid = 4, *,
+        geometry: str = "exact", crop: tuple[int, int] | None = None, on_defect: float = 0.0, flips: bool = False,
+        brightness: float = 0.0, per_class: bool = False, seed: int = 0,
     ) -> None:  # fmt: skip
         if geometry not in ("exact", "original"):
             raise ValueError(f"geometry is {geometry!r}; it can be exact or original")
         if geometry == "original" and crop is not None:
             raise ValueError("the original's geometry takes whole images, not crops")
         self.data, self.cache, self.items, self.depth = data, cache, list(items), depth
-        self.geometry, self.on_defect, self.flips = geometry, on_defect, flips
+        self.geometry, self.on_defect, self.flips, self.brightness = geometry, on_defect, flips, brightness
         self.per_class, self.seed, self.epoch = per_class, seed, 0
         self.resident = None  # these samples on a device, if they are there: see `batches.pixels`
-        self.crop = crop and (
-            min(crop[0], int(data.images["height"].median())),  # not the smallest: it would shrink everybody's crop
-            min(crop[1], int(data.images["width"].median())),
-        )
+        self.crop = crop and tuple(crop)
+        if crop and tiles.grid_of(depth).margin:  # not the smallest image's sides: they would shrink everybody's crop
+            self.crop = tuple(
+                min(n, int(data.images[side].median())) for n, side in zip(crop, ("height", "width"), strict=True)
+            )
         self._rows = data.rows[["ImageId", "ClassId", "EncodedPixels"]].to_numpy()
         self._rows_of: dict[str, list[int]] = {}
         for position, image_id in enumerate(data.rows["ImageId"]):
@@ -83,8 +92,9 @@ class Samples(Dataset):
         drawn = self.draw(index, image.shape, lambda *flip: np.flatnonzero(flipped(mask.any(0), *flip)))
         flip = drawn.down, drawn.across
         window = tiles.window(flipped(image, *flip), *drawn.window)
-        mask = tiles.window(flipped(mask, *flip), *drawn.output).copy()  # a flipped row of one pixel: contiguous
-        return torch.from_numpy(window[None].copy()), torch.from_numpy(mask.view(np.uint8))
+        window = window.copy() if drawn.light is None else drawn.light[window]
+        mask = tiles.window(flipped(mask, *flip), *drawn.output).copy()  # a flipped row of one pixel is contiguous
+        return torch.from_numpy(window[None]), torch.from_numpy(mask.view(np.uint8))
 
     def draw(self, index: int, shape: tuple[int, int], defects: Callable[[bool, bool], Sequence[int]]) -> "CropPlan":
         """What chance takes from the image of `shape` (H, W) behind an index, in this epoch.
@@ -97,7 +107,7 @@ class Samples(Dataset):
         if self.geometry == "original":
             (above, below), (before, behind) = ORIGINAL_MARGINS
             window = Tile(-above, -before, shape[0] + above + below, shape[1] + before + behind)
-            return CropPlan(window, original_output(shape, self.depth), down, across)
+            return CropPlan(window, original_output(shape, self.depth), down, across, self._light(rng))
         height, width = self.crop or shape
         top = left = 0
         if self.crop:
@@ -107,7 +117,13 @@ class Samples(Dataset):
                 row, column = divmod(int(pixels[rng.integers(count)]), shape[1])
                 top, left = min(max(row - height // 2, 0), room[0]), min(max(column - width // 2, 0), room[1])
         output = Tile(top, left, height, width)
-        return CropPlan(tiles.input_place(output, self.depth), output, down, across)
+        return CropPlan(tiles.input_place(output, self.depth), output, down, across, self._light(rng))
+
+    def _light(self, rng: np.random.Generator) -> np.ndarray | None:
+        if not self.brightness:
+            return None
+        gain, shift = 1 + self.brightness * rng.uniform(-1, 1), 128 * self.brightness * rng.uniform(-1, 1)
+        return np.rint(np.clip(gain * np.arange(256) + shift, 0, 255)).astype(np.uint8)
 
     def mask(self, item: Item, shape: tuple[int, int]) -> np.ndarray:
         """Bool [K, H, W]: a mask a class, or one union of all that the item's rows label."""
@@ -126,6 +142,7 @@ class CropPlan(NamedTuple):
     output: Tile
     down: bool
     across: bool
+    light: np.ndarray | None = None  # uint8 [256]: what each gray value becomes
 
 
 def flipped(array: np.ndarray, down: bool, across: bool) -> np.ndarray:

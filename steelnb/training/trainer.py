@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steelnb import runtime
 from steelnb.losses import LOSSES
-from steelnb.network.unet import UNet
+from steelnb.network import kinds, pretrained
 from steelnb.training.distributed import World
 from steelnb.training.recipes import Recipe
 
@@ -31,7 +31,9 @@ class Trainer:
         torch.manual_seed(seed)
         self.recipe, self.device, self.world = recipe, device, world or World()
         layout = torch.channels_last if recipe.channels_last else torch.preserve_format
-        self.model = UNet(**recipe.model | {"out_channels": outputs}).to(device, memory_format=layout)
+        self.model = kinds.build(recipe.model | {"out_channels": outputs})
+        pretrained.start(self.model, recipe.start)
+        self.model.to(device, memory_format=layout)
         self.averaged = copy.deepcopy(self.model).requires_grad_(False) if recipe.ema else self.model
         self._moving = [by_kind(each) for each in (self.averaged, self.model)]  # found once: each step has to be short
         self._forward = self.world.wrapped(self.model)
@@ -134,11 +136,15 @@ class Trainer:
 
 
 def optimizer_and_schedule(
-    model: UNet, recipe: Recipe, total: int
+    model: torch.nn.Module, recipe: Recipe, total: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
     """A recipe's optimizer and its learning rate over `total` steps. On CUDA all weights move in one kernel."""
     weights = list(model.parameters())
     shared = dict(lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=weights[0].is_cuda or None)
+    if recipe.encoder_rate != 1:
+        encoder = list(model.encoder.parameters())
+        others = [weight for name, weight in model.named_parameters() if not name.startswith("encoder.")]
+        weights = [dict(params=others), dict(params=encoder, lr=recipe.learning_rate * recipe.encoder_rate)]
     if recipe.optimizer == "sgd":
         optimizer = torch.optim.SGD(weights, momentum=recipe.momentum, nesterov=recipe.nesterov, **shared)
     else:
@@ -163,7 +169,7 @@ def decay(most: float, step: int) -> float:
     return min(most, (1 + step) / (10 + step))
 
 
-def by_kind(model: UNet) -> tuple[list[Tensor], list[Tensor]]:
+def by_kind(model: torch.nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     """All that a network's state holds, sharing its memory: weights and statistics; counts of batches."""
     every = model.state_dict().values()
     return [t for t in every if t.is_floating_point()], [t for t in every if not t.is_floating_point()]

@@ -13,13 +13,12 @@ from tqdm.auto import tqdm
 from steelnb.evaluation.metrics import Streaming, original_accuracy
 from steelnb.network.inference import predict_logits, predict_original
 from steelnb.network.tiles import original_crop
-from steelnb.network.unet import UNet
 from steelnb.training.samples import Samples
 
 
 def validate(
-    model: UNet, samples: Samples, loss: Callable[[Tensor, Tensor], Tensor] | None = None, progress: bool = False,
-    before_each: Callable[[], None] = lambda: None,
+    model: torch.nn.Module, samples: Samples, loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    progress: bool = False, before_each: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:  # fmt: skip
     """Scores of a network over whole images, one at a time, at threshold 0.5; NaN where there is nothing to score.
 
@@ -57,7 +56,7 @@ def validate(
     }
 
 
-def logits_and_mask(model: UNet, samples: Samples, index: int) -> tuple[np.ndarray, np.ndarray]:
+def logits_and_mask(model: torch.nn.Module, samples: Samples, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Logits, float32 [K, H, W], and mask, bool [K, H, W], of one sample's whole image, in the samples' geometry."""
     item = samples.items[index]
     image = samples.cache[item.image_id]

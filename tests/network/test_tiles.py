@@ -345,10 +345,9 @@ def test_the_mode_is_restored_after_an_error():
 # ---- refusals
 
 
-def test_same_padding_is_refused():
-    for model in (UNet(width=1, depth=1, padding="same"), torch.nn.Conv2d(1, 1, 3)):
-        with pytest.raises(ValueError, match="valid U-Net"):
-            inference.predict_logits(model, np.zeros((20, 20), np.uint8))
+def test_a_network_without_a_grid_is_refused():
+    with pytest.raises(ValueError, match=r"Conv2d has no grid, .*: set model.grid = "):
+        inference.predict_logits(torch.nn.Conv2d(1, 1, 3), np.zeros((20, 20), np.uint8))
 
 
 @pytest.mark.parametrize("shape", [(), (20,), (1, 1, 20, 20), (0, 20), (20, 0), (0, 20, 20)])

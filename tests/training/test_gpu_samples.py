@@ -10,6 +10,7 @@ from PIL import Image
 
 from steelnb.data import dataset
 from steelnb.data.image_cache import ImageCache
+from steelnb.network.geometry import Grid
 from steelnb.training import batches, gpu_samples
 from steelnb.training.gpu_samples import PackedMasks, Pixels, ResidentSamples
 from steelnb.training.samples import Item, Samples, flipped
@@ -20,6 +21,8 @@ OPTIONS = {
     "crops on defects, flipped": dict(crop=(32, 64), on_defect=0.7, flips=True),
     "small crops on defects": dict(crop=(9, 13), on_defect=1.0, flips=True),
     "a plane a class": dict(crop=(16, 16), on_defect=0.8, per_class=True, flips=True),
+    "crops of a padded network, in other light": dict(crop=(40, 72), depth=Grid(0, 8), flips=True, brightness=0.4),
+    "crops larger than the images": dict(crop=(96, 256), depth=Grid(0, 16), on_defect=0.5, flips=True),
     "whole images": dict(flips=True),
     "the original's geometry": dict(geometry="original", flips=True),
 }
@@ -44,7 +47,8 @@ def assert_same(samples, epochs=(0, 3), size=5):
 def test_batches_are_those_of_the_cpu(steel, options, rows):
     ids = steel.rows["ImageId"] if rows else steel.images["ImageId"]
     items = [Item(name, (row,) if rows else None) for row, name in enumerate(ids)]
-    samples = Samples(steel, ImageCache(steel), items, depth=4 if "geometry" in options else 2, seed=3, **options)
+    options = dict(depth=4 if "geometry" in options else 2) | options
+    samples = Samples(steel, ImageCache(steel), items, seed=3, **options)
     assert_same(samples)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from steelnb import runtime
-from steelnb.training.recipes import FAST, ORIGINAL, RECIPES, SMOKE
+from steelnb.training.recipes import FAST, ORIGINAL, PRETRAINED, RECIPES, SMOKE
 
 # What config.json of a run held before there were moving averages.
 BEFORE = {
@@ -15,7 +15,7 @@ BEFORE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"fast"}))
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"fast", "pretrained"}))
 def test_recipes_of_before_read_as_before(name):
     assert set(RECIPES[name].to_dict()) == BEFORE
 
@@ -25,6 +25,10 @@ def test_what_is_new_is_told_where_it_is_on():
     assert SMOKE.changed(**on).to_dict() == SMOKE.to_dict() | on
     assert ORIGINAL.changed(nesterov=True).to_dict() == ORIGINAL.to_dict() | {"nesterov": True}
     assert json.loads(json.dumps(FAST.to_dict()))["ema"] == FAST.ema
+    new = dict(start="imagenet", encoder_rate=0.5, brightness=0.1, scoring=0.1)
+    assert set(PRETRAINED.to_dict()) == BEFORE | new.keys() | {"channels_last"}
+    for name in new:
+        assert name not in PRETRAINED.changed(**{name: {"start": "noise", "encoder_rate": 1}.get(name, 0)}).to_dict()
 
 
 @pytest.mark.parametrize(
@@ -43,6 +47,13 @@ def test_what_is_new_is_told_where_it_is_on():
         (dict(model="{bad"), "model is '{bad'; it can be .*"),
         (dict(model={"foo": 1}), r"model is {'foo': 1}; it can be .*"),
         (dict(model={"in_channels": 3}), r"model is {'in_channels': 3}; it can be .*"),
+        (dict(model={"kind": "moon"}), r"model is {'kind': 'moon'}; it can be .*"),
+        (dict(model={"kind": "lite", "depth": 3}), r"model is {'kind': 'lite', 'depth': 3}; it can be .*"),
+        (dict(start="imagenet"), "start and encoder_rate are for a network of kind lite"),
+        (dict(encoder_rate=0.5), "start and encoder_rate are for a network of kind lite"),
+        (dict(start="moon"), "start is 'moon'; it can be noise, imagenet, steel"),
+        (dict(brightness=2), "brightness is 2; it can be a number from 0 to 1"),
+        (dict(model={"kind": "lite"}, geometry="original"), "the original's geometry is for a valid U-Net, not .*"),
         (dict(nesterov=True), "nesterov needs optimizer sgd with a momentum"),
         (dict(nesterov=True, optimizer="sgd", momentum=0), "nesterov needs optimizer sgd with a momentum"),
     ],

@@ -14,6 +14,7 @@ from steelnb.data import dataset, rle
 from steelnb.data.image_cache import ImageCache
 from steelnb.data.images import DataError
 from steelnb.network import geometry, tiles
+from steelnb.network.geometry import Grid
 from steelnb.training.samples import Item, Samples
 
 
@@ -152,6 +153,39 @@ def test_original_crop_is_the_centre_of_a_severstal_mask():
     mask[:, 6:250, 6:1594] = True
     assert tiles.original_crop(mask).shape == (1, 244, 1588)
     assert tiles.original_crop(mask).all()
+
+
+def test_a_padded_network_gets_its_crop_and_smaller_images_are_mirrored_with_their_masks(steel, cache):
+    item = Item(steel.rows.iloc[0]["ImageId"])
+    window, mask = Samples(steel, cache, [item], depth=Grid(0, 16), crop=(96, 256))[0]
+    image, truth = steel.image(item.image_id), steel.mask(item.image_id)
+    assert window.shape == mask.shape == (1, 96, 256)
+    assert np.array_equal(window[0], np.pad(image, ((0, 32), (0, 56)), mode="symmetric"))
+    assert np.array_equal(mask[0], np.pad(truth, ((0, 32), (0, 56)), mode="symmetric"))
+
+
+def test_a_padded_networks_window_ends_on_its_grid(steel, cache):
+    samples = Samples(steel, cache, [Item(i) for i in steel.images["ImageId"]], depth=Grid(0, 16), crop=(40, 50))
+    for window, mask in samples:
+        assert window.shape == (1, 48, 64)
+        assert mask.shape == (1, 40, 50)
+
+
+def test_light_changes_gray_values_by_one_line(steel, cache):
+    """So much that steel is told apart, and the mask not at all; as large as asked for, and others each time."""
+    items = [Item(i) for i in steel.images["ImageId"]]
+    plain, lit = (Samples(steel, cache, items, depth=2, crop=(32, 64), brightness=b, seed=5) for b in (0.0, 0.3))
+    lines = []
+    for index in range(len(items)):
+        (before, mask), (after, same) = plain[index], lit[index]
+        assert torch.equal(mask, same)
+        inside = (after > 0) & (after < 255)
+        gain, shift = np.polyfit(before[inside].numpy(), after[inside].numpy(), 1)
+        assert abs((gain * before[inside] + shift - after[inside]).abs().max()) < 1
+        lines.append((gain, shift))
+    assert max(abs(gain - 1) for gain, _ in lines) < 0.33
+    assert max(abs(shift) for _, shift in lines) < 40
+    assert np.std(lines, axis=0).min() > 0.05
 
 
 def test_a_row_is_a_sample_of_its_own_class_only(steel, cache):

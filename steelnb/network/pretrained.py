@@ -1,0 +1,53 @@
+"""Weights that travel with the library, and what a network starts from.  Taught in 00_start_here.
+
+`files/CARD.md` says where each file comes from, how it was made and how good it is.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load
+
+from steelnb.network.lite_unet import LiteUNet
+
+FILES = Path(__file__).parent / "files"
+ENCODER = FILES / "lite0_imagenet.safetensors"  # EfficientNet-Lite0's first eleven blocks, float16
+STEEL = FILES / "lite_synthetic_steel.safetensors"  # a whole LiteUNet, in the form of `weights`, float16
+KEY = "source"  # of the encoder's metadata
+STARTS = ("noise", "imagenet", "steel")
+
+
+def start(model: torch.nn.Module, from_: str) -> None:
+    """Fills in what was learned elsewhere: "noise" leaves the network as it is, "imagenet" is its encoder, "steel" all
+    of it but a head of other outputs, which stays random. Raises ValueError for another word or network."""
+    if from_ not in STARTS:
+        raise ValueError(f"start is {from_!r}; it can be {', '.join(STARTS)}")
+    if from_ == "noise":
+        return
+    if not isinstance(model, LiteUNet):
+        raise ValueError(f"start {from_!r} is for the network of kind 'lite', not for {type(model).__name__}")
+    tensors = load((ENCODER if from_ == "imagenet" else STEEL).read_bytes())
+    if from_ == "imagenet":
+        tensors = {f"encoder.{name}": tensor for name, tensor in tensors.items()}
+    own = model.state_dict()
+    tensors["encoder.stem.1.weight"] = as_channels(tensors["encoder.stem.1.weight"], model.config["in_channels"])
+    if from_ == "steel" and tensors["head.bias"].shape != own["head.bias"].shape:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
+    model.load_state_dict(own | {name: tensor.float() for name, tensor in tensors.items()})
+
+
+def as_channels(stem: torch.Tensor, channels: int) -> torch.Tensor:
+    """A stem's weights [32, C, 3, 3] for images of other channels: for gray ones their sum over the colours, which
+    gives the same function where all three are equal; for colours a third of the gray ones each."""
+    if stem.shape[1] == channels:
+        return stem
+    return stem.float().sum(1, keepdim=True) if channels == 1 else stem.float().expand(-1, channels, -1, -1) / channels
+
+
+def source() -> dict:
+    """Where the encoder comes from, as written beside its weights."""
+    from safetensors import safe_open
+
+    with safe_open(ENCODER, "pt") as file:
+        return json.loads(file.metadata()[KEY])

@@ -1,0 +1,62 @@
+"""A schedule is fitted to the hours or refused, and a training that found nothing is told why."""
+
+import json
+
+import pytest
+
+from steelnb.runs import TrainingError, advice
+from steelnb.training.recipes import FAST, SMOKE
+
+
+@pytest.mark.parametrize(("total", "hours", "seconds", "steps"), [
+    (600, 1.0, 1.0, 600), (600, 0.1, 1.0, 288), (10_000, 1.0, 0.5, 5760), (40, 1.0, 1.0, 40), (75, 1.0, 48.0, 60),
+])  # fmt: skip
+def test_as_many_steps_as_fit(total, hours, seconds, steps):
+    assert advice.fitted_steps(total, hours, seconds) == steps
+
+
+def test_too_few_to_learn_are_refused_with_the_hours_that_it_takes():
+    with pytest.raises(TrainingError, match=r"time for 28 steps here \(1 s each\).*at least 0\.021 hours"):
+        advice.fitted_steps(600, 0.01, 1.0)
+    assert advice.fitted_steps(600, 0.021, 1.0) == 60
+
+
+def test_a_run_keeps_the_steps_it_was_begun_with(tmp_path):
+    assert advice.steps_of(tmp_path) is None
+    (tmp_path / "config.json").write_text(json.dumps({"steps": 77}))
+    assert advice.steps_of(tmp_path) == 77
+    (tmp_path / "config.json").write_text("{")
+    assert advice.steps_of(tmp_path) is None
+
+
+def rows(dice, losses=(0.5, 0.5), step=1000):
+    return [{"step": step, "train_loss": loss, "validation_dice": dice} for loss in losses]
+
+
+def test_what_found_something_is_left_alone(steel):
+    assert advice.of_a_failure(rows(0.06), SMOKE, steel) == ""
+    assert advice.of_a_failure(rows(float("nan")), SMOKE, steel) == ""  # nothing to find
+    assert advice.of_a_failure([], SMOKE, steel) == ""
+
+
+@pytest.mark.parametrize(("changes", "history", "cause"), [
+    ({}, rows(0.0, step=20), "20 steps are few: give --steps 600"),
+    ({}, rows(0.01, losses=(0.9, 0.7)), "the loss was still falling: give it more steps"),
+    (dict(loss="bce"), rows(0.0), "loss bce is content with background"),
+    (dict(loss="original_dice"), rows(0.0), "no gradient where nothing is found"),
+    ({}, rows(0.0), "look whether the masks lie on their images"),
+])  # fmt: skip
+def test_causes(steel, changes, history, cause):
+    told = advice.of_a_failure(history, SMOKE.changed(**changes), steel)
+    assert told.startswith("It found nothing: Dice on defective images is 0.0")
+    assert cause in told
+
+
+def test_clean_sets_and_small_defects(steel):
+    clean = steel.images[steel.images["masks"] == 0]["ImageId"].tolist()
+    one = steel.subset([*clean, steel.rows["ImageId"].iloc[0]])
+    one.rows["area"] = 100
+    told = advice.of_a_failure(rows(0.0), FAST.changed(on_defect=0.1), one)
+    if len(clean) > 2:
+        assert "of the images are clean, and crops seldom show a defect" in told
+    assert "smaller than 10 × 10 pixels" in told
