@@ -15,7 +15,7 @@ from steelnb.data.images import names
 
 AGREE = 0.5  # intersection over union of two masks of the same steel, below which they contradict each other
 AGREE_EQUAL = 0.9  # the same, where the images' pixels are equal and nothing but the labelling differs
-BLOCKS, ALIKE, WHOLE = 4, 0.3, 0.75  # an image in 4×4 blocks: of copies, at least this share correlates so much
+BLOCKS, ALIKE, WHOLE = 4, 0.3, 0.8  # an image in 4×4 blocks: of copies, at least this share correlates so much
 Sides = Mapping[str, tuple[set[str], set[str]]]
 
 
