@@ -39,7 +39,8 @@ def test_a_run_folder_holds_what_it_takes(steel, tiny, tmp_path):
     lines = []
     history = runs.train(steel, tmp_path / "run", tiny, progress=False, report=lines.append)
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
-        "checkpoints", "config.json", "history.csv", "lock", "sessions.csv", "tensorboard", "weights.safetensors",
+        "checkpoints", "config.json", "groups.csv", "history.csv", "lock", "sessions.csv", "tensorboard",
+        "weights.safetensors",
     ]  # fmt: skip
     assert list(history["epoch"]) == [1, 2]
     assert sum("Dice on defective images" in line for line in lines) == 2
