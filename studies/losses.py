@@ -34,6 +34,7 @@ OTHERS = (
 )  # fmt: skip
 DATA = ("saliency", "synthetic")
 BUDGETS = (80, 320, 640, 1280)
+GAIN = 0.005  # less than this in average precision by the last doubling: the plateau
 
 
 def cells() -> list[dict]:
@@ -91,6 +92,19 @@ def _table(rows: pd.DataFrame, steps: int) -> str:
     return "\n".join(lines)
 
 
+def _standing(records: pd.DataFrame) -> str:
+    """Whether the budgets so far reach the plateau, for the key losses; nothing where they do."""
+    told = []
+    for data, rows in records[records["loss"].isin(KEY)].groupby("data"):
+        steps = _largest(rows)
+        at = rows.set_index(["loss", "seed", "steps"])["ap"].unstack()
+        gain = (at[steps] - at[steps // 2]).groupby("loss").mean() if steps // 2 in at else pd.Series([float("nan")])
+        if not (gain < GAIN).all():
+            most = "no doubling is recorded" if gain.isna().all() else f"the last doubling gained up to {gain.max():+.3f}"
+            told.append(f"{data} at {steps} steps: {most}")
+    return f"Provisional, before the plateau ({'; '.join(told)}). " if told else ""
+
+
 def _answer(records: pd.DataFrame) -> str:
     """Two lines: the best and those that are the same; what the default should be."""
     last = {data: rows[rows["steps"] == _largest(rows)].set_index(["loss", "seed"])
@@ -111,7 +125,7 @@ def _answer(records: pd.DataFrame) -> str:
     verdict = "`dice_bce` stays the default" if stays else f"`{choice}` should be the default instead of `dice_bce`"
     at_half = "; ".join(f"{data} {half[data]['dice_bce']:.3f} and {half[data][best]:.3f}" for data in last)
     return (
-        f"Of {len(mean)} losses `{best}` is best by Dice at the chosen threshold, {mean[best]:.3f} as the mean of both "
+        f"{_standing(records)}Of {len(mean)} losses `{best}` is best by Dice at the chosen threshold, {mean[best]:.3f} as the mean of both "
         f"data sets, `{mean.idxmin()}` worst with {mean.min():.3f}; the same as the best on both: "
         f"{', '.join(f'`{name}`' for name in tied) or 'none'}.\n"
         f"{verdict}: {mean['dice_bce']:.3f} at the chosen threshold; at p > ½, `dice_bce` and the best: {at_half}."

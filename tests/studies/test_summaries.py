@@ -40,10 +40,17 @@ def test_the_default_stays_while_it_is_the_same_as_the_best_or_as_good_at_one_ha
     halves |= {"tversky": 0.59, "dice": 0.595, "dice_bce": of_dice_bce[1]}
     told = losses.summary(made_up(dices, halves))
     assert "`tversky` is best" in told
+    assert "Provisional, before the plateau (saliency at 640 steps: no doubling is recorded" in told
     assert ("`dice_bce` stays the default" in told) == stays
     if not stays:
         assert "`dice` should be the default" in told  # the same as the best, and higher at p > ½
     assert "No answer yet" in losses.summary(made_up({"bce": 0.5}, {"bce": 0.5}))
+
+
+@pytest.mark.parametrize(("gain", "reached"), [(0.004, True), (0.006, False)])
+def test_the_plateau_is_where_no_key_loss_gains_by_the_last_doubling(gain, reached):
+    rows = [cell | {"ap": 0.5 + (cell["steps"] > 640) * (gain if cell["loss"] == "bce" else 0)} for cell in losses.cells()]
+    assert (losses._standing(pd.DataFrame(rows)) == "") == reached
 
 
 def test_bce_is_silent_and_not_blind_where_it_ranks_before_it_speaks():
