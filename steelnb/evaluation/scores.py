@@ -177,8 +177,9 @@ class Scores:
         Raises ValueError where images, seed, batch or replicates differ.
         """
         for name in ("images", "seed", "batch", "replicates"):
-            if getattr(self, name) != getattr(other, name):
-                raise ValueError(f"{name}: {getattr(self, name)} here, {getattr(other, name)} there: no paired gain")
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                raise ValueError(f"{name}: {mine} here, {theirs} in the other scores; a paired gain needs the same")
         before, after = (each._sums(each.replicates, key)[key] for each in (self, other))
         gained = ratio(*after[:2]) - ratio(*before[:2])
         return Value(float(gained[0]), *interval(gained[1:]), _units(key, before))
