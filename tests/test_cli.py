@@ -65,10 +65,10 @@ def test_from_steel_to_mask(tmp_path, monkeypatch, capsys, tiny):
         (("train", "--data", "synthetic", "--run", "run", "--set", "crop=5"), "crop is 5; it can be two numbers"),
         (("train", "--data", "synthetic", "--run", "run", "--set", "model={"), "model is '{'; it can be the network's"),
         (("train", "--data", "nowhere", "--run", "run", "--set", "per_class=true"), "nowhere: no such folder"),
-        (("evaluate", "--weights", "run", "--threshold", "1.5"), "threshold is 1.5; it can be a probability, from 0 "),
-        (("evaluate", "--weights", "run", "--threshold", "nan"), "threshold is nan; it can be a probability, from 0 "),
-        (("evaluate", "--weights", "run", "--guard", "1"), "guard is 1.0; it can be a probability, from 0 to below 1"),
-        (("evaluate", "--weights", "run", "--guard", "-0.1"), "guard is -0.1; it can be a probability"),
+        (("evaluate", "--weights", "run", "--threshold", "1.5"), "threshold is 1.5; it must be a probability, from 0 "),
+        (("evaluate", "--weights", "run", "--threshold", "nan"), "threshold is nan; it must be a probability, from 0 "),
+        (("evaluate", "--weights", "run", "--guard", "1"), "guard is 1.0; it must be a probability, from 0 to below 1"),
+        (("evaluate", "--weights", "run", "--guard", "-0.1"), "guard is -0.1; it must be a probability"),
         (("evaluate", "--weights", "run", "--choose", "--threshold", "0.4"), "--choose finds threshold, "),
         (("evaluate", "--weights", "run", "--choose", "--minimum-area", "9"), "--choose finds threshold, "),
         (("evaluate", "--weights", "run", "--choose", "--guard", "0.9"), "--choose finds threshold, "),
@@ -379,7 +379,7 @@ def test_evaluate_does_not_lose_its_scores_to_a_folder_that_is_not_there(run, st
 
 def test_a_part_that_the_weights_do_not_know_is_refused(run, steel_folder, capsys):
     assert call("evaluate", "--data", steel_folder, "--weights", run, "--part", "validation", "--quiet") == 1
-    assert "take part 'all'" in capsys.readouterr().err
+    assert "use part 'all'" in capsys.readouterr().err
 
 
 def test_a_bad_image_makes_the_exit_code_1_and_the_rest_go_on(tmp_path, steel_folder, tiny, capsys, monkeypatch):

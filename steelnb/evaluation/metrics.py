@@ -1,10 +1,10 @@
-"""Dice, IoU and the rest, with the convention for empty masks always said.  Taught in 01_data_exploration.
+"""Dice, IoU and related scores, always stating how empty masks count.  Taught in 01_data_exploration.
 
-Predictions and masks are bool [N, K, H, W] (or anything that compares to such a tensor), K masks an image. Averages
-are over (image, class) pairs. `empty` says what a pair with an empty mask contributes:
+Predictions and masks are bool [N, K, H, W] (tensors or arrays), K masks per image. Averages are over (image, class)
+pairs. `empty` is what a pair with an empty mask contributes:
 
 - "one": 1 where the prediction is empty too, else 0 (Kaggle, and the original up to its smoothing);
-- "skip": nothing, so only pairs with a defect count: the stricter figure, and the one to compare networks by;
+- "skip": nothing, only pairs with a defect count: the stricter score, and the one to compare networks by;
 - "zero": 0 (scikit-learn's ``zero_division=0``).
 """
 
@@ -23,16 +23,16 @@ TOUCHING = np.ones((3, 3), bool)  # pixels that meet at a corner belong to one d
 def counts(prediction: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Pixels in (both, the prediction, the mask) for every image and class: three int64 [N, K] on the CPU.
 
-    Raises ValueError where shapes differ or values are not bool: a threshold is the caller's to choose.
+    Raises ValueError if shapes differ or values are not bool: the caller chooses the threshold.
     """
     prediction, mask = torch.as_tensor(prediction), torch.as_tensor(mask)
     if prediction.shape != mask.shape or prediction.ndim != 4:
-        raise ValueError(f"both are [N, K, H, W], got {list(prediction.shape)} and {list(mask.shape)}")
+        raise ValueError(f"both must be [N, K, H, W], got {list(prediction.shape)} and {list(mask.shape)}")
     if prediction.dtype != torch.bool or mask.dtype != torch.bool:
-        raise ValueError(f"both are bool, got {prediction.dtype} and {mask.dtype}: compare first, e.g. `logits > 0`")
+        raise ValueError(f"both must be bool, got {prediction.dtype} and {mask.dtype}: compare, e.g. `logits > 0`")
     axes = (2, 3)
     both, predicted, true = (prediction & mask).sum(axes), prediction.sum(axes), mask.sum(axes)
-    return both.cpu(), predicted.cpu(), true.cpu()  # a few numbers; not every device has the float64 of the ratios
+    return both.cpu(), predicted.cpu(), true.cpu()  # a few numbers; some devices have no float64, which the ratios need
 
 
 def dice(prediction: Tensor, mask: Tensor, *, empty: str) -> Tensor:
@@ -59,7 +59,7 @@ def original_accuracy(probabilities: Tensor, mask: Tensor, smooth: float = 1e-4)
 
 
 class Components(NamedTuple):
-    """Connected defects of one mask and what a prediction made of them."""
+    """Connected defects of one mask, and how many of them a prediction found."""
 
     defects: int  # connected parts of the mask
     touched: int  # of them: with at least one predicted pixel
@@ -78,7 +78,7 @@ def defects(prediction: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def components(prediction: np.ndarray, mask: np.ndarray) -> Components:
-    """Counts by connected defects (by edge or corner) instead of pixels; bool [H, W] each."""
+    """Counts connected defects (by edge or corner) instead of pixels; bool [H, W] each."""
     areas, hits = defects(prediction, mask)
     found, n_found = ndimage.label(prediction, TOUCHING)
     right = len(np.unique(found[prediction & mask]))
@@ -87,7 +87,10 @@ def components(prediction: np.ndarray, mask: np.ndarray) -> Components:
 
 @dataclass
 class Streaming:
-    """Scores over any number of batches in constant memory: `update` with each, then `scores`."""
+    """Scores at one threshold over any number of batches, in constant memory: `update` with each, then `scores`.
+
+    Fast enough for every epoch of a training; `scores.Scores` has all conventions, with intervals.
+    """
 
     pairs: int = 0  # (image, class) pairs seen
     defective: int = 0  # pairs whose mask is not empty
@@ -114,10 +117,10 @@ class Streaming:
         self.pixels += torch.as_tensor(mask).numel()
 
     def scores(self, *, empty: str) -> dict[str, float]:
-        """Everything at once; NaN where nothing was there to score.
+        """Every score; NaN where there was nothing to score.
 
         dice, iou: mean over pairs under `empty`. dice_all_pixels, precision, recall, accuracy: over all pixels of all
-        pairs pooled, where `empty` plays no part. false_alarm_rate: share of empty masks with a predicted pixel.
+        pairs pooled, independent of `empty`. false_alarm_rate: share of empty masks with a predicted pixel.
         """
         _check(empty)
         clean = self.pairs - self.defective
@@ -145,7 +148,7 @@ def _settle(values: Tensor, predicted: Tensor, true: Tensor, empty: str) -> Tens
 
 def _check(empty: str) -> None:
     if empty not in EMPTY:
-        raise ValueError(f"empty is {empty!r}; it can be {', '.join(EMPTY)}")
+        raise ValueError(f"empty is {empty!r}; it must be one of {', '.join(EMPTY)}")
 
 
 def _ratio(a: float, b: float) -> float:

@@ -1,7 +1,7 @@
 """From probabilities to a mask: threshold, smallest defect, clean-image guard.  Taught in 08_results.
 
-A network gives a probability a pixel; somebody has to say where a defect begins. The three numbers of an operating
-point are chosen on one part of the data (`Sweep`) and reported on another: chosen on the same images, they flatter.
+A network gives one probability per pixel; an operating point decides which pixels are defect. Its three numbers are
+chosen on one part of the data (`Sweep`) and reported on another: on the same images, the scores would be too high.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ GUARDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """How a mask is made of probabilities; the default is the plain p > 0.5. Raises ValueError for other values.
+    """How probabilities become a mask; the default is p > 0.5. Raises ValueError for values out of range.
 
     threshold: a pixel is defect where p > threshold, 0 ≤ threshold < 1.
     minimum_area: connected defects (by edge or corner) of fewer pixels are dropped.
-    guard: an image is called clean unless its `certainty` is above the guard, 0 ≤ guard < 1; 0 guards nothing.
-    Each class is decided by itself.
+    guard: an image is clean unless its `certainty` is above the guard, 0 ≤ guard < 1; 0 is no guard.
+    Each class is decided separately.
     """
 
     threshold: float = 0.5
@@ -35,9 +35,9 @@ class OperatingPoint:
     def __post_init__(self) -> None:
         for name, value in (("threshold", self.threshold), ("guard", self.guard)):
             if not 0 <= value < 1:
-                raise ValueError(f"{name} is {value!r}; it can be a probability, from 0 to below 1")
+                raise ValueError(f"{name} is {value!r}; it must be a probability, from 0 to below 1")
         if not float(self.minimum_area).is_integer() or self.minimum_area < 0:
-            raise ValueError(f"minimum_area is {self.minimum_area!r}; it can be a whole number of pixels")
+            raise ValueError(f"minimum_area is {self.minimum_area!r}; it must be a whole number of pixels")
 
     def masks(self, probabilities: np.ndarray) -> np.ndarray:
         """Masks, bool [K, H, W], of a whole image's probabilities, float [K, H, W] in 0…1."""
@@ -60,16 +60,16 @@ class OperatingPoint:
 
 
 def certainty(probability: np.ndarray) -> float:
-    """The probability that `CERTAIN_SHARE` of an image's pixels, [H, W], reach: one lone pixel says little."""
+    """The probability that `CERTAIN_SHARE` of an image's pixels, [H, W], reach; a single pixel could be noise."""
     rank = max(1, round(CERTAIN_SHARE * probability.size))
     return float(np.partition(probability, probability.size - rank, axis=None)[probability.size - rank])
 
 
 class Sweep:
-    """Scores of every combination of threshold, smallest defect and guard over a stream of images.
+    """Scores every combination of threshold, smallest defect and guard, image after image.
 
     Memory does not grow with the images. Dice is the mean over (image, class) pairs, an empty mask giving 1 to an empty
-    prediction and 0 to another: of the conventions the one in which a false alarm costs something. `dice`,
+    prediction and 0 to any other: the convention in which a false alarm lowers the score. `dice`,
     `dice_defective` and `alarm_rate` are [thresholds, areas, guards].
     """
 
@@ -98,7 +98,7 @@ class Sweep:
                 self._dice[t] += dice
 
     def _left(self, prediction: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels predicted, and those of them in the mask, once smaller defects than each of `areas` are dropped."""
+        """Predicted pixels, and those of them in the mask, after dropping defects smaller than each of `areas`."""
         labels, found = ndimage.label(prediction, TOUCHING)
         sizes = np.bincount(labels.ravel(), minlength=found + 1)[1:]
         hits = np.bincount(labels[mask], minlength=found + 1)[1:]
@@ -115,24 +115,24 @@ class Sweep:
 
     @property
     def alarm_rate(self) -> np.ndarray:
-        """Share of clean pairs in which something is left."""
+        """Share of clean pairs in which a defect is predicted."""
         clean = self.pairs - self.defective
         return self._alarms / clean if clean else np.full_like(self._alarms, np.nan)
 
     def best(self, *, areas: bool = True, guards: bool = True, alarms: float | None = None) -> OperatingPoint:
-        """The point of the highest `dice`; of equals the one nearest to p > 0.5 without area and guard.
+        """The point with the highest `dice`; among equals the one nearest to p > 0.5 without area and guard.
 
-        areas, guards: whether these may be chosen too. alarms: the highest `dice_defective` instead among the points
-        whose `alarm_rate` is at most this, or, where none is, the lowest alarm rate. Raises ValueError before the
-        first image, and for alarms without a clean or without a defective image.
+        areas, guards: whether to choose these too. alarms: takes the highest `dice_defective` instead, among the points
+        whose `alarm_rate` is at most this, or, if there are none, those with the lowest. Raises ValueError before the
+        first image, and for `alarms` without a clean or without a defective image.
         """
         if not self.pairs:
-            raise ValueError("no image was swept: there is nothing to choose a threshold on")
+            raise ValueError("no image was swept: call `update` with each image before choosing")
         free = (slice(None), slice(None if areas else 1), slice(None if guards else 1))
         table = self.dice[free]
         if alarms is not None:
             if not 0 < self.defective < self.pairs:
-                raise ValueError("a limit of alarms needs clean images and defective ones to choose on")
+                raise ValueError("a limit on alarms needs both clean and defective images to choose on")
             rate = self.alarm_rate[free]
             table = np.where(rate <= max(alarms, rate.min()), self.dice_defective[free], -1.0)
         near = np.argwhere(table >= table.max() - 1e-12)
@@ -140,10 +140,10 @@ class Sweep:
         return OperatingPoint(float(self.thresholds[t]), int(self.areas[a]), float(self.guards[g]))
 
     def at(self, point: OperatingPoint) -> dict[str, float]:
-        """dice, dice_defective and alarm_rate of a point that was swept. Raises ValueError for another."""
+        """dice, dice_defective and alarm_rate of a point of the sweep. Raises ValueError for any other."""
         axes = ((self.thresholds, point.threshold), (self.areas, point.minimum_area), (self.guards, point.guard))
         places = [np.flatnonzero(axis == value) for axis, value in axes]
         if not all(map(len, places)):
-            raise ValueError(f"{point} is not among what was swept")
+            raise ValueError(f"{point} is not a point of this sweep")
         at = tuple(place[0] for place in places)
         return {name: float(getattr(self, name)[at]) for name in ("dice", "dice_defective", "alarm_rate")}

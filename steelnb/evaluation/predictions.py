@@ -1,4 +1,4 @@
-"""What a trained network says of labelled images, beside their masks.  Taught in 08_results."""
+"""Runs a network over labelled images; yields probabilities and masks.  Taught in 08_results."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ PARTS = ("validation", "train", "all")
 
 
 def images_of(trained: Trained, data: SteelData, part: str | None = None) -> tuple[list[str], str]:
-    """The ImageIds of a part of a data set (see `report.evaluate`), and a line that says which. Raises ValueError."""
+    """The ImageIds of a part of a data set (see `report.evaluate`), and a line that describes it. Raises ValueError."""
     about, outputs = trained.metadata, trained.model.config["out_channels"]
     trained_on, held_out = set(about.get("training", ())), set(about.get("validation", ()))
     if outputs > 1 and outputs != len(data.classes):
@@ -24,9 +24,9 @@ def images_of(trained: Trained, data: SteelData, part: str | None = None) -> tup
     known = about.get("data", {}).get("fingerprint") == data.fingerprint()
     part = part or ("validation" if known else "all")
     if part not in PARTS:
-        raise ValueError(f"part is {part!r}; it can be {', '.join(PARTS)}")
+        raise ValueError(f"part is {part!r}; it must be one of {', '.join(PARTS)}")
     if part != "all" and not known:
-        raise ValueError("these weights were trained on other data, or its labels have changed: take part 'all'")
+        raise ValueError("these weights were trained on other data, or its labels have changed: use part 'all'")
     wanted = {"all": set(data.images["ImageId"]), "train": trained_on, "validation": held_out - trained_on}[part]
     ids = [image_id for image_id in data.images["ImageId"] if image_id in wanted]
     which = {"all": "all images", "train": "training images",
@@ -47,23 +47,23 @@ def with_classes_of(trained: Trained, data: SteelData) -> SteelData:
 
 
 def halves(data: SteelData, ids: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Two halves of some images, with equal shares of clean ones, by the SHA-256 of their ids: the same everywhere."""
+    """Two halves of some images, with equal shares of clean ones, by the SHA-256 of their ids: always the same."""
     clean = dict(zip(data.images["ImageId"], data.images["masks"] == 0, strict=True))
     ordered = sorted(ids, key=lambda image_id: (clean[image_id], hashlib.sha256(image_id.encode()).digest()))
     return ordered[::2], ordered[1::2]
 
 
 def in_own_geometry(trained: Trained) -> bool:
-    """Whether the network was trained in the original's geometry, and so predicts the original's centre by itself."""
+    """Whether the network was trained in the original's geometry, in which it predicts only the centre."""
     return trained.metadata.get("recipe", {}).get("geometry") == "original"
 
 
 def iter_predictions(
     trained: Trained, data: SteelData, ids: list[str], model: torch.nn.Module | None = None, progress: bool = False
 ) -> Iterator[tuple]:
-    """What `Scores.update` takes, for each image: probabilities, masks, label rows, the centre (see `report.evaluate`).
+    """Arguments of `Scores.update` for each image: probabilities, masks, label rows, centre (see `report.evaluate`).
 
-    model: stands in the network's place, such as a FlipAveraged; its logits may have more channels.
+    model: replaces the network, for example a FlipAveraged; its logits may have more channels.
     """
     model = model or trained.model
     outputs, centre = trained.model.config["out_channels"], None
@@ -78,7 +78,7 @@ def iter_predictions(
 
 
 class _PlainAndFlipped(FlipAveraged):
-    """Logits [N, 2K, h, w]: those of the network, then those averaged over flips, which take the first in."""
+    """Logits [N, 2K, h, w]: those of the network, then the averages over flips (no flip is one of them)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         each = self.flipped(x)
@@ -88,7 +88,7 @@ class _PlainAndFlipped(FlipAveraged):
 def with_and_without_flips(
     trained: Trained, data: SteelData, ids: list[str], progress: bool
 ) -> Iterator[tuple[tuple, tuple]]:
-    """What `iter_predictions` gives, as a pair: without and with averaging over flips, in one pass."""
+    """As `iter_predictions`, but in pairs: without and with averaging over flips, in one pass."""
     outputs = trained.model.config["out_channels"]
     for both, masks, rows, centre in iter_predictions(trained, data, ids, _PlainAndFlipped(trained.model), progress):
         yield tuple(

@@ -1,7 +1,7 @@
-"""Results of long runs that took place, with date and machine.  Taught in 09_hundred_times_faster.
+"""Recorded results of long runs, with date and machine.  Taught in 09_hundred_times_faster.
 
-Benchmarks leave ``benchmarks/results/QUESTION-DATE.json``, studies ``studies/records/NAME.jsonl``; an installed steelnb
-carries them as ``steelnb/results`` and ``steelnb/records``.
+Benchmarks write ``benchmarks/results/QUESTION-DATE.json``, studies ``studies/records/NAME.jsonl``; an installed steelnb
+contains them as ``steelnb/results`` and ``steelnb/records``.
 """
 
 import json
@@ -15,42 +15,42 @@ RECORDS = tuple(PACKAGE / place for place in ("records", "../studies/records"))
 
 
 def recorded_result(question: str) -> dict:
-    """The newest result of a benchmark, "time_to_quality" for instance, as the benchmark left it.
+    """The newest result of a benchmark, for example "time_to_quality", as the benchmark wrote it.
 
-    Raises FileNotFoundError naming the questions that have one.
+    Raises FileNotFoundError with the names of those that have a result.
     """
     files = [file for place in PLACES for file in place.glob("*.json")]
     fitting = [file for file in files if file.stem.rsplit("-", 3)[0] == question]
     if not fitting:
         known = sorted({file.stem.rsplit("-", 3)[0] for file in files})
-        raise FileNotFoundError(f"no result of {question!r}; there is {', '.join(known) or 'none at all'}")
+        raise FileNotFoundError(f"no result of {question!r}; recorded are: {', '.join(known) or 'none at all'}")
     return json.loads(max(fitting, key=lambda file: file.stem).read_text(encoding="utf-8"))
 
 
 def records(name: str) -> pd.DataFrame:
-    """What a study has recorded, a row per finished cell; its setting and its numbers are columns, then the rest.
+    """The records of a study, one row per finished cell; columns are its setting, its numbers, then the rest.
 
-    Raises FileNotFoundError naming the studies that have records.
+    Raises FileNotFoundError with the names of the studies that have records.
     """
     files = {file.stem: file for place in RECORDS for file in place.glob("*.jsonl")}
     if name not in files:
-        raise FileNotFoundError(f"no records of {name!r}; there is {', '.join(sorted(files)) or 'none at all'}")
+        raise FileNotFoundError(f"no records of {name!r}; recorded are: {', '.join(sorted(files)) or 'none at all'}")
     return table(lines(files[name]))
 
 
 def table(rows: list[dict]) -> pd.DataFrame:
-    """Records as a table. Raises ValueError where a number bears the name of a setting."""
+    """Records as a table. Raises ValueError if a number has the name of a setting."""
     for row in rows:
         if twice := row["setting"].keys() & row["numbers"].keys():
-            raise ValueError(f"study {row['study']}: {', '.join(sorted(twice))} is a setting and a number")
+            raise ValueError(f"study {row['study']}: {', '.join(sorted(twice))} is both a setting and a number")
     about = ("cpu_seconds", "date", "commit")
     return pd.DataFrame([row["setting"] | row["numbers"] | {name: row[name] for name in about} for row in rows])
 
 
 def lines(path: Path) -> list[dict]:
-    """The records of a file, in its order; none where there is no file. A last line without its end does not count.
+    """The records of a file, in its order; none where there is no file. An unfinished last line is left out.
 
-    Raises ValueError naming file and line where another is not JSON.
+    Raises ValueError, naming file and line, if any other is not JSON.
     """
     found = []
     whole, _, _ = (path.read_bytes() if path.exists() else b"").rpartition(b"\n")

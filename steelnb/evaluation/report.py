@@ -1,12 +1,14 @@
-"""How good a trained network is: what was scored, how, and how sure.  Taught in 08_results."""
+"""Scores of a trained network on a data set, with conventions and intervals, as a report.  Taught in 08_results."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from itertools import product
 
 import torch
 
 import steelnb
 from steelnb.data.dataset import SteelData
+from steelnb.evaluation.bootstrap import LEVEL
 from steelnb.evaluation.operating_point import OperatingPoint, Sweep
 from steelnb.evaluation.predictions import (
     halves,
@@ -17,34 +19,24 @@ from steelnb.evaluation.predictions import (
     with_and_without_flips,
     with_classes_of,
 )
-from steelnb.evaluation.scores import (
-    ALL,
-    BATCHES,
-    CENTRE,
-    DEFECTIVE,
-    HARD,
-    LEVEL,
-    OVER,
-    SOFT,
-    WHOLE_IMAGE,
-    Key,
-    Scores,
-    Value,
-)
+from steelnb.evaluation.scores import ALL, BATCHES, DEFECTIVE, OVER, PREDICTIONS, SCORED_AREAS, Key, Scores, Value
 from steelnb.network.inference import FlipAveraged
 from steelnb.network.weights import Trained
 
 
 @dataclass
 class Report:
-    """Scores of a network on a part of a data set. `about` says of what; `options` what each option gains, if asked."""
+    """Scores of a network on a part of a data set.
+
+    about: network, data and settings. options: what each option gains (see `choose_operating_point`), or empty.
+    """
 
     about: dict
     scores: Scores
     options: list[dict] = field(default_factory=list)
 
     def to_dict(self) -> dict:
-        """As plain JSON types; NaN as None. `scores` is a list with one record a number, its convention spelled out."""
+        """As plain JSON types; NaN as None. `scores` is a list of records: one per score, with its convention."""
         scores = [{**key._asdict(), **value._asdict()} for key, value in self.scores.values().items()]
         pixels, probabilities, defects = self.scores.calibration
         curve = [
@@ -57,7 +49,7 @@ class Report:
         )
 
     def table(self) -> str:
-        """Everything as lines for people."""
+        """The report as text."""
         values, about = self.scores.values(), self.about
         lines = [
             f"{about['data']['name']}, {about['part']}",
@@ -83,15 +75,15 @@ def evaluate(
 ) -> Report:  # fmt: skip
     """Scores of a trained network on a data set under every convention.
 
-    part: "validation" and "train" are those of its training run, "all" is every image; None takes "validation" on the
-    data it was trained on and "all" on other data. point: how masks are made. flips: averages over four flips.
-    The whole image is predicted in exact geometry; a network trained in the original's predicts the centre in its own.
-    Raises ValueError where there is no such part, or other classes.
+    part: "validation" or "train" images of its training run, or "all"; None is "validation" on the data it was trained
+    on and "all" on other data. point: how masks are made. flips: averages over four flips. Whole images are predicted
+    in exact geometry; a network trained in the original's geometry also predicts the original's centre in that one.
+    Raises ValueError for another part, a part without images, or other classes than the network's.
     """
     data = with_classes_of(trained, data)
     ids, which = images_of(trained, data, part)
     if not ids:
-        raise ValueError(f"{which}: there is nothing to score")
+        raise ValueError(f"{which}: no image to score")
     scores = _empty(trained, data, point, replicates)
     model = FlipAveraged(trained.model) if flips else trained.model
     for each in iter_predictions(trained, data, ids, model, progress):
@@ -103,12 +95,12 @@ def choose_operating_point(
     trained: Trained, data: SteelData, part: str | None = None, *, alarms: float | None = None, replicates: int = 1000,
     progress: bool = False,
 ) -> Report:  # fmt: skip
-    """Chooses threshold, smallest defect and guard on half of a part, and reports on the other half what each gains.
+    """Chooses threshold, smallest defect and guard on half of a part; reports on the other half what each one gains.
 
-    alarms: chooses the best Dice on defective images with at most this share of clean ones raising an alarm; None: the
-    best mean Dice over all images, an empty answer to a clean one counting 1. Which half an image is in follows from
-    its ImageId. Of the options the report takes the one that scored highest on the half it was chosen on. Other
-    arguments as for `evaluate`; raises ValueError where a half is empty.
+    alarms: at most this share of clean images may raise an alarm, and Dice on defective images is to be highest; None:
+    the mean Dice over all images is, where an empty prediction for a clean image counts 1. Its ImageId decides which
+    half an image is in. The report is of the option that scored highest on the half it was chosen on. Other arguments
+    as for `evaluate`; raises ValueError if a half is empty.
     """
     data = with_classes_of(trained, data)
     ids, which = images_of(trained, data, part)
@@ -144,14 +136,12 @@ def choose_operating_point(
 def build_report(
     trained: Trained, data: SteelData, which: str, scores: Scores, *, flips: bool = False, options: list | None = None
 ) -> Report:
-    """The report of scores that are there already; `which` says of which images (see `images_of`)."""
-    key = Key("Dice", "all", ALL)
+    """A report of existing scores; `which` describes their images (see `images_of`)."""
     kaggle = "needs a mask for each of Severstal's four classes (train with --per-class)"
     if len(scores.labels) == 4:
-        value = scores.values()[key]
+        value = scores.values()[Key("Dice", "all", ALL)]
         interval = f" [{value.low:.4f}–{value.high:.4f}]" if value.low == value.low else ""
         kaggle = f"{value.value:.4f}{interval}, mean Dice over (image, class), empty = 1"
-    point = scores.point
     about = {
         "steelnb": steelnb.__version__,
         "torch": str(torch.__version__),
@@ -160,10 +150,8 @@ def build_report(
         "part": which,
         "images": scores.images,
         "clean": scores.clean,
-        "threshold": point.threshold,
-        "minimum_area": point.minimum_area,
-        "guard": point.guard,
-        "operating_point": str(point),
+        **asdict(scores.point),
+        "operating_point": str(scores.point),
         "flips": flips,
         "batch": scores.batch,
         "interval": LEVEL,
@@ -190,7 +178,7 @@ def _option(name: str, point: OperatingPoint, flips: bool, before: Scores, after
 
 
 def _overlap_table(values: dict[Key, Value], label: str, batch: int, titled: bool) -> list[str]:
-    columns = [(area, kind) for area in (WHOLE_IMAGE, CENTRE) for kind in (HARD, SOFT)]
+    columns = list(product(SCORED_AREAS, PREDICTIONS))
     name = {BATCHES: f"batches of {batch}, one with a defect"}
     lines = [f"{label if titled else '':<38}" + "".join(f"{f'{a}, {k}':<24}" for a, k in columns).rstrip()]
     for score in ("Dice", "IoU"):

@@ -192,7 +192,7 @@ CALLS = [metrics.counts, metrics.kaggle_dice, lambda p, t: Streaming().update(p,
 def test_what_is_not_bool_is_refused(call, dtype):
     mask = torch.ones(1, 1, 2, 2, dtype=torch.bool)
     for p, t in ((mask.to(dtype), mask), (mask, mask.to(dtype))):
-        with pytest.raises(ValueError, match=r"both are bool, got .*compare first, e\.g\. `logits > 0`"):
+        with pytest.raises(ValueError, match=r"both must be bool, got .*compare, e\.g\. `logits > 0`"):
             call(p, t)
 
 
@@ -200,7 +200,7 @@ def test_what_is_not_bool_is_refused(call, dtype):
 @pytest.mark.parametrize(("p", "t"), [((2, 1, 3, 3), (2, 3, 3)), ((2, 1, 3, 3), (1, 1, 3, 3)), ((3, 3), (3, 3)),
                                       ((2, 4, 3, 3), (2, 1, 3, 3))])  # fmt: skip
 def test_shapes_that_would_broadcast_are_refused(call, p, t):
-    with pytest.raises(ValueError, match=r"both are \[N, K, H, W\], got \["):
+    with pytest.raises(ValueError, match=r"both must be \[N, K, H, W\], got \["):
         call(torch.ones(p, dtype=torch.bool), torch.ones(t, dtype=torch.bool))
 
 
@@ -208,7 +208,7 @@ def test_the_convention_must_be_said():
     prediction, mask = sample()
     for call in (lambda e: metrics.dice(prediction, mask, empty=e), lambda e: metrics.iou(prediction, mask, empty=e),
                  lambda e: Streaming().scores(empty=e)):  # fmt: skip
-        with pytest.raises(ValueError, match="empty is 'nan'; it can be one, skip, zero"):
+        with pytest.raises(ValueError, match="empty is 'nan'; it must be one of one, skip, zero"):
             call("nan")
     for call in (metrics.dice, metrics.iou):
         with pytest.raises(TypeError):

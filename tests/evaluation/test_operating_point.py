@@ -111,13 +111,13 @@ def test_so_many_pixels_make_an_image_certain(shape, pixels):
 @pytest.mark.parametrize("name", ["threshold", "guard"])
 @pytest.mark.parametrize("value", [-0.01, 1, 1.5, math.nan, math.inf, -math.inf])
 def test_what_is_no_probability_is_refused(name, value):
-    with pytest.raises(ValueError, match=f"{name} is {value!r}; it can be a probability, from 0 to below 1"):
+    with pytest.raises(ValueError, match=f"{name} is {value!r}; it must be a probability, from 0 to below 1"):
         OperatingPoint(**{name: value})
 
 
 @pytest.mark.parametrize("value", [-1, 0.5, 16.5, math.nan, math.inf])
 def test_what_is_no_number_of_pixels_is_refused(value):
-    with pytest.raises(ValueError, match=f"minimum_area is {value!r}; it can be a whole number of pixels"):
+    with pytest.raises(ValueError, match=f"minimum_area is {value!r}; it must be a whole number of pixels"):
         OperatingPoint(minimum_area=value)
 
 
@@ -258,7 +258,7 @@ def test_channels_that_do_not_match_are_refused():
 
 
 def test_nothing_swept_nothing_chosen():
-    with pytest.raises(ValueError, match="no image was swept: there is nothing to choose a threshold on"):
+    with pytest.raises(ValueError, match="no image was swept: call `update` with each image"):
         Sweep().best()
     with pytest.raises(ValueError, match="no image was swept"):
         Sweep().best(alarms=0.1)
@@ -275,7 +275,7 @@ def test_only_clean_or_only_defective_images():
     assert np.isnan(full.alarm_rate).all()
     assert np.array_equal(full.dice, full.dice_defective)
     for sweep in (clean, full):
-        with pytest.raises(ValueError, match="needs clean images and defective ones"):
+        with pytest.raises(ValueError, match="needs both clean and defective images"):
             sweep.best(alarms=0.5)
 
 
@@ -410,5 +410,5 @@ def test_a_point_of_the_sweep_can_be_looked_up():
                                    "alarm_rate": sweep.alarm_rate[at]}  # fmt: skip
         assert sweep.at(point)["dice"] == pytest.approx(dice_at(data, point))
     for point in (OperatingPoint(0.51), OperatingPoint(0.5, 3), OperatingPoint(0.5, 0, 0.1)):
-        with pytest.raises(ValueError, match="is not among what was swept"):
+        with pytest.raises(ValueError, match="is not a point of this sweep"):
             sweep.at(point)

@@ -33,7 +33,7 @@ def test_what_is_not_there_is_said(places):
     with pytest.raises(FileNotFoundError, match="none at all"):
         recorded.recorded_result("gap")
     leave(places[0], "gap-2026-09-30", run=1)
-    with pytest.raises(FileNotFoundError, match="'tiles'; there is gap"):
+    with pytest.raises(FileNotFoundError, match="'tiles'; recorded are: gap"):
         recorded.recorded_result("tiles")
 
 

@@ -129,7 +129,7 @@ def test_other_data_has_no_validation_part(steel, trained):
         "5 of 5 images: all images; 4 of them have the name of an image that it was trained on"
     )
     for part in ("validation", "train"):
-        with pytest.raises(ValueError, match="trained on other data, or its labels have changed: take part 'all'"):
+        with pytest.raises(ValueError, match="trained on other data, or its labels have changed: use part 'all'"):
             report.evaluate(trained, other, part)
         with pytest.raises(ValueError, match="trained on other data"):
             report.choose_operating_point(trained, other, part)

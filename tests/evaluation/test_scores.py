@@ -4,12 +4,14 @@ import math
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from skimage.measure import label
 
+from steelnb.evaluation.bootstrap import LEVEL
 from steelnb.evaluation.operating_point import OperatingPoint
 from steelnb.evaluation.scores import (
     ALL,
@@ -18,7 +20,6 @@ from steelnb.evaluation.scores import (
     CENTRE,
     DEFECTIVE,
     HARD,
-    LEVEL,
     OVER,
     PIXELS,
     PREDICTIONS,
@@ -534,29 +535,63 @@ def test_a_gain_is_surer_than_the_difference_of_two_intervals():
     assert gain.high - gain.low < 0.5 * (own.high - own.low)
 
 
-# ---- streams
+# ---- memory
 
 
-def test_the_state_does_not_grow():
-    """Whatever it holds after 10 images, it holds after 1,000, and in as many bytes."""
-    mask = np.zeros((1, 2, 3), bool)
-    mask[0, 0] = True
-    rows = mask.copy()
-
+def test_state_grows_by_a_row_per_image_mask_and_area_whatever_their_size():
     def size(value):
         if isinstance(value, np.ndarray):
             return value.nbytes
-        if isinstance(value, dict):
-            return sum(1 + size(each) for each in value.values())
-        return sum(1 + size(each) for each in value) if isinstance(value, list | tuple | set) else 0
+        values = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple | set) else ()
+        return sum(1 + size(each) for each in values)
 
-    scores, sizes = Scores(replicates=7), []
-    for i in range(1000):
-        scores.update(np.full((1, 2, 3), i / 1000), mask & (i % 3 > 0), rows[: i % 2])
-        if i + 1 in (10, 1000):
-            sizes.append(size(vars(scores)))
-    assert sizes[0] == sizes[1] > 1000
-    assert scores.images == 1000
+    for classes in (1, 4):
+        grown = []
+        for shape in (SHAPE, (64, 300)):
+            scores = scored(images(2, classes, shape=shape), replicates=7)
+            before = size(vars(scores))
+            for each in images(10, classes, shape=shape):
+                scores.update(*each)
+            grown.append((size(vars(scores)) - before) / 10)
+        assert grown[0] == grown[1] < 200 * classes + 2
+
+
+# ---- the table
+
+
+def test_table_by_hand():
+    mask, small = np.zeros((1, *SHAPE), bool), np.zeros((1, 1, 4))
+    mask[0, 5:9, 10:12] = True  # 8 pixels, 4 of them in the centre
+    probabilities = np.where(mask, 0.75, 0.0)
+    probabilities[0, 20, 30] = 1
+    scores = Scores(replicates=0)
+    scores.update(probabilities, mask, np.array([mask[0] & (np.indices(SHAPE)[1] == 10), np.zeros(SHAPE, bool)]))
+    scores.update(small, small.astype(bool))
+    table = scores.table()
+    nan = math.nan
+    expected = pd.DataFrame(
+        [[0, "whole image", "any", 8, 8, 9, 6, 7, 1, 8 / 13, 6 / 11, 1, 1, 1, 1],
+         [0, "original's centre", "any", 4, 4, 5, 3, 4, 1, 4 / 7, 3 / 6, nan, nan, nan, nan],
+         [1, "whole image", "any", 0, 0, 0, 0, 0, nan, nan, nan, 0, 0, 0, 0]],
+        columns=["image", "area", "mask", "true", "hard_both", "hard_predicted", "soft_both", "soft_predicted", "rows",
+                 "hard_rows", "soft_rows", "defects", "touched", "half", "alarms"])  # fmt: skip
+    pd.testing.assert_frame_equal(table, expected, check_dtype=False)
+
+
+def test_every_score_without_batches_follows_from_the_table():
+    """What `table` says of itself, read with pandas."""
+    scores = scored(every_case(3), point=POINT)
+    table, values = scores.table(), scores.values()
+    for (area, name), part in table.groupby(["area", "mask"]):
+        dice = (2 * part["hard_both"] / (part["hard_predicted"] + part["true"]))[part["true"] > 0]
+        assert values[Key("Dice", name, DEFECTIVE, area)].value == pytest.approx(dice.mean())
+        pooled = 2 * part["soft_both"].sum() / (part["soft_predicted"].sum() + part["true"].sum())
+        assert values[Key("Dice", name, PIXELS, area, SOFT)].value == pytest.approx(pooled)
+    assert len(table) == 13 * 3 * 2
+    assert Scores().table().empty
+
+
+# ---- order and repetition
 
 
 def test_what_is_scored_is_deterministic_and_depends_on_the_seed():

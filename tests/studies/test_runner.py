@@ -101,7 +101,7 @@ def test_killed_at_any_moment_the_records_are_whole(tmp_path):
 
 def test_a_number_may_not_bear_a_settings_name():
     row = {"study": "s", "setting": {"seed": 1}, "numbers": {"seed": 2}, "cpu_seconds": 0, "date": "", "commit": None}
-    with pytest.raises(ValueError, match="seed is a setting and a number"):
+    with pytest.raises(ValueError, match="seed is both a setting and a number"):
         recorded.table([row])
 
 
