@@ -328,7 +328,7 @@ from pathlib import Path
 def segment_strip(model, folder, length, tile=(256, 1024)):
     """Segments a strip of `length` columns from file to file; the peak memory of this process afterwards, in MB."""
     strip = np.memmap(Path(folder) / "strip.u8", np.uint8, "w+", shape=(length // 256, 256, 256))
-    strip[:] = small[:256, :256] if small.shape >= (256, 256) else 90
+    strip[:] = small[:256, :256] if min(small.shape) >= 256 else 90
     strip = strip.reshape(256, length)
     mask = np.memmap(Path(folder) / "mask.u8", bool, "w+", shape=strip.shape)
     for place, logits in inference.iter_logits(model, strip, tile):

@@ -358,13 +358,19 @@ for depth in range(1, 5):
 
 
 # %%
+def large_defects():
+    """Images with large defects, the largest first; those that a defect fills come last."""
+    rows = data.rows.assign(large=data.rows.area >= 60_000)
+    return rows.sort_values(["large", "area"], ascending=[True, False]).head(20).ImageId.unique().tolist()
+
+
 def windows(n, count=4):
     """Pieces of steel, n × n pixels, each around the middle of a large defect: float [count, 1, n, n] in 0…1."""
-    rows = data.rows[data.rows.area < 60_000].nlargest(20, "area").drop_duplicates("ImageId").head(count)
-    pieces = []
-    for name in rows.ImageId:
+    names, pieces = large_defects(), []
+    for k in range(count):
+        name, aside = names[k % len(names)], 40 * (k // len(names))  # of fewer images: others of their places
         row, column = np.argwhere(data.mask(name)).mean(0).astype(int)
-        pieces.append(tiles.window(data.image(name), row - n // 2, column - n // 2, n, n))
+        pieces.append(tiles.window(data.image(name), row - n // 2, column - n // 2 + aside, n, n))
     return torch.stack([torch.from_numpy(piece.copy()) for piece in pieces])[:, None] / 255
 
 
@@ -509,19 +515,20 @@ def predict_same(model, image, tile, context=0):
     return out
 
 
-name = data.rows[data.rows.area < 60_000].nlargest(1, "area").ImageId.item()
+name = large_defects()[0]
 image, middle = data.image(name), int(np.argwhere(data.mask(name))[:, 1].mean())
 height, width = (min(n // 16 * 16, 512) for n in image.shape)  # whole multiples of 16, for same padding
 left = int(np.clip(middle - width // 2, 0, image.shape[1] - width))
 image = image[:height, left : left + width]
+tile = min(128, max(height, width) // 32 * 16)  # at least two
 print("largest difference between tiles and whole, in spreads of the logits")
 print("seed  valid     same      same, 112 px of context")
 for seed in range(3):
     models = twins(seed)
     valid, same = models.values()
     whole = inference.predict_logits(valid, image)[0], predict_same(same, image, max(image.shape))
-    tiled = inference.predict_logits(valid, image, tile=128)[0], predict_same(same, image, 128)
-    with_context = predict_same(same, image, 128, context=112)
+    tiled = inference.predict_logits(valid, image, tile=tile)[0], predict_same(same, image, tile)
+    with_context = predict_same(same, image, tile, context=112)
     seams = [np.abs(t - w) / w.std() for t, w in zip((*tiled, with_context), (*whole, whole[1]), strict=True)]
     print(f"{seed:>4}  {seams[0].max():.0e}     {seams[1].max():.1f}       {seams[2].max():.0e}")
     for seam, low, high in zip(seams, (-1, 0.5, -1), (1e-4, np.inf, 1e-4), strict=True):

@@ -220,7 +220,7 @@ print(f"the original: {the_original:,.0f} steps in 100 h (estimated) would be {1
 # and more. These are the original's three curves.
 
 # %%
-run = runs_folder / f"07_hundred_hours_{recipe.name}"
+run = runs_folder / f"07_hundred_hours_{recipe.name}_{data.fingerprint()[:8]}"  # other data, another run
 CURVES = {"train_loss": "training loss", "validation_loss": "validation loss",
           "validation_original_accuracy": "validation accuracy"}  # fmt: skip
 
@@ -258,14 +258,13 @@ plt.close(figure)
 
 # %%
 trained = weights.load_network(run)
-defective = [i for i, item in enumerate(held_out.items) if data.mask(item.image_id).any()][:2]
+defective = [i for i, item in enumerate(held_out.items) if data.mask(item.image_id).any()][:2] or [0]
 pictures = {}
 for i in defective:
     logits, mask = logits_and_mask(trained.model, held_out, i)
     image = held_out.cache[held_out.items[i].image_id]
-    pictures[f"{held_out.items[i].image_id}: found {(logits > 0)[mask].mean():.0%} of its defect pixels"] = plots.errors(
-        image, (logits > 0).any(0), mask.any(0)
-    )
+    found = f"found {(logits > 0)[mask].mean():.0%} of its defect pixels" if mask.any() else "clean"
+    pictures[f"{held_out.items[i].image_id}: {found}"] = plots.errors(image, (logits > 0).any(0), mask.any(0))
 figure = plots.stack(pictures)
 plt.show()
 

@@ -73,7 +73,7 @@ print(data.describe())
 # %%
 full = runtime.profile() == "full"
 recipe = MODERN if full else SMOKE.changed(epochs=7, validation=1 / 3, scored=16)
-run = runtime.runs_folder() / ("07_hundred_hours_modern" if full else "08_results")
+run = runtime.runs_folder() / f"{'07_hundred_hours_modern' if full else '08_results'}_{data.fingerprint()[:8]}"
 if yours := os.environ.get("STEELNB_RUN"):
     run = Path(yours).expanduser()
     print(f"loads the run {run.name!r}, named by STEELNB_RUN")

@@ -5,12 +5,14 @@ inverts one whose white is 0, all without a word. Each function gives the proble
 """
 
 import re
+import zlib
 from pathlib import Path
 
 from PIL import Image
 
 TIFF_BITS, TIFF_COMPRESSION, TIFF_WHITE_IS, TIFF_SIGN, ORIENTATION = 258, 259, 262, 339, 274
 TIFF_LOSSLESS = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000)  # none, fax, LZW, deflate, PackBits, LZMA, Zstandard
+TIFF_DEFLATE, TIFF_STRIPS, TIFF_TILES = (8, 32946), (273, 279), (324, 325)  # tags of places and lengths
 HEAD = 4096  # bytes that hold the header of a PNG, a BMP and a PGM
 
 
@@ -76,6 +78,22 @@ def lossy(path: Path, picture: Image.Image) -> str:
     else:
         return ""
     return f"a {how} mask: compression changes values along every edge; export it as PNG"
+
+
+def verify(path: Path, picture: Image.Image) -> None:
+    """Compares the checksums of a PNG and of a deflated TIFF, which their decoders may pass over.
+
+    Raises SyntaxError, zlib.error and the like: the file is damaged.
+    """
+    if picture.format == "PNG":
+        with Image.open(path, formats=("PNG",)) as again:  # to verify is to use up
+            again.verify()
+    elif picture.format == "TIFF" and picture.tag_v2.get(TIFF_COMPRESSION) in TIFF_DEFLATE:
+        tags = TIFF_STRIPS if TIFF_STRIPS[0] in picture.tag_v2 else TIFF_TILES
+        with path.open("rb") as file:
+            for start, length in zip(*(picture.tag_v2[tag] for tag in tags), strict=True):
+                file.seek(start)
+                zlib.decompress(file.read(length))
 
 
 def _chunks(content: bytes) -> set[bytes]:

@@ -53,9 +53,7 @@ def _loaded(path: Path, mask: bool = False, exact: bool = True):
     with open_image(path) as picture:
         _refuse(path, image_tags.not_as_they_are(path, picture, mask), image_tags.turned(picture))
         _refuse(path, image_tags.lossy(path, picture) if mask and exact else "")
-        if picture.format == "PNG":  # its decoder passes over the checksums; to verify is to use up
-            with Image.open(path, formats=FORMATS) as again:
-                again.verify()
+        image_tags.verify(path, picture)
         picture.load()
         _refuse(path, image_tags.turned(picture, decoded=True))
         yield picture

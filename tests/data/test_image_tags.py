@@ -1,5 +1,6 @@
 """What a file says about its pixels: read so, or refused; never another image or another mask."""
 
+import contextlib
 import struct
 import zlib
 
@@ -217,6 +218,21 @@ def test_masks_that_keep_their_values(tmp_path, suffix, options):
 
 
 # Checksums
+
+
+@pytest.mark.parametrize("options", [{}, {"tile": (16, 16)}, {"rowsperstrip": 5}])
+def test_one_flipped_bit_in_a_deflated_tiff_never_gives_other_pixels(tmp_path, options):
+    tifffile.imwrite(path := tmp_path / "a.tif", MASK, compression="zlib", **options)
+    assert (mask_values(path) == MASK).all()
+    whole = path.read_bytes()
+    with tifffile.TiffFile(path) as file:
+        place, length = (part[0] for part in (file.pages[0].dataoffsets, file.pages[0].databytecounts))
+    for bit in range(8 * place, 8 * (place + length)):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(content)
+        with contextlib.suppress(DataError):  # refused, or a bit that fills up a byte
+            assert (mask_values(path) == MASK).all()
 
 
 def test_one_flipped_bit_of_a_png_never_gives_other_pixels(tmp_path):
