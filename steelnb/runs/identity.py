@@ -89,3 +89,20 @@ def differences(then: dict, now: dict) -> list[str]:
         found += [f"{name} was {a.get(name)!r} and is {b.get(name)!r}" for name in a | b
               if a.get(name) != b.get(name) and name not in MAY_DIFFER]  # fmt: skip
     return found
+
+
+def steps_of(run: Path) -> int | None:
+    """How many steps a run was begun with; None for a new one, or where its config.json cannot be read."""
+    return _begun(run, lambda config: int(config["steps"]))
+
+
+def recipe_name_of(run: Path) -> str | None:
+    """Which recipe a run was begun with; None as for `steps_of`."""
+    return _begun(run, lambda config: str(config["recipe"]["name"]))
+
+
+def _begun(run: Path, part: Callable[[dict], int | str]) -> int | str | None:
+    try:
+        return part(json.loads((run / "config.json").read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
