@@ -151,6 +151,23 @@ def differences(then: dict, now: dict) -> list[str]:
     return found
 
 
+def steps_of(run: Path) -> int | None:
+    """How many steps a run was begun with; None for a new one, or where its config.json cannot be read."""
+    return _begun(run, lambda config: int(config["steps"]))
+
+
+def recipe_name_of(run: Path) -> str | None:
+    """Which recipe a run was begun with; None as for `steps_of`."""
+    return _begun(run, lambda config: str(config["recipe"]["name"]))
+
+
+def _begun(run: Path, part: Callable[[dict], int | str]) -> int | str | None:
+    try:
+        return part(json.loads((run / "config.json").read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _is_config(about: object) -> bool:
     if not isinstance(about, dict) or not all(isinstance(about.get(name), kind) for name, kind in KINDS.items()):
         return False
