@@ -100,7 +100,9 @@ def _standing(records: pd.DataFrame) -> str:
         at = rows.set_index(["loss", "seed", "steps"])["ap"].unstack()
         gain = (at[steps] - at[steps // 2]).groupby("loss").mean() if steps // 2 in at else pd.Series([float("nan")])
         if not (gain < GAIN).all():
-            most = "no doubling is recorded" if gain.isna().all() else f"the last doubling gained up to {gain.max():+.3f}"
+            most = (
+                "no doubling is recorded" if gain.isna().all() else f"the last doubling gained up to {gain.max():+.3f}"
+            )
             told.append(f"{data} at {steps} steps: {most}")
     return f"Provisional, before the plateau ({'; '.join(told)}). " if told else ""
 
