@@ -62,12 +62,14 @@ def run_train(options: argparse.Namespace) -> int:
     """Trains a network; see --help."""
     from steelnb import runs, runtime
     from steelnb.data import sources
-    from steelnb.training.recipes import RECIPES
+    from steelnb.runs.identity import recipe_name_of
+    from steelnb.training.recipes import DEFAULT, RECIPES
 
-    if options.recipe not in RECIPES:
-        raise ValueError(f"no recipe {options.recipe!r}; there are {', '.join(RECIPES)}")
+    name = options.recipe or recipe_name_of(options.run) or DEFAULT
+    if name not in RECIPES:
+        raise ValueError(f"no recipe {name!r}; there are {', '.join(RECIPES)}")
     changes = dict(options.set) | ({"per_class": True} if options.per_class else {})
-    recipe = RECIPES[options.recipe].changed(**changes)
+    recipe = RECIPES[name].changed(**changes)
     data = sources.open_dataset(options.data, **_reading(options))
     if options.groups:
         data = data.with_groups(options.groups)
@@ -87,11 +89,11 @@ def run_train(options: argparse.Namespace) -> int:
 def run_predict(options: argparse.Namespace) -> int:
     """Segments images and strips; 1 where one of them failed."""
     from steelnb import runtime, storage
-    from steelnb.network import weights
+    from steelnb.network import pretrained, weights
     from steelnb.prediction.files import predict_files
 
     point = _point(options)
-    trained = weights.load_network(options.weights, runtime.device())
+    trained = weights.load_network(options.weights or pretrained.STEEL, runtime.device())
     try:
         outcome = predict_files(
             trained, options.images, options.out, tile=options.tile, point=point, flips=options.flips,

@@ -39,8 +39,8 @@ def parser() -> argparse.ArgumentParser:
         "On several GPUs: torchrun --nproc-per-node 2 -m steelnb -- train …")
     _data(add)
     add("--run", type=_path, required=True, metavar="RUN", help="folder of this run, new or to go on with")
-    add("--recipe", default="smoke", metavar="NAME", help="smoke (default; minutes on a CPU), fast, modern or "
-        "original (want a GPU)")
+    add("--recipe", metavar="NAME", help="pretrained (default; starts from what others learned), smoke (minutes on a "
+        "CPU), fast, modern or original (want a GPU); a run that was begun keeps its own")
     add("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE",
         help="change a value of the recipe, such as batch=2 or learning_rate=1e-4; may be repeated")
     length = add.__self__.add_mutually_exclusive_group()
@@ -58,8 +58,9 @@ def parser() -> argparse.ArgumentParser:
     add("--groups", type=_path, metavar="CSV", help="ImageId,group: images that stay on one side (audit writes one)")
 
     add = command("predict", "Segment images; leaves masks, overlays and predictions.csv in OUT.")
-    add("--weights", type=_path, required=True, metavar="W", help="weights.safetensors, or the run folder it is in")
-    add("--out", type=_path, required=True, metavar="OUT", help="folder for what is written")
+    add("--weights", type=_path, metavar="W", help="weights.safetensors, or the run folder it is in; default: those "
+        "that come with steelnb, trained on synthetic steel")
+    add("--out", type=_path, default=Path("masks"), metavar="OUT", help="folder for what is written (default masks)")
     add("--tile", type=_at_least_one, metavar="PIXELS", help="side of a tile; smaller takes less memory")
     _operating_point(add)
     add("--probabilities", action="store_true", help="leave NAME_probability.png too, round(255 p)")

@@ -24,6 +24,12 @@ from steelnb.options import STOPPED, parser
 from steelnb.training import recipes
 
 
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """What `train` takes without --recipe, here."""
+    monkeypatch.setattr(recipes, "DEFAULT", "smoke")
+
+
 def call(*arguments):
     return cli.main([str(argument) for argument in arguments])
 
@@ -52,7 +58,7 @@ def test_from_steel_to_mask(tmp_path, monkeypatch, capsys, tiny):
     ("arguments", "message"),
     [
         (("train", "--data", "nowhere", "--run", "run"), "nowhere: no such folder"),
-        (("train", "--data", "synthetic", "--run", "run", "--recipe", "best"), "no recipe 'best'; there are smoke, "),
+        (("train", "--data", "synthetic", "--run", "run", "--recipe", "best"), "no recipe 'best'; there are pretr"),
         (("evaluate", "--data", "synthetic", "--weights", "run"), "no such file"),
         (("predict", "--weights", "w.safetensors", "--out", "o", "a.png"), "w.safetensors: no such file"),
         (("sample", "steel", "--size", "8x8"), "32"),

@@ -1,8 +1,5 @@
 """How long a training has to be, and what to say of one that found nothing.  Taught in 07_hundred_hours."""
 
-import json
-from pathlib import Path
-
 from steelnb.data.dataset import SteelData
 from steelnb.runs.identity import TrainingError
 from steelnb.training.recipes import Recipe
@@ -28,14 +25,6 @@ def fitted_steps(total: int, hours: float, seconds_a_step: float) -> int:
             "(--steps)"
         )
     return fit
-
-
-def steps_of(run: Path) -> int | None:
-    """How many steps a run was begun with; None for a new one, or where its config.json cannot be read."""
-    try:
-        return int(json.loads((run / "config.json").read_bytes())["steps"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def of_a_failure(history: list[dict], recipe: Recipe, data: SteelData) -> str:

@@ -123,7 +123,7 @@ def train(
 
 def _steps_for(run: Path, data: SteelData, recipe: Recipe, total: int, hours: float, device, report) -> int:
     """As many steps as a run was begun with, or as fit into its hours."""
-    if (begun := advice.steps_of(run)) is not None:
+    if (begun := identity.steps_of(run)) is not None:
         return begun
     fit = advice.fitted_steps(total, hours, seconds_a_step(data, recipe, device=device))
     if fit < total:

@@ -211,4 +211,5 @@ PRETRAINED = Recipe(
     channels_last=True,
 )
 
+DEFAULT = "pretrained"  # of `train`
 RECIPES = {recipe.name: recipe for recipe in (PRETRAINED, SMOKE, FAST, MODERN, ORIGINAL)}
