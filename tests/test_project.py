@@ -82,7 +82,7 @@ def test_papers_that_the_losses_name_are_credited():
                 for reference in loaded("CITATION.cff")["references"]
                 for author in reference["authors"][:1] if "family-names" in author}  # fmt: skip
     text = (ROOT / "steelnb" / "losses" / "sound.py").read_text(encoding="utf-8")
-    text += (ROOT / "steelnb" / "network" / "unet.py").read_text(encoding="utf-8")
+    text += "".join((ROOT / "steelnb" / "network" / f"{name}.py").read_text("utf-8") for name in ("unet", "lite_unet"))
     named = re.findall(r"([A-Z][a-z]+)(?: et al\.| & [A-Z]\w+|(?:, [\w ]+)+) (20\d\d)", text)
     assert {(name, int(year)) for name, year in named} <= credited
     assert len(set(named)) >= 12
