@@ -167,18 +167,9 @@ def _is_own_config(path: Path) -> bool:
 OWN_FILES = {"config.json": _is_own_config, LEDGER: is_ledger}  # what a session that was killed at once has left
 
 
-def steps_of(run: Path) -> int | None:
-    """How many steps a run was begun with; None for a new one, or where its config.json cannot be read."""
-    return _begun(run, lambda config: int(config["steps"]))
-
-
 def recipe_name_of(run: Path) -> str | None:
-    """Which recipe a run was begun with; None as for `steps_of`."""
-    return _begun(run, lambda config: str(config["recipe"]["name"]))
-
-
-def _begun(run: Path, part: Callable[[dict], int | str]) -> int | str | None:
+    """Which recipe a run was begun with; None for a new one, or where its config.json cannot be read."""
     try:
-        return part(json.loads((run / "config.json").read_bytes()))
+        return str(json.loads((run / "config.json").read_bytes())["recipe"]["name"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
