@@ -65,7 +65,8 @@ def run_train(options: argparse.Namespace) -> int:
     from steelnb.runs.identity import recipe_name_of
     from steelnb.training.recipes import DEFAULT, RECIPES
 
-    name = options.recipe or recipe_name_of(options.run) or DEFAULT
+    begun = recipe_name_of(options.run)
+    name = options.recipe or (begun if begun in RECIPES else DEFAULT)
     if name not in RECIPES:
         raise ValueError(f"no recipe {name!r}; there are {', '.join(RECIPES)}")
     changes = dict(options.set) | ({"per_class": True} if options.per_class else {})

@@ -260,7 +260,7 @@ OPTIONS = {
     "predict": ("--weights", "--out", "--tile", *OPERATING_POINT, "--probabilities", "--kaggle", "--raw", "--resume"),
     "evaluate": (*DATA, "--weights", *OPERATING_POINT, "--choose", "--alarms", "--part", "--replicates", "--out",
                  "--json"),
-    "audit": (*DATA, "--out", "--seed"),
+    "audit": (*DATA, "--out", "--seed", "--against"),
     "convert": (*DATA, "--out"),
     "export": ("--weights", "--out", "--size"),
 }  # fmt: skip

@@ -154,7 +154,7 @@ class FlipAveraged(torch.nn.Module):
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
-        self.model, self.grid, self.config = model, model.grid, model.config
+        self.model, self.grid, self.config = model, model.grid, getattr(model, "config", {})
         self.train(model.training)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -151,23 +151,6 @@ def differences(then: dict, now: dict) -> list[str]:
     return found
 
 
-def steps_of(run: Path) -> int | None:
-    """How many steps a run was begun with; None for a new one, or where its config.json cannot be read."""
-    return _begun(run, lambda config: int(config["steps"]))
-
-
-def recipe_name_of(run: Path) -> str | None:
-    """Which recipe a run was begun with; None as for `steps_of`."""
-    return _begun(run, lambda config: str(config["recipe"]["name"]))
-
-
-def _begun(run: Path, part: Callable[[dict], int | str]) -> int | str | None:
-    try:
-        return part(json.loads((run / "config.json").read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def _is_config(about: object) -> bool:
     if not isinstance(about, dict) or not all(isinstance(about.get(name), kind) for name, kind in KINDS.items()):
         return False
@@ -182,3 +165,11 @@ def _is_own_config(path: Path) -> bool:
 
 
 OWN_FILES = {"config.json": _is_own_config, LEDGER: is_ledger}  # what a session that was killed at once has left
+
+
+def recipe_name_of(run: Path) -> str | None:
+    """Which recipe a run was begun with; None for a new one, or where its config.json cannot be read."""
+    try:
+        return str(json.loads((run / "config.json").read_bytes())["recipe"]["name"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None

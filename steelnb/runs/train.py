@@ -105,7 +105,8 @@ def train(
             per_epoch = math.ceil(batches.epoch_length(parts[0], recipe) / recipe.batch)
             total = steps or (epochs or recipe.epochs) * per_epoch
             if hours is not None and not (steps or epochs) and recipe.schedule == "one-cycle":
-                total = processes.broadcast(partial(_steps_for, run, data, recipe, total, hours, device, report))
+                fitted = partial(_fitted_steps, data, recipe, total, hours, device, report)
+                total = saved["about"]["steps"] if saved else processes.broadcast(fitted)
             config = identity.run_config(
                 data, recipe, seed, total, sides, parts[0].cache.digest, torch.get_num_threads()
             )
@@ -121,10 +122,8 @@ def train(
     return history
 
 
-def _steps_for(run: Path, data: SteelData, recipe: Recipe, total: int, hours: float, device, report) -> int:
-    """As many steps as a run was begun with, or as fit into its hours."""
-    if (begun := identity.steps_of(run)) is not None:
-        return begun
+def _fitted_steps(data: SteelData, recipe: Recipe, total: int, hours: float, device, report) -> int:
+    """Steps of a new run that come to their end within its hours."""
     fit = advice.fitted_steps(total, hours, seconds_a_step(data, recipe, device=device))
     if fit < total:
         report(f"{fit} of the recipe's {total} steps fit into {hours:g} hours; its schedule is made to end with them")

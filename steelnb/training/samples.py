@@ -33,7 +33,7 @@ class Samples(Dataset):
     geometry: "exact" (mirrored margins for a network without skew) or "original" (its 87 and 90 pixels; the mask cut
         to the centre that it predicts, the cut starting at ``ceil``).
     depth: of a valid U-Net, or the grid of any network's windows.
-    crop: (H, W) of the rectangle to draw from each image, for a valid network no larger than the median image; a smaller
+    crop: (H, W) of the rectangle to draw from each image, for a valid network no larger than the median; a smaller
         image goes on as its mirror image, mask and all. None: the whole image.
     on_defect: share of crops that are centred on a defect pixel, where the image has one.
     flips: mirror left-right and top-bottom at random. brightness: b makes of each gray value x, as one for a window,

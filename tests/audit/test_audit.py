@@ -141,7 +141,7 @@ def test_groups_close_the_leak(tmp_path, plain):
         assert split.validation
     assert "duplicate across a split" not in kinds(audit(grouped))
     def config(data):
-        return identity.run_config(data, SMOKE, 0, 10, split_items(data, SMOKE, 0))
+        return identity.run_config(data, SMOKE, 0, 10, split_items(data, SMOKE, 0), "pixels", 1)
 
     ungrouped, about = (config(d) for d in (found.data, grouped))
     assert identity.differences(ungrouped, about)

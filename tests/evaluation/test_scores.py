@@ -496,9 +496,9 @@ def test_a_gain_between_scores_of_different_batches_is_refused():
     data = images(4)
     for name, value in (("batch", 3), ("seed", 1), ("replicates", 7)):
         one, other = scored(data, replicates=5), scored(data, **{"replicates": 5, name: value})
-        with pytest.raises(ValueError, match=f"{name}: .* here, .* there: no paired gain"):
+        with pytest.raises(ValueError, match=f"{name}: .* here, .* in the other scores; a paired gain needs the same"):
             one.gain(other, DICE)
-    with pytest.raises(ValueError, match="images: 4 here, 3 there"):
+    with pytest.raises(ValueError, match="images: 4 here, 3 in the other scores"):
         scored(data, replicates=5).gain(scored(data[:3], replicates=5), DICE)
 
 

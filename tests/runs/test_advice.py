@@ -21,12 +21,12 @@ def test_too_few_to_learn_are_refused_with_the_hours_that_it_takes():
     assert advice.fitted_steps(600, 0.021, 1.0) == 60
 
 
-def test_a_run_keeps_the_steps_and_the_recipe_it_was_begun_with(tmp_path):
-    assert identity.steps_of(tmp_path) is identity.recipe_name_of(tmp_path) is None
-    (tmp_path / "config.json").write_text(json.dumps({"steps": 77, "recipe": {"name": "fast"}}))
-    assert (identity.steps_of(tmp_path), identity.recipe_name_of(tmp_path)) == (77, "fast")
+def test_a_run_keeps_the_recipe_it_was_begun_with(tmp_path):
+    assert identity.recipe_name_of(tmp_path) is None
+    (tmp_path / "config.json").write_text(json.dumps({"recipe": {"name": "fast"}}))
+    assert identity.recipe_name_of(tmp_path) == "fast"
     (tmp_path / "config.json").write_text("{")
-    assert identity.steps_of(tmp_path) is identity.recipe_name_of(tmp_path) is None
+    assert identity.recipe_name_of(tmp_path) is None
 
 
 def rows(dice, losses=(0.5, 0.5), step=1000):

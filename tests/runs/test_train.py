@@ -97,7 +97,7 @@ def test_the_original_takes_rows_its_geometry_and_its_optimizer(steel, tmp_path)
 
 
 def test_recipes_are_what_facts_say():
-    assert set(RECIPES) == {"smoke", "fast", "modern", "original"}
+    assert set(RECIPES) == {"pretrained", "smoke", "fast", "modern", "original"}
     original = ORIGINAL.to_dict()
     assert original["model"] == {"width": 64, "depth": 4, "norm": "encoder", "crop": "ceil"}
     assert (original["optimizer"], original["learning_rate"], original["momentum"]) == ("sgd", 1e-3, 0.99)
