@@ -128,9 +128,10 @@ def _answer(records: pd.DataFrame) -> str:
     verdict = "`dice_bce` stays the default" if stays else f"`{choice}` should be the default instead of `dice_bce`"
     at_half = "; ".join(f"{data} {half[data]['dice_bce']:.3f} and {half[data][best]:.3f}" for data in last)
     ranked = "; ".join(f"{data} `{by.idxmax()}` {by.max():.3f}" for data, by in ranking.items())
+    same_as_best = ", ".join(f"`{name}`" for name in tied) or "none"
     return (
         f"{standing}Of {len(mean)} losses `{best}` is best by Dice at the chosen threshold, {mean[best]:.3f} as the "
-        f"mean of both data sets (`dice_bce` {mean['dice_bce']:.3f}, last `{mean.idxmin()}` {mean.min():.3f}); the same "
-        f"as the best on both: {', '.join(f'`{name}`' for name in tied) or 'none'}. Best by average precision: {ranked}.\n"
+        f"mean of both data sets (`dice_bce` {mean['dice_bce']:.3f}, last `{mean.idxmin()}` {mean.min():.3f}); the "
+        f"same as the best on both: {same_as_best}. Best by average precision: {ranked}.\n"
         f"By the rule{', so far,' if standing else ''} {verdict}; Dice at p > ½ of `dice_bce` and the best: {at_half}."
     )
