@@ -22,6 +22,8 @@ class Difference(NamedTuple):
         return bool(self.low > -SAME and self.high < SAME)
 
     def __str__(self) -> str:
+        if np.isnan(self.low):
+            return f"{self.mean:+.3f} (one seed)"
         return f"{self.mean:+.3f} ({self.low:+.3f} … {self.high:+.3f})"
 
 

@@ -1,6 +1,6 @@
 """At which share of defect pixels does BCE rank the pixels, and when does it speak?
 
-Crops of 48 × 48 of SD-saliency-900 (shrunk by 2) with a mean share of defect of 1, 3, 6, 12 or 25 % (within 15 % of
+Crops of 48 × 48 of SD-saliency-900 (shrunk by 2) with a mean share of defect of 1, 3, 6, 12 or 25 % (within 20 % of
 that), each between half and twice it: 300 to learn from, 150 to choose a threshold on, 300 to report. A U-Net of width
 4 and depth 2 (padding "same") learns by AdamW (rate 1e-2 falling to 0, batches of 4) in 960 steps. It ranks from the
 step at which average precision on *report* reaches half of what the arm `dice` ends with at this share and seed; it

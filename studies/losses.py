@@ -100,10 +100,8 @@ def _standing(records: pd.DataFrame) -> str:
         at = rows.set_index(["loss", "seed", "steps"])["ap"].unstack()
         gain = (at[steps] - at[steps // 2]).groupby("loss").mean() if steps // 2 in at else pd.Series([float("nan")])
         if not (gain < GAIN).all():
-            most = (
-                "no doubling is recorded" if gain.isna().all() else f"the last doubling gained up to {gain.max():+.3f}"
-            )
-            told.append(f"{data} at {steps} steps: {most}")
+            most = f"the last doubling gained up to {gain.max():+.3f}"
+            told.append(f"{data} at {steps} steps: {'no doubling is recorded' if gain.isna().all() else most}")
     return f"Provisional, before the plateau ({'; '.join(told)}). " if told else ""
 
 
@@ -111,8 +109,10 @@ def _answer(records: pd.DataFrame) -> str:
     """Two lines: the best and those that are the same; what the default should be."""
     last = {data: rows[rows["steps"] == _largest(rows)].set_index(["loss", "seed"])
             for data, rows in records.groupby("data")}  # fmt: skip
-    chosen, half = (pd.DataFrame({data: rows.groupby("loss")[name].mean() for data, rows in last.items()}).dropna()
-                    for name in ("dice_chosen", "dice_half"))  # fmt: skip
+    chosen, half, ranking = (
+        pd.DataFrame({data: rows.groupby("loss")[name].mean() for data, rows in last.items()}).dropna()
+        for name in ("dice_chosen", "dice_half", "ap")
+    )
     if len(last) < len(DATA) or not {*KEY} <= {*chosen.index}:
         return "No answer yet: the key losses are not recorded on both data sets."
     mean = chosen.mean(axis=1)
@@ -124,11 +124,14 @@ def _answer(records: pd.DataFrame) -> str:
         "dice_bce" in same[data] or half[data]["dice_bce"] > half[data][best] - compare.SAME for data in last
     )
     choice = half.mean(axis=1)[[best, *tied]].idxmax()
+    standing = _standing(records)
     verdict = "`dice_bce` stays the default" if stays else f"`{choice}` should be the default instead of `dice_bce`"
     at_half = "; ".join(f"{data} {half[data]['dice_bce']:.3f} and {half[data][best]:.3f}" for data in last)
+    ranked = "; ".join(f"{data} `{by.idxmax()}` {by.max():.3f}" for data, by in ranking.items())
+    same_as_best = ", ".join(f"`{name}`" for name in tied) or "none"
     return (
-        f"{_standing(records)}Of {len(mean)} losses `{best}` is best by Dice at the chosen threshold, {mean[best]:.3f} as the mean of both "
-        f"data sets, `{mean.idxmin()}` worst with {mean.min():.3f}; the same as the best on both: "
-        f"{', '.join(f'`{name}`' for name in tied) or 'none'}.\n"
-        f"{verdict}: {mean['dice_bce']:.3f} at the chosen threshold; at p > ½, `dice_bce` and the best: {at_half}."
+        f"{standing}Of {len(mean)} losses `{best}` is best by Dice at the chosen threshold, {mean[best]:.3f} as the "
+        f"mean of both data sets (`dice_bce` {mean['dice_bce']:.3f}, last `{mean.idxmin()}` {mean.min():.3f}); the "
+        f"same as the best on both: {same_as_best}. Best by average precision: {ranked}.\n"
+        f"By the rule{', so far,' if standing else ''} {verdict}; Dice at p > ½ of `dice_bce` and the best: {at_half}."
     )

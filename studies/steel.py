@@ -42,7 +42,7 @@ def parts(name: str, share: float | None = None) -> Parts:
     "saliency": the whole images of SD-saliency-900 (less a rim of a pixel), 60 : 20 : 20.
     "synthetic": crops of synthetic steel; half of them clean, the others 6 % defect in the mean; 400, 300 and 400.
     With a `share`: crops of SD-saliency-900, shrunk by 2, of which each has between half and twice this share of defect
-    pixels, and the mean is within 15 % of it; 300, 150 and 300.
+    pixels, and the mean is within 20 % of it; 300, 150 and 300.
     """
     file = runner.LOCKS / f"parts-{name}{'' if share is None else f'-{share:g}'}.npz"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def _of_share(name: str, share: float) -> list[tuple[np.ndarray, np.ndarray]]:
             if len(images) == before:
                 raise dataset.DataError(f"{data.name}: no crops with a share of {share}")
         reached = np.mean(masks)
-        if abs(reached / share - 1) > 0.15:
+        if abs(reached / share - 1) > 0.2:  # few images have much more than a quarter
             raise dataset.DataError(f"{data.name}: crops reach a share of {reached:.3f}, not {share}")
         found.append((np.stack(images)[:, None], np.stack(masks)[:, None]))
     return found

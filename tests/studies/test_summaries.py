@@ -49,9 +49,8 @@ def test_the_default_stays_while_it_is_the_same_as_the_best_or_as_good_at_one_ha
 
 @pytest.mark.parametrize(("gain", "reached"), [(0.004, True), (0.006, False)])
 def test_the_plateau_is_where_no_key_loss_gains_by_the_last_doubling(gain, reached):
-    rows = [
-        cell | {"ap": 0.5 + (cell["steps"] > 640) * (gain if cell["loss"] == "bce" else 0)} for cell in losses.cells()
-    ]
+    gains = [gain if cell["loss"] == "bce" and cell["steps"] > 640 else 0.0 for cell in losses.cells()]
+    rows = [cell | {"ap": 0.5 + more} for cell, more in zip(losses.cells(), gains, strict=True)]
     assert (losses._standing(pd.DataFrame(rows)) == "") == reached
 
 
