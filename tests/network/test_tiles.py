@@ -36,8 +36,9 @@ def whole(model, image):
     """The reference: NumPy pads the image once, the network sees all of it, the surplus is cut off."""
     pads = [(0, 0)] * (image.ndim - 2)
     for n in image.shape[-2:]:
-        margin = geometry.margin(model.depth)
-        pads.append((margin, geometry.input_size(n, model.depth) - n - margin))
+        depth = getattr(model, "model", model).depth
+        margin = geometry.margin(depth)
+        pads.append((margin, geometry.input_size(n, depth) - n - margin))
     padded = torch.from_numpy(np.pad(image, pads, mode="symmetric"))
     padded = padded / 255 if image.dtype == np.uint8 else padded
     with torch.inference_mode():
@@ -290,7 +291,7 @@ def test_a_flipped_image_has_the_flipped_average(depth, height, width, axes):
 def test_the_average_stands_where_the_network_stands():
     model = network(2, in_channels=3, out_channels=4)
     averaged, image = FlipAveraged(model), np.random.default_rng(0).integers(0, 256, (3, 21, 34)).astype(np.uint8)
-    assert (averaged.depth, averaged.padding, averaged.config) == (2, "valid", model.config)
+    assert (averaged.grid, averaged.config) == (model.grid, model.config)
     assert inference.predict_logits(averaged, image).shape == (4, 21, 34)
     places = [place for place, _ in inference.iter_logits(averaged, image, 16)]
     assert places == tiles.tiles(21, 34, 16, 2)

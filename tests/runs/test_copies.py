@@ -99,7 +99,8 @@ def test_a_split_that_comes_with_the_set_stays_and_its_leak_is_said(doubled, tmp
 
 
 def test_from_the_command_line(doubled, tmp_path, capsys):
-    small = ["--set", 'model={"width": 2, "depth": 2}', "--set", "crop=[16,16]", "--steps", "1", "--quiet"]
+    small = ["--recipe", "smoke", "--set", 'model={"width": 2, "depth": 2}', "--set", "crop=[16,16]", "--steps", "1",
+             "--quiet"]
     for name, more in (("run", []), ("off", ["--ignore-copies"])):
         assert main(["train", "--data", str(doubled.folder), "--run", str(tmp_path / name), *small, *more]) == 0
         assert ("8 groups" in capsys.readouterr().out) == (not more)

@@ -734,7 +734,8 @@ def test_an_average_that_is_not_finite_is_not_kept(steel, tmp_path, monkeypatch)
             trainer.averaged.head.bias[:] = math.nan
 
     monkeypatch.setattr(Trainer, "step", doing(7, spoil))
-    with pytest.raises(runs.TrainingError, match=r"(a weight became infinite or NaN|the validation loss became nan) in epoch 2, near step"):
+    told = r"(a weight became infinite or NaN|the validation loss became nan) in epoch 2, near step"
+    with pytest.raises(runs.TrainingError, match=told):
         run(steel, tmp_path / "run", AVERAGED, checkpoint_seconds=0)
     kept = newest(tmp_path / "run")
     assert kept["step"] <= 7
