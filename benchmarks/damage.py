@@ -4,8 +4,8 @@
 
 A file is written, one bit of it flipped at random, and read again: the result is the same, or the file is refused (or,
 for a cache, made again), or pixels, masks or labels are other ones. A format without a checksum cannot tell the last
-from a true file: PNG, zip, gzip and our own caches have one; JPEG, BMP, TIFF, GIF, WebP, raw bytes and text have none,
-and what is counted here is how much of a damage their structure shows.
+from a true file: PNG, zip and our own cache have one, a deflated TIFF has one for its pixels; JPEG, BMP, GIF, WebP, raw
+bytes and text have none, and what is counted here is how much of a damage their structure shows.
 """
 
 import argparse
@@ -56,11 +56,16 @@ def forms(folder: Path) -> Iterator[tuple[str, Form]]:
     picture, mask = Image.fromarray(image), masks.any(0)
     ids = (masks * np.arange(1, len(masks) + 1)[:, None, None]).max(0).astype(np.uint8)
 
+    def of_its_size(array: np.ndarray) -> bytes:
+        if array.shape != SHAPE:
+            raise ValueError("a data set refuses an image and a mask of two sizes")
+        return array.tobytes()
+
     def pixels(path: Path) -> bytes:
-        return gray(path).tobytes()
+        return of_its_size(gray(path))
 
     def values(path: Path) -> bytes:
-        return mask_values(path).tobytes()
+        return of_its_size(mask_values(path))
 
     kinds = (
         ("jpg", "JPEG", {"quality": 90}), ("png", "PNG", {}), ("bmp", "BMP", {}), ("gif", "GIF", {}),
@@ -111,7 +116,6 @@ def forms(folder: Path) -> Iterator[tuple[str, Form]]:
         file.write(folder / "train_images" / "a.png", "train_images/a.png")
     yield "archive zip", Form(content.getvalue(), "a.zip", content_of)
     (folder / "train.csv").write_text(table)
-
     data = read_dataset(folder)
     cache = ImageCache(data, folder.parent / "cache")
 

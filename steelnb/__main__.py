@@ -90,6 +90,7 @@ def run_train(options: argparse.Namespace) -> int:
 def run_predict(options: argparse.Namespace) -> int:
     """Segments images and strips; 1 where one of them failed."""
     from steelnb import runtime, storage
+    from steelnb.data.images import left_out
     from steelnb.network import pretrained, weights
     from steelnb.prediction.files import predict_files
 
@@ -106,7 +107,7 @@ def run_predict(options: argparse.Namespace) -> int:
         raise
     for stem, share in outcome.written.items():
         print(f"{stem}: {share:.2%} of the pixels are defect" if share else f"{stem}: no defect")
-    for reason in outcome.failed.values():
+    for reason in [*outcome.failed.values(), *left_out(*(p for p in map(Path, options.images) if p.is_dir()))]:
         print(f"steelnb predict: {reason}", file=sys.stderr)
     kept = f", {len(outcome.kept)} of them before" if outcome.kept else ""
     kept += f", beside {len(outcome.earlier)} of earlier commands" if outcome.earlier else ""

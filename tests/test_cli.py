@@ -398,6 +398,11 @@ def test_a_bad_image_makes_the_exit_code_1_and_the_rest_go_on(tmp_path, steel_fo
     told = capsys.readouterr()
     assert "bad.jpg" in told.err
     assert f"{good.stem}: " in told.out
+    (folder := tmp_path / "in").mkdir()
+    (folder / good.name).write_bytes(good.read_bytes())
+    (folder / "x.tga").write_bytes(b"")
+    assert call("predict", "--weights", tmp_path / "run", "--out", tmp_path / "p", "--quiet", folder) == 0
+    assert "left out of in/: 1 files that are no images by their suffix, x.tga" in capsys.readouterr().err
 
 
 def test_it_runs_as_a_module_and_importing_it_is_quick():

@@ -119,10 +119,14 @@ def walk(folder: Path) -> Tree:
 
 
 def ids(paths: Iterable[Path]) -> dict[str, Path]:
-    """ImageId → file: the path below the folder that all the images have in common."""
+    """ImageId → file: the path below the folder that all the images have in common. Raises DataError for one twice."""
     paths = list(paths)
     common = Path(os.path.commonpath([p.parent for p in paths])) if paths else Path()
-    return {nfc(p.relative_to(common).as_posix()): p for p in paths}
+    found: dict[str, Path] = {}
+    for path in paths:
+        if found.setdefault(nfc(path.relative_to(common).as_posix()), path) != path:
+            raise DataError(f"{path}: two files of this name, in two Unicode forms; remove one")
+    return found
 
 
 def collect(images: Mapping[str, Path], masks: Callable[[str, tuple[int, int]], Mapping[int, np.ndarray]],

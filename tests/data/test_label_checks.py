@@ -11,7 +11,7 @@ from PIL import Image
 from skimage.measure import label
 
 from steelnb.audit.audit import audit
-from steelnb.data import dataset, rle, synthetic_drawing
+from steelnb.data import dataset, labelled, rle, synthetic_drawing
 from steelnb.data.dataset import DataError
 from steelnb.data.label_checks import look_alikes, pieces
 
@@ -168,6 +168,12 @@ def test_two_files_of_one_name_in_two_unicode_forms(tmp_path):
     folder = severstal(tmp_path / "csv", [f"{both[0]},3,1 2"], both)
     if len(list((folder / "train_images").iterdir())) == 2:  # not on a Mac
         refused(folder, "two files", "é.jpg")
+
+
+def test_ids_of_one_name_in_two_unicode_forms_are_refused(tmp_path):
+    both = [tmp_path / unicodedata.normalize(form, "é.jpg") for form in ("NFC", "NFD")]
+    with pytest.raises(DataError, match="two files of this name"):
+        labelled.ids(both)
 
 
 def test_a_mask_whose_name_differs_in_case_is_told(tmp_path):
