@@ -31,6 +31,7 @@ class ImageCache:
         self.path = (folder or runtime.cache_folder()) / f"{name}.uint8"
         self._size = int(sizes.sum())
         if not self._whole():
+            self.pixels = None  # closes a damaged one: Windows replaces no file that is mapped
             self._write(data, progress)
         self._map()
 

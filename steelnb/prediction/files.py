@@ -18,7 +18,7 @@ from steelnb.network import inference
 from steelnb.network.weights import Trained
 from steelnb.prediction import output_files, output_folder, strips, submission
 from steelnb.prediction.output_files import Mask, OutputWriter
-from steelnb.prediction.output_folder import SETTINGS, SUBMISSION, TABLE, PredictError
+from steelnb.prediction.output_folder import SETTINGS, SUBMISSION, TABLE, Noted, PredictError
 from steelnb.prediction.strip_masks import PLAIN
 
 
@@ -79,28 +79,29 @@ def predict_files(
     long = [path for path, strip in plan.items() if strip]
     if point.guard and long:
         raise PredictError(f"the guard judges an image as a whole, so not a strip: leave it out for {names(long)}")
-    before = output_folder.images_before(work, plan, bool(kaggle), resume)
-    earlier = _masks_of_others(work, before, plan)
+    before = output_folder.noted_before(work, plan, bool(kaggle), resume)
+    earlier = _masks_of_others(work, before.inputs, plan)
     columns = _submittable(work, plan, earlier, kaggle) if kaggle else None
     work.out.mkdir(parents=True, exist_ok=True)
     with output_folder.locked(work.out):
-        if before != output_folder.images_before(work, plan, bool(kaggle), resume):
+        if before != output_folder.noted_before(work, plan, bool(kaggle), resume):
             raise PredictError(f"{out} was in use by another command: give this one again")
         return _segment_all(work, plan, before, earlier, columns)
 
 
 def _segment_all(
-    work: OutputWriter, plan: dict[Path, bool], before: dict[str, str], earlier: dict[Path, bool],
+    work: OutputWriter, plan: dict[Path, bool], before: Noted, earlier: dict[Path, bool],
     columns: tuple[str, ...] | None,
 ) -> Outcome:  # fmt: skip
     """What `predict_files` does once nobody else can write to the folder.
 
-    before: SHA-256 of images by name, as earlier commands noted them. earlier: what they left that is not in the plan.
+    before: what earlier commands noted. earlier: what they left that is not in the plan.
     """
     digests = {path: output_folder.file_digest(path) for path in plan}
-    whole = {path for path, strip in plan.items() if _is_there(work, path, strip)}
+    whole = {path for path, strip in plan.items() if _is_there(work, path, strip, before)}
     new = {path.name: digest for path, digest in digests.items() if digest and path not in whole}
-    output_folder.write_settings(work, before | new)
+    noted = Noted(before.inputs | new, dict(before.strip_masks))
+    output_folder.write_settings(work, noted)
 
     written, failed, kept, masks_by_row = {}, {}, [], {}
     with storage.unfinished(work.out / TABLE) as (part,):
@@ -108,12 +109,17 @@ def _segment_all(
             csv.writer(file).writerow(["ImageId", *work.prefix, "EncodedPixels"])
             for path, strip in tqdm((earlier | plan).items(), desc="predict", unit="image", disable=not work.progress):
                 try:
+                    if path not in plan or path in whole:
+                        _check_strip_masks(work, path, strip, before)
                     if path not in plan:
                         masks = work.read_masks(path, strip)
                     elif path in whole:
-                        masks = _masks_of_the_same(work, path, strip, digests[path], before.get(path.name))
+                        masks = _masks_of_the_same(work, path, strip, digests[path], before.inputs.get(path.name))
                     else:
                         masks = _made(work, path, strip, digests[path])
+                        if strip:
+                            noted.strip_masks.update(_digests_of_masks(work, path))
+                            output_folder.write_settings(work, noted)
                 except (DataError, MemoryError) as error:
                     failed[path] = str(error) if isinstance(error, DataError) else f"{path}: not enough memory"
                     continue
@@ -128,8 +134,9 @@ def _segment_all(
                     kept += [path.stem] * (path in whole)
         if not written:
             part.unlink()  # what is there already stays
-        if written or before:
-            output_folder.write_settings(work, before | {n: d for n, d in new.items() if Path(n).stem in written})
+        if written or before.inputs:
+            made = {name: digest for name, digest in new.items() if Path(name).stem in written}
+            output_folder.write_settings(work, noted._replace(inputs=before.inputs | made))
         else:
             (work.out / SETTINGS).unlink()
     if columns and failed:
@@ -160,6 +167,19 @@ def _masks_of_the_same(
     return masks
 
 
+def _digests_of_masks(work: OutputWriter, path: Path) -> dict[str, str]:
+    masks = work.targets(path, True)[: len(work.classes)]
+    return {mask.name: output_folder.file_digest(mask) or "" for mask in masks}
+
+
+def _check_strip_masks(work: OutputWriter, path: Path, strip: bool, before: Noted) -> None:
+    """Raises DataError for a strip's mask that is not as it was written."""
+    for name, digest in _digests_of_masks(work, path).items() if strip else ():
+        if before.strip_masks.get(name) != digest:
+            raise DataError(f"{work.out / name}: not a strip's mask as it was written; remove it, and {path.name} is "
+                            "segmented anew")  # fmt: skip
+
+
 def _masks_of_others(work: OutputWriter, before: Iterable[str], plan: dict[Path, bool]) -> dict[Path, bool]:
     """Images of earlier commands whose masks are all there, by name alone, and whether they were strips."""
     planned, found = {path.name for path in plan}, {}
@@ -171,9 +191,12 @@ def _masks_of_others(work: OutputWriter, before: Iterable[str], plan: dict[Path,
     return found
 
 
-def _is_there(work: OutputWriter, path: Path, strip: bool) -> bool:
+def _is_there(work: OutputWriter, path: Path, strip: bool, before: Noted) -> bool:
+    """Whether all files of an image are there; of a strip, when it was noted that they are."""
     with contextlib.suppress(DataError):
-        return all(target.exists() for target in work.targets(path, strip))
+        targets = work.targets(path, strip)
+        noted = not strip or all(mask.name in before.strip_masks for mask in targets[: len(work.classes)])
+        return noted and all(target.exists() for target in targets)
     return False
 
 

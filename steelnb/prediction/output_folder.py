@@ -1,7 +1,8 @@
 """What a folder of predictions says of itself: which network, which settings and which images made its masks.
 
 `predictions.json` holds the settings and, under "inputs", the SHA-256 of each image by file name. It is written before
-the masks, so a mask never lies there without the digest of what it was made of.
+the masks, so a mask never lies there without the digest of what it was made of. Under "strip_masks" are the SHA-256 of
+masks of strips, which are .npy files and so without a checksum of their own; a PNG has one.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -21,6 +23,13 @@ TABLE, SETTINGS, SUBMISSION = "predictions.csv", "predictions.json", "submission
 
 class PredictError(ValueError):
     """Images that cannot be segmented, or masks that would overwrite a file. The message names it."""
+
+
+class Noted(NamedTuple):
+    """SHA-256 by file name of the images that commands were given for a folder, and of the strips' masks in it."""
+
+    inputs: dict[str, str]
+    strip_masks: dict[str, str]
 
 
 @contextlib.contextmanager
@@ -42,8 +51,8 @@ def locked(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def images_before(work: OutputWriter, plan: Mapping[Path, bool], kaggle: bool, resume: bool) -> dict[str, str]:
-    """SHA-256 by file name of the images that earlier commands were given for this folder.
+def noted_before(work: OutputWriter, plan: Mapping[Path, bool], kaggle: bool, resume: bool) -> Noted:
+    """What earlier commands noted in this folder.
 
     plan: image → whether it is a strip. Raises PredictError for a folder that may not be used: with files that would be
     overwritten, or whose masks other settings made.
@@ -54,13 +63,13 @@ def images_before(work: OutputWriter, plan: Mapping[Path, bool], kaggle: bool, r
         if there := there or (settings if settings.exists() else None):
             raise PredictError(f"{there} is there already and would be overwritten: name another folder for the masks, "
                                "or resume what was begun there (--resume)")  # fmt: skip
-        return {}
+        return Noted({}, {})
     if any(path.resolve().parent == work.out.resolve() for path in plan):
         raise PredictError(f"{work.out} holds the images themselves: to resume, masks need a folder of their own")
     if not settings.exists():
         if there:
             raise PredictError(f"{there} is there, but no {SETTINGS} that says what made it: name another folder")
-        return {}
+        return Noted({}, {})
     before, now = _read(settings), work.settings()
     if other := [name for name in now if before.get(name) != now[name]]:
         told = names((f"{name} was {before.get(name)}, is {now[name]}" for name in other), 8)
@@ -70,12 +79,12 @@ def images_before(work: OutputWriter, plan: Mapping[Path, bool], kaggle: bool, r
         if called.get(path.stem, path.name) != path.name and _first_there(work, {path: strip}):
             raise PredictError(f"{path}: {work.out} holds the masks of {called[path.stem]}, which would be "
                                "overwritten: name another folder")  # fmt: skip
-    return before["inputs"]
+    return Noted(before["inputs"], before["strip_masks"])
 
 
-def write_settings(work: OutputWriter, inputs: Mapping[str, str]) -> None:
+def write_settings(work: OutputWriter, noted: Noted) -> None:
     """Says what is about to be written, if it is not said there already. Raises storage.StorageError."""
-    content = json.dumps(work.settings() | {"inputs": inputs}, indent=1).encode()
+    content = json.dumps(work.settings() | noted._asdict(), indent=1).encode()
     path = work.out / SETTINGS
     if not path.exists() or path.read_bytes() != content:
         storage.write_file(path, content)
@@ -103,7 +112,8 @@ def _first_there(work: OutputWriter, plan: Mapping[Path, bool]) -> Path | None:
 def _read(path: Path) -> dict:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if {type(item) for pair in found["inputs"].items() for item in pair} <= {str}:
+        pairs = [*found["inputs"].items(), *found["strip_masks"].items()]
+        if {type(item) for pair in pairs for item in pair} <= {str}:
             return found
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # undecodable text is a ValueError, too
         pass

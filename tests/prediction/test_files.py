@@ -232,7 +232,25 @@ def test_a_damaged_mask_of_a_strip_is_named_and_the_rest_go_on(tmp_path, content
         np.save(out / "s_mask.npy", content)
     outcome = predict_files(network(), paths, out, resume=True)
     assert list(outcome.written) == ["i"]
-    assert re.search(r"s_mask\.npy: not a strip's mask \(.*\); remove it", outcome.failed[tmp_path / "s.npy"])
+    assert "s_mask.npy: not a strip's mask as it was written; remove it" in outcome.failed[tmp_path / "s.npy"]
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_flipped_bit_in_a_strip_s_mask_is_noticed(tmp_path, again):
+    """An .npy has no checksum of its own; in a command with the strip and in one without."""
+    np.save(tmp_path / "s.npy", np.random.default_rng(5).integers(0, 256, (12, 90), dtype=np.uint8))
+    Image.fromarray(np.zeros((12, 90), np.uint8)).save(tmp_path / "i.png")
+    out, paths = tmp_path / "out", [tmp_path / "s.npy"] * again + [tmp_path / "i.png"]
+    predict_files(network(), [tmp_path / "s.npy"], out)
+    content = bytearray((out / "s_mask.npy").read_bytes())
+    content[-7] ^= 1
+    (out / "s_mask.npy").write_bytes(content)
+    outcome = predict_files(network(), paths, out, resume=True)
+    assert list(outcome.written) == ["i"]
+    assert [path.name for path in outcome.failed] == ["s.npy"]
+    assert list(pd.read_csv(out / "predictions.csv")["ImageId"]) == ["i.png"]
+    (out / "s_mask.npy").unlink()
+    assert predict_files(network(), [tmp_path / "s.npy", tmp_path / "i.png"], out, resume=True).failed == {}
 
 
 def test_options_reach_strips_too(tmp_path):
@@ -257,7 +275,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_files(pictures, tmp_path, mon
     paths = [pictures, pictures / "d.npy"]
     predict_files(trained, paths, tmp_path / "whole", point=point)
     write = storage.write_file
-    for stop in range(2, 11):  # before each file that is written
+    for stop in range(2, 12):  # before each file that is written
         count = iter(range(99))
 
         def stopped(path, content, count=count, stop=stop):
@@ -272,10 +290,10 @@ def test_an_interrupted_run_is_resumed_to_the_same_files(pictures, tmp_path, mon
         except KeyboardInterrupt:
             assert not (target / "predictions.csv").exists()
         else:
-            assert stop == 10
+            assert stop == 11
         monkeypatch.setattr(storage, "write_file", write)
         outcome = predict_files(trained, paths, target, point=point, resume=True)
-        assert len(outcome.kept) == min((stop - 1) // 3, 3) + (stop == 10)
+        assert len(outcome.kept) == min((stop - 1) // 3, 3) + (stop == 11)
         assert files(target) == files(tmp_path / "whole")
 
 
