@@ -99,7 +99,18 @@ def test_a_split_that_comes_with_the_set_stays_and_its_leak_is_said(doubled, tmp
 
 
 def test_from_the_command_line(doubled, tmp_path, capsys):
-    small = ["--set", 'model={"width": 2, "depth": 2}', "--set", "crop=[16,16]", "--steps", "1", "--quiet"]
+    small = ["--recipe", "smoke", "--set", 'model={"width": 2, "depth": 2}', "--set", "crop=[16,16]"]
+    small += ["--steps", "1", "--quiet"]
     for name, more in (("run", []), ("off", ["--ignore-copies"])):
         assert main(["train", "--data", str(doubled.folder), "--run", str(tmp_path / name), *small, *more]) == 0
         assert ("8 groups" in capsys.readouterr().out) == (not more)
+
+
+def test_class_names_stay_with_a_run(doubled, tmp_path, tiny):
+    from dataclasses import replace
+
+    named = replace(doubled, class_names=("pits", "lines", "scratches", "patches"))
+    for name, data in (("named", named), ("not", doubled)):
+        train(data, tmp_path / name, tiny)
+        known = json.loads((tmp_path / name / "config.json").read_text())["data"].get("class_names")
+        assert known == (["pits", "lines", "scratches", "patches"] if name == "named" else None)
