@@ -112,6 +112,10 @@ def run_predict(options: argparse.Namespace) -> int:
     kept = f", {len(outcome.kept)} of them before" if outcome.kept else ""
     kept += f", beside {len(outcome.earlier)} of earlier commands" if outcome.earlier else ""
     print(f"{len(outcome.written)} images segmented into {options.out}{kept} ({point})")
+    known = trained.metadata.get("data", {})
+    if trained.model.config["out_channels"] > 1 and known.get("class_names"):
+        titles = zip(known["classes"], known["class_names"], strict=True)
+        print("classes: " + ", ".join(f"{class_id} {name}" for class_id, name in titles))
     return 1 if outcome.failed else 0
 
 

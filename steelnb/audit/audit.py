@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.stats import fisher_exact
 from tqdm.auto import tqdm
 
-from steelnb.audit import checks, copies, duplicates
+from steelnb.audit import checks, copy_groups, duplicates
 from steelnb.audit.checks import Finding
 from steelnb.audit.page import Audit
 from steelnb.data import dataset as steel_data
@@ -62,11 +62,11 @@ def audit(source: SteelData | str | Path, *, seed: int = 0, validation: float = 
     pairs = finder.pairs(data.image, progress)
     sides = _sides(data, seed, validation)
     groups = duplicates.group_duplicates(pairs, data.images["ImageId"]) if pairs else None
-    findings += copies.found_groups(data, pairs, groups or {}, sides)
+    findings += copy_groups.found_groups(data, pairs, groups or {}, sides)
     if against is not None:
         known = isinstance(against, SteelData)
         other = against if known else steel_data.read_dataset(against, progress=progress, **reading)
-        findings += copies.against(data, other, progress)
+        findings += copy_groups.against(data, other, progress)
     shares = drift(data, seed, validation)
     findings += [*_on_both(sides.get(BY_ROW, (set(), set()))), *_drifting(shares, data)]
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))  # stable: within one, in the order above

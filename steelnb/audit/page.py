@@ -15,7 +15,7 @@ import pandas as pd
 from PIL import Image
 
 from steelnb import storage
-from steelnb.audit import copies, duplicates
+from steelnb.audit import copy_groups, duplicates
 from steelnb.audit.checks import Finding
 from steelnb.data.dataset import DataError, SteelData
 from steelnb.figures.plots import CLASS_COLOURS, DEFECT, overlay
@@ -96,7 +96,7 @@ class Audit:
     @property
     def headline(self) -> str:
         """How many images have a copy, in one line; empty where none has."""
-        return copies.headline(self.groups)
+        return copy_groups.headline(self.groups)
 
 
 def check_free(out: Path) -> None:

@@ -1,6 +1,7 @@
 """Folders and archives → images and masks.
 
-`open_dataset` finds and reads a set (`sources`, `archives`, `dataset`, `labels`, `images`, `rle`), `splits` parts it,
+`open_dataset` finds and reads a set (`sources`, `archives`, `dataset`, `labels`, `images`, `rle`); `layouts` recognises
+other people's (`mask_folders`, `coco`, `labelme`, `cvat`, `yolo`), `conversion` writes them as ours; `splits` parts it,
 `image_cache` keeps it decoded, `synthetic` draws steel where there is none.
 """
 

@@ -99,4 +99,4 @@ def with_and_without_flips(
 
 def labels_of(trained: Trained, data: SteelData) -> tuple[str, ...]:
     """Names of the network's masks: each class, or "any"."""
-    return tuple(f"class {c}" for c in data.classes) if trained.model.config["out_channels"] > 1 else ("any",)
+    return tuple(map(data.class_name, data.classes)) if trained.model.config["out_channels"] > 1 else ("any",)

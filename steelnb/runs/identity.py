@@ -42,7 +42,7 @@ def run_config(
         "seed": seed,
         "steps": total,
         "data": {"name": data.name, "fingerprint": data.fingerprint(), "classes": list(data.classes),
-                 "pixels": pixels},
+                 "pixels": pixels, **({"class_names": list(data.class_names)} if data.class_names else {})},
         "groups": _groups_digest(data),  # runs from before there were groups have no such key: None as well
         "training": sorted({item.image_id for item in sides[0]}),
         "validation": sorted({item.image_id for item in sides[1]}),

@@ -104,8 +104,6 @@ class Recipe:
                 f"recipe {self.name}: model is {self.model!r}; it can be the network's arguments as JSON, such as "
                 f'{{"width": 8, "depth": 3}}, of {", ".join(MODEL["unet"])}, or {{"kind": "lite"}}'
             )
-        if (padding := self.model.get("padding", "valid")) != "valid":  # samples are windows for one that shrinks them
-            raise ValueError(f"recipe {self.name}: model.padding is {padding!r}; a network to be trained can be valid")
         if self.ema == 1:
             raise ValueError(f"recipe {self.name}: ema is 1, an average that never moves; try 0.99, or 0 for none")
         for name in SWITCHES:

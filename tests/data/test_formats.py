@@ -432,7 +432,7 @@ def test_a_stranger_s_export_trains_and_predicts(tmp_path, capsys):
     for name in masks:  # five of one gray would be one image
         Image.fromarray(rng.integers(60, 160, (48, 64)).astype(np.uint8)).save(folder / "images" / name)
     run = str(tmp_path / "run")
-    small = ["--set", 'model={"width": 2, "depth": 2}', "--set", "crop=[16,16]", "--steps", "2"]
+    small = ["--recipe", "smoke", "--set", 'model={"width": 2, "depth": 2}', "--set", "crop=[16,16]", "--steps", "2"]
     assert main(["train", "--data", str(folder), "--run", run, *small, "--nested", "hole", "--quiet"]) == 0
     assert "1 crack in 5 images" in capsys.readouterr().out
     out = tmp_path / "masks"

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from steelnb.__main__ import main
-from steelnb.audit import copies, page
+from steelnb.audit import copy_groups, page
 from steelnb.audit.audit import audit
 from steelnb.data import dataset, rle, synthetic_drawing
 
@@ -108,10 +108,10 @@ def test_two_sets_are_compared(tmp_path, plain, capsys):
     line = next(line for line in capsys.readouterr().out.splitlines() if "have a copy" in line)
     assert line.startswith("warning: 3 of 6 images of test have a copy in train (x5.png as t5.png, x6.png as t6.png, ")
     assert "Copies in another set" in (tmp_path / "out" / "report.html").read_text()
-    (finding,) = copies.against(dataset.read_dataset(test), dataset.read_dataset(train))
+    (finding,) = copy_groups.against(dataset.read_dataset(test), dataset.read_dataset(train))
     assert finding.images == ("x5.png", "x6.png", "x7.png")
     other = write(tmp_path / "other", {f"o{k}.png": plain[k] for k in range(5)})
-    assert list(copies.against(dataset.read_dataset(test), dataset.read_dataset(other))) == []
+    assert list(copy_groups.against(dataset.read_dataset(test), dataset.read_dataset(other))) == []
 
 
 def test_rows_by_the_original_s_split_are_of_severstal_alone(tmp_path, plain):
