@@ -1,27 +1,32 @@
-"""Packs a run's weights for the wheel: `python tools/steel_weights.py RUN` writes
+"""Packs a finished run's last weights for the wheel: `python tools/steel_weights.py RUN` writes
 steelnb/network/files/lite_synthetic_steel.safetensors, in float16, without the lists of images.
 
-The run: `python -m steelnb sample steel --images 2000 --seed 17`, then `python -m steelnb train --data steel --run RUN
---recipe pretrained --set start=imagenet --set epoch_samples=800 --set scoring=0.06 --steps N`.
+The last step's, not the best epoch's: nothing is chosen, and a schedule that has come to its end needs no choice.
 """
 
 import sys
 from pathlib import Path
 
 from steelnb import storage
+from steelnb.network import kinds
 from steelnb.network.pretrained import STEEL
 from steelnb.network.weights import load_network, save_network
+from steelnb.runs.checkpoints import Checkpoints
 
-KEPT = ("version", "recipe", "seed", "steps", "data", "epoch", "scores", "versions")
+KEPT = ("version", "recipe", "seed", "steps", "data", "versions")
 
 
 def main(run: str) -> None:
-    trained = load_network(run)
+    state = Checkpoints(Path(run) / "checkpoints").load()
+    if state["step"] < state["about"]["steps"]:
+        raise ValueError(f"{run}: after step {state['step']} of {state['about']['steps']}; let it finish first")
     tensors = {name: tensor.half() if tensor.is_floating_point() else tensor
-               for name, tensor in trained.model.state_dict().items()}  # fmt: skip
-    save_network(STEEL, trained.model, {name: trained.metadata[name] for name in KEPT}, tensors)
+               for name, tensor in state["model"].items()}  # fmt: skip
+    about = {name: state["about"][name] for name in KEPT} | {"epoch": state["epoch"], "seconds": state["seconds"]}
+    network = kinds.build(state["about"]["recipe"]["model"] | {"out_channels": len(state["model"]["head.bias"])})
+    save_network(STEEL, network, about, tensors)
     load_network(STEEL)  # refuses what float16 could not hold
-    content = Path(STEEL).read_bytes()
+    content = STEEL.read_bytes()
     print(f"{STEEL.name}: {len(content):,} bytes, SHA-256 {storage.sha256(content)}")
 
 
