@@ -72,10 +72,3 @@ def test_compiled_where_the_card_allows(monkeypatch, capability, triton, pays):
     monkeypatch.setattr(runtime, "_has", lambda module: triton)
     assert runtime.compiles(torch.device("cuda")) is pays
     assert not runtime.compiles(torch.device("cpu"))
-
-
-def test_a_network_that_pads_is_refused_before_an_epoch():
-    """Samples are windows with a margin, of which it would predict the wrong corner."""
-    SMOKE.changed(model={"padding": "valid"})
-    with pytest.raises(ValueError, match=r"model\.padding is 'same'; a network to be trained can be valid"):
-        SMOKE.changed(model={"padding": "same"})
