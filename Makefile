@@ -24,7 +24,8 @@ OLD := $(foreach part,_fontconfig_pattern _mathtext,-W ignore::DeprecationWarnin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lab notebooks check picture address book bench study test-colab test-browser constraints clean
+.PHONY: help run test lab notebooks check picture address book bench study test-colab test-colab-here test-browser \
+  constraints clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,7 +64,15 @@ bench: .venv/.peers  ## every benchmark, beside its peers (ONLY=rle: those whose
 study: $(READY)  ## what the studies have recorded; ONLY=losses: runs that one, or goes on with it, on all cores
 	@$(BIN)/python -m studies $(ONLY) $(ARGS)
 
-test-colab: $(COLAB)/.installed  ## the tests again with the versions that Colab has, in a venv of its own
+test-colab:  ## the tests again under the Python that Colab has, with its versions (.ci/colab-root says how)
+	@set -- test-colab-here ARGS='$(ARGS)'; \
+	if python3.13 -c 'import venv' 2>/dev/null; then $(MAKE) "$$@" COLAB=.venv-colab-3.13 PYTHON=python3.13; exit; fi; \
+	bash .ci/colab-root make "$$@" COLAB=.venv-colab-3.13 PYTHON=python3.13; code=$$?; test $$code = 75 || exit $$code; \
+	echo "==== NOT UNDER COLAB'S PYTHON: its versions are tested under $$($(PYTHON) --version) instead ===="; \
+	$(MAKE) "$$@"
+
+test-colab-here: $(COLAB)/.installed
+	@$(COLAB)/bin/python -c 'import platform, torch; print("Python", platform.python_version(), "torch", torch.__version__)'
 	@$(TEST_ENV) $(COLAB)/bin/python $(PYTEST) $(OLD) $(ARGS)
 
 test-browser: .venv/.browser book  ## the site, and the widgets in JupyterLab, in headless Chromium; pictures in build/browser/
@@ -104,6 +113,8 @@ $(READY): pyproject.toml constraints.txt
 $(COLAB)/.installed: pyproject.toml constraints.txt constraints-colab.txt
 	@test -x $(COLAB)/bin/python || $(PYTHON) -m venv $(COLAB)
 	@echo "Installing into $(COLAB)"
-	@$(QUIET) $(COLAB)/bin/pip install "$$(grep '^torch==' constraints.txt)"
+	@$(QUIET) minor=$$($(COLAB)/bin/python -c 'import sys; print(sys.version_info.minor)'); \
+	test $$minor = 13 && versions=constraints-colab.txt || versions=constraints.txt; \
+	$(COLAB)/bin/pip install "$$(grep -o '\btorch==[0-9.]*' $$versions)"
 	@$(QUIET) $(COLAB)/bin/pip install -c constraints-colab.txt -e '.[test]'
 	@touch $@

@@ -59,7 +59,7 @@ from steelnb import runs, runtime
 from steelnb.data import sources
 from steelnb.figures import plots, run_progress, widgets
 from steelnb.network import weights
-from steelnb.runs import checkpoints
+from steelnb.runs import checkpoints, intervals
 from steelnb.training import batches
 from steelnb.training.recipes import MODERN, ORIGINAL, SMOKE
 from steelnb.training.trainer import Trainer
@@ -67,6 +67,8 @@ from steelnb.training.validation import logits_and_mask
 
 plots.use_style()
 print(runtime.describe())
+DRIVE = False  # on Colab True: the run lives on your Google Drive, and STEELNB_DATA may name an archive there
+runs_folder = runtime.drive_folder() / "runs" if DRIVE else runtime.runs_folder()
 data = sources.open_dataset(progress=False)
 print(data.describe())
 
@@ -185,27 +187,38 @@ print("elsewhere:", *(name for name, d in apart.items() if d.any()), sep="\n  fo
 # %% [markdown]
 # ## 2 · Before it starts: how long will it take, and where will it live?
 #
-# On Colab, set `DRIVE = True` and the run lives on your Google Drive, where the next session finds it; the images stay
-# on the machine's own disk. Elsewhere it lives in `STEELNB_HOME`. In the *full* profile this page trains recipe
-# `modern`; put `ORIGINAL` there for what was done in 2020. In the smoke profile a small run stands in.
+# On Colab, set `DRIVE = True` in the cell after the setup and the run lives on your Google Drive, where the next session
+# finds it; the images stay on the machine's own disk. Elsewhere it lives in `STEELNB_HOME`. In the *full* profile this
+# page trains recipe `modern`; put `ORIGINAL` there for what was done in 2020. In the smoke profile a small run stands in.
+#
+# How long a session lasts nobody promises: users report 1.5 to 24 hours of Colab; on Kaggle a GPU is lent for 9 hours at
+# a time and 30 a week. Say what you expect, and the interval between checkpoints follows: often costs time while all is
+# well, seldom costs work when the session is killed, and the sum of both is least at √(2 · cost · length)
+# ([Young 1974](https://doi.org/10.1145/361147.361115)). What a checkpoint costs is measured where the run will live.
 
 # %%
-DRIVE = False
 full = runtime.profile() == "full"
-runs_folder = runtime.drive_folder() / "runs" if DRIVE else runtime.runs_folder()
 recipe = MODERN if full else SMOKE.changed(epochs=4, epoch_samples=120, scored=8)
-hours, session_hours = (100, 11.5) if full else (None, None)
+SESSION_HOURS = 11.5  # that you expect of a session, less half an hour; 8.5 on Kaggle
+hours, session_hours = (100, SESSION_HOURS) if full else (None, None)
 
 a_step = runs.seconds_a_step(data, recipe)
 samples_to_draw, held_out = batches.training_and_validation_samples(data, recipe, seed=0)
 steps = recipe.epochs * int(np.ceil(batches.epoch_length(samples_to_draw, recipe) / recipe.batch))
+trainer = Trainer(recipe, 1, 1, 0, runtime.device())
+trainer.begin()
+trainer.step(*next(iter(batches.iter_batches(samples_to_draw, recipe, 0, device=trainer.device))))
+runs_folder.mkdir(parents=True, exist_ok=True)
+cost = intervals.cost_of(trainer.state(), runs_folder, competes=trainer.device.type == "cpu")
+interval = intervals.choose(3600 * SESSION_HOURS, cost, a_step)
 began = time.perf_counter()
-logits_and_mask(Trainer(recipe, 1, 1, 0, runtime.device()).model, held_out, 0)
+logits_and_mask(trainer.model, held_out, 0)
 scoring = (time.perf_counter() - began) * len(held_out) * recipe.epochs
 here = a_step * steps + scoring
 print(f"recipe {recipe.name}: {steps} steps of {1000 * a_step:.0f} ms and {recipe.epochs} times {len(held_out)} images to score: "
       f"about {here / 3600:.1f} h" if here > 1800 else f"{steps} steps of {1000 * a_step:.0f} ms, then scoring: about {here:.0f} s")
 the_original = ORIGINAL.epochs * 5676 / ORIGINAL.batch
+print(f"a checkpoint holds the training up for {1000 * cost.held_up:.0f} ms and is safe after {1000 * cost.until_safe:.0f} ms; {interval}")
 print(f"the original: {the_original:,.0f} steps in 100 h (estimated) would be {1000 * 100 * 3600 / the_original:.0f} ms a step")
 
 # %% [markdown]
@@ -245,7 +258,7 @@ def say_and_draw(line):
 figure, axes = plt.subplots(1, 3, figsize=(plots.WIDTH, 2.2))
 live = display(figure, display_id=True)
 history = runs.train(
-    data, run, recipe, hours=hours, session_hours=session_hours, progress=full, report=say_and_draw
+    data, run, recipe, hours=hours, session_hours=session_hours, checkpoint_seconds=interval.seconds, progress=full, report=say_and_draw
 )
 plt.close(figure)
 
@@ -402,7 +415,7 @@ assert (book["ended"] == "killed").sum() == 2 and book["ended"].iloc[-1] == "fin
 #
 # | what happens | what you see | what to do |
 # |---|---|---|
-# | session ends, kernel dies, power fails | nothing; the next session writes *killed* into the ledger | the same call again: about a minute is lost, more where a checkpoint costs over 0.6 s |
+# | session ends, kernel dies, power fails | nothing; the next session writes *killed* into the ledger | the same call again: what section 2 foretold is lost |
 # | stop button, Ctrl-C, SIGTERM, `session_hours` over | "…: after step N of M. The same call, or command, goes on" | the same call again |
 # | disk or Drive full | "cannot write step-… MB …: No space left" | make room (empty Drive's trash), the same call again |
 # | Drive has gone | "The folder can no longer be reached" | mount it again, the same call again |
@@ -468,6 +481,8 @@ print(f"{kills} kills and a broken checkpoint: same weights, same history, to th
 #
 # - Pillai et al. 2014, [All File Systems Are Not Created Equal](https://www.usenix.org/conference/osdi14/technical-sessions/presentation/pillai):
 #   what a crash may leave of a file that was merely written.
+# - Young 1974, [A first order approximation to the optimum checkpoint interval](https://doi.org/10.1145/361147.361115):
+#   two pages, and still the rule; `benchmarks/checkpoints.py` measures the cost of one at the original's size.
 # - PyTorch, [Reproducibility](https://pytorch.org/docs/stable/notes/randomness.html) and
 #   [torchrun](https://pytorch.org/docs/stable/elastic/run.html).
 # - Next: [08 · How good is it, against the original, and where does it fail?](08_results.ipynb)

@@ -41,6 +41,7 @@ if not getattr(importlib.util.find_spec("steelnb"), "origin", None):  # a folder
 
 # %%
 import os
+import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -108,11 +109,29 @@ plt.show()
 # The network gives each pixel a probability. Everything below is counted from these, once:
 
 # %%
-keep = [each[:3] for each in predictions.iter_predictions(trained, data, ids)]
+class Kept:
+    """Probabilities and masks, image after image, on disk: in memory those of all Severstal would take 12 GB."""
+
+    def __init__(self):
+        self.file, self.places = tempfile.TemporaryFile(), []  # noqa: SIM115 — as long as the page lives
+
+    def append(self, probabilities, masks):
+        self.places.append((self.file.seek(0, os.SEEK_END), masks.shape))
+        probabilities.tofile(self.file)
+        masks.tofile(self.file)
+
+    def __getitem__(self, index):
+        start, shape = self.places[index]
+        self.file.seek(start)
+        return tuple(np.fromfile(self.file, kind, np.prod(shape)).reshape(shape) for kind in (np.float32, bool))
+
+
+keep = Kept()
 labels = predictions.labels_of(trained, data)
 here = Scores(labels)
-for each in keep:
-    here.update(*each)
+for probabilities, masks, rows, *_ in predictions.iter_predictions(trained, data, ids):
+    here.update(probabilities, masks, rows)
+    keep.append(probabilities, masks)
 values, label = here.values(), "all" if len(labels) > 1 else labels[0]
 print(f"{here.images} images, {here.clean} of them clean")
 
@@ -156,7 +175,7 @@ print(report.build_report(trained, data, which, here).table())
 # %%
 strict, lenient = (values[Key("Dice", label, over)] for over in (scores.DEFECTIVE, scores.ALL))
 hard = metrics.Streaming()  # the plain scores of notebook 01, for comparison
-for probabilities, masks, _ in keep:
+for probabilities, masks in keep:
     hard.update(probabilities[None] > 0.5, masks[None])
 assert np.isclose(strict.value, hard.scores(empty="skip")["dice"], equal_nan=True)
 assert np.isclose(lenient.value, hard.scores(empty="one")["dice"])
@@ -257,9 +276,19 @@ assert np.mean(against_rows) <= 1
 # The best, the median and the worst of the held-out defective images, chosen by Dice and by nothing else:
 
 # %%
-hard_masks = [(p > 0.5).any(0) for p, _, _ in keep]
-true_masks = [m.any(0) for _, m, _ in keep]
-images = [data.image(image_id) for image_id in ids]
+class Each:
+    """A sequence whose items are made when they are asked for."""
+
+    def __init__(self, make):
+        self.make = make
+
+    def __getitem__(self, index):
+        return self.make(index)
+
+
+hard_masks = Each(lambda i: (keep[i][0] > 0.5).any(0))
+true_masks = Each(lambda i: keep[i][1].any(0))
+images = Each(lambda i: data.image(ids[i]))
 dices = np.array([metrics.dice(h[None, None], t[None, None], empty="skip").item()
                   for h, t in zip(hard_masks, true_masks, strict=True)])  # fmt: skip
 defective = [int(i) for i in np.argsort(-dices) if true_masks[i].any()]
@@ -330,7 +359,7 @@ plt.show()
 # %%
 first, second = (set(half) for half in predictions.halves(data, ids))
 sweep, other = Sweep(), Sweep()
-for image_id, (probabilities, masks, _) in zip(ids, keep, strict=True):
+for image_id, (probabilities, masks) in zip(ids, keep, strict=True):
     (sweep if image_id in first else other).update(probabilities, masks)
 figure, axes = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.6), sharey=True)
 for ax, half, name in zip(axes, (sweep, other), ("the half that chooses", "the half that reports"), strict=True):

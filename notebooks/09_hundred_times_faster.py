@@ -170,7 +170,7 @@ if SMOKE_PROFILE:  # a quarter of the size of Severstal's images: the original's
     recipes = SMALL
 else:
     steel, recipes = sources.open_dataset(progress=False), {recipe.name: recipe for recipe in (ORIGINAL, FAST)}
-cache = ImageCache(steel, folder)
+cache = ImageCache(steel, folder if SMOKE_PROFILE else None)  # full: that of the other notebooks
 print(f"{len(steel)} images, {steel.name}; networks of width {recipes['fast'].model['width']}")
 
 

@@ -69,6 +69,8 @@ def run_train(options: argparse.Namespace) -> int:
     name = options.recipe or (begun if begun in RECIPES else DEFAULT)
     if name not in RECIPES:
         raise ValueError(f"no recipe {name!r}; there are {', '.join(RECIPES)}")
+    if options.deterministic:
+        runtime.make_deterministic()
     changes = dict(options.set) | ({"per_class": True} if options.per_class else {})
     recipe = RECIPES[name].changed(**changes)
     data = sources.open_dataset(options.data, **_reading(options))

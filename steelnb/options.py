@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     add("--accept-changes", action="store_true", help="go on although recipe, seed, length, data or version differ "
         "from the run's")
     add("--seed", type=_seed, default=0, metavar="S", help="split, first weights and order (default 0)")
+    add("--deterministic", action="store_true", help="on a GPU too, repeat a run to the last bit; slower")
     add("--per-class", action="store_true", help="a mask a class instead of one for all defects")
     add("--ignore-copies", action="store_true", help="do not look for images that show the same steel, which "
         "are kept on one side of the split otherwise")

@@ -8,7 +8,9 @@ import contextlib
 import importlib.util
 import os
 import platform
+import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,12 +35,37 @@ def where() -> str:
 
 
 def device() -> torch.device:
-    """The best device at hand: CUDA, then Apple's MPS, then the CPU."""
+    """The best device at hand: CUDA, then Apple's MPS, then the CPU.
+
+    Raises RuntimeError for a CUDA card that this PyTorch was not built for, whose first kernel would fail.
+    """
     if torch.cuda.is_available():
+        built, card = torch.cuda.get_arch_list(), torch.cuda.get_device_capability()
+        if not runs_on(card, built):
+            raise RuntimeError(
+                f"{torch.cuda.get_device_name()} has capability {card[0]}.{card[1]}, and this PyTorch "
+                f"({torch.__version__}) has no code for it, only for {' '.join(built)}: take another accelerator (on "
+                "Kaggle T4 × 2), install a PyTorch that has it (2.7 with CUDA 12.6 goes back to 5.0), or set "
+                "CUDA_VISIBLE_DEVICES= to compute on the CPU"
+            )
         return torch.device("cuda")
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def runs_on(card: tuple[int, int], built: list[str]) -> bool:
+    """Whether a card of a capability runs code built for `built`, as `torch.cuda.get_arch_list` names it.
+
+    Code for sm_75 runs on 7.5 and newer of 7.x, code for sm_90a on 9.0 alone; compute_90 is compiled on the spot for
+    9.0 and all newer. Names of another maker's cards say nothing.
+    """
+    known = [match.groups() for name in built if (match := re.fullmatch(r"(sm|compute)_(\d+)(\d)(\w?)", name))]
+    for kind, major, minor, only in known:
+        least = int(major), int(minor)
+        if card == least or (not only and card > least and (kind == "compute" or card[0] == least[0])):
+            return True
+    return not known
 
 
 def profile() -> str:
@@ -67,6 +94,16 @@ def autocast(on: torch.device) -> contextlib.AbstractContextManager:
     if (dtype := precision(on)) is torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(on.type, dtype)
+
+
+def make_deterministic() -> None:
+    """Lets CUDA repeat itself to the last bit in this process: slower, and an operation that cannot do it raises.
+
+    On a CPU nothing changes. To be called before the first operation on the GPU.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)
 
 
 def compiles(on: torch.device) -> bool:
@@ -114,7 +151,12 @@ def home() -> Path:
 
 
 def cache_folder() -> Path:
-    """Where data made or decoded once is kept; may be deleted at any time."""
+    """Where data made or decoded once is kept; may be deleted at any time.
+
+    In `home`, but on Kaggle, whose working folder is saved with the notebook, in the machine's temporary folder.
+    """
+    if where() == "kaggle" and not os.environ.get("STEELNB_HOME"):
+        return Path(tempfile.gettempdir()) / "steelnb" / "cache"
     return home() / "cache"
 
 

@@ -1,6 +1,10 @@
 """Shared by the tests: a small set of synthetic steel, a recipe of seconds, caches in a temporary folder."""
 
+import contextlib
+
+import pretended_gpu
 import pytest
+import torch
 
 from steelnb.data import dataset, synthetic
 from steelnb.training.recipes import SMOKE
@@ -14,6 +18,19 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("STEELNB_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("STEELNB_DATA", raising=False)
     return tmp_path / "home"
+
+
+@pytest.fixture(autouse=True)
+def gpu(request):
+    """Tests marked `gpu` run on the CUDA device that there is, without one on a pretended T4."""
+    wanted = request.node.get_closest_marker("gpu")
+    with pretended_gpu.pretended() if wanted and not torch.cuda.is_available() else contextlib.nullcontext():
+        yield
+
+
+@pytest.fixture(params=["as it is", pytest.param("gpu", marks=pytest.mark.gpu)])
+def anywhere(request):
+    """For tests that were written on a CPU and have to hold on a machine with a GPU."""
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from steelnb import __main__ as cli
-from steelnb import storage
+from steelnb import runtime, storage
 from steelnb.data import dataset
 from steelnb.evaluation import report
 from steelnb.evaluation.operating_point import OperatingPoint
@@ -163,6 +163,15 @@ def test_changes_are_refused_and_then_accepted(tmp_path, steel_folder, monkeypat
     assert call(*train, "--set", "learning_rate=1e-4", "--session-hours", 1e-9) == STOPPED  # now it is the run's
 
 
+def test_deterministic_is_set_before_anything_is_computed(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(runtime, "make_deterministic", lambda: asked.append(True))
+    assert call("train", "--data", "nowhere", "--run", "run", "--deterministic", "--quiet") == 1
+    assert asked
+    assert call("train", "--data", "nowhere", "--run", "run", "--quiet") == 1
+    assert len(asked) == 1
+
+
 def test_sigterm_ends_the_command_well(tmp_path, steel_folder):
     """Of a process of its own: an exit code that a finished one does not have, and a line that says how to go on."""
     command = [sys.executable, "-m", "steelnb", "train", "--data", steel_folder, "--run", tmp_path / "run", "--quiet"]
@@ -256,7 +265,8 @@ DATA = ("--data", "--skip-missing", "--mask-threshold", "--nested", "--format")
 OPTIONS = {
     "sample": ("--images", "--seed", "--form", "--size"),
     "train": (*DATA, "--run", "--recipe", "--set", "--epochs", "--steps", "--hours", "--session-hours",
-              "--checkpoint-seconds", "--accept-changes", "--seed", "--per-class", "--ignore-copies", "--groups"),
+              "--checkpoint-seconds", "--accept-changes", "--seed", "--per-class", "--ignore-copies", "--groups",
+              "--deterministic"),
     "predict": ("--weights", "--out", "--tile", *OPERATING_POINT, "--probabilities", "--kaggle", "--raw", "--resume"),
     "evaluate": (*DATA, "--weights", *OPERATING_POINT, "--choose", "--alarms", "--part", "--replicates", "--out",
                  "--json"),
@@ -304,15 +314,22 @@ def evaluated(run, steel_folder, capsys, *options):
     return json.loads(capsys.readouterr().out)
 
 
+def loaded(run):
+    """As the commands load it: in the precision of a GPU scores are others in the last digits."""
+    return weights.load_network(run, runtime.device())
+
+
 def expected(run, steel, **options):
-    return report.evaluate(weights.load_network(run), steel, replicates=1000, **options).to_dict()
+    return report.evaluate(loaded(run), steel, replicates=1000, **options).to_dict()
 
 
+@pytest.mark.usefixtures("anywhere")
 def test_evaluate_reports_what_report_says(run, steel, steel_folder, capsys):
     assert evaluated(run, steel_folder, capsys) == expected(run, steel)
     assert evaluated(run, steel_folder, capsys)["part"].startswith("12 of 12 images: all images; 6 of them have the n")
 
 
+@pytest.mark.usefixtures("anywhere")
 def test_each_option_of_evaluate_reaches_the_masks(run, steel, steel_folder, capsys):
     plain = evaluated(run, steel_folder, capsys, "--replicates", 0)
     model = weights.load_network(run).model
@@ -326,7 +343,7 @@ def test_each_option_of_evaluate_reaches_the_masks(run, steel, steel_folder, cap
         (("--threshold", low, "--flips"), dict(point=OperatingPoint(low), flips=True)),
     ):
         found = evaluated(run, steel_folder, capsys, "--replicates", 0, *options)
-        told = report.evaluate(weights.load_network(run), steel, replicates=0, **wanted).to_dict()
+        told = report.evaluate(loaded(run), steel, replicates=0, **wanted).to_dict()
         assert found == told
         assert found["scores"] not in seen  # it makes a difference
         seen.append(found["scores"])
@@ -340,13 +357,12 @@ def test_replicates_of_evaluate(run, steel_folder, capsys):
     assert sum(each["low"] is not None for each in few["scores"]) > 20
 
 
+@pytest.mark.usefixtures("anywhere")
 @pytest.mark.parametrize("alarms", [None, 0.5])
 def test_evaluate_chooses(run, steel, steel_folder, capsys, alarms):
     options = [] if alarms is None else ["--alarms", alarms]
     found = evaluated(run, steel_folder, capsys, "--choose", "--replicates", 20, *options)
-    assert (
-        found == report.choose_operating_point(weights.load_network(run), steel, alarms=alarms, replicates=20).to_dict()
-    )
+    assert found == report.choose_operating_point(loaded(run), steel, alarms=alarms, replicates=20).to_dict()
     assert len(found["options"]) == 7
     assert "the 6 images of its second half, the operating point chosen on the other 6" in found["part"]
     assert call("evaluate", "--data", steel_folder, "--weights", run, "--choose", "--part", "all", "--quiet") == 0

@@ -1,7 +1,9 @@
 """Files about the project agree with the project: workflow, issue form, citation, changelog, module table."""
 
 import ast
+import os
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -44,6 +46,18 @@ def test_the_workflow_runs_what_is_run_here():
     assert runs == {f"matrix.python == '{versions[0]}'": "bash .ci/run",
                     f"matrix.python != '{versions[0]}'": "make test PYTHON=python"}  # fmt: skip
     assert (ROOT / ".ci" / "run").is_file()
+
+
+def test_without_a_root_of_its_own_colabs_python_is_said_to_be_missing(tmp_path):
+    """Where nothing can be mounted; `make test-colab` then falls back, and says so."""
+    (tmp_path / "unshare").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "unshare").chmod(0o755)
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    command = ["bash", ROOT / ".ci" / "colab-root", "true"]
+    done = subprocess.run(command, env=os.environ | {"PATH": path}, capture_output=True, text=True)
+    assert done.returncode == 75
+    assert done.stderr.startswith("no root with Python 3.13: ")
+    assert "test-colab" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
 def test_the_issue_form_asks_what_is_needed():

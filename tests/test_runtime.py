@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import shlex
 import sys
 import types
@@ -39,10 +40,61 @@ def insert_card(monkeypatch, name, major, minor):
         return including_emulation or major >= 8
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_90"])
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: name)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (major, minor))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: SimpleNamespace(major=major, minor=minor))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+
+
+def test_a_card_that_pytorch_has_no_code_for_is_told(monkeypatch):
+    insert_card(monkeypatch, "Tesla P100-PCIE-16GB", 6, 0)
+    assert runtime.device().type == "cuda"
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90", "compute_90"])
+    with pytest.raises(RuntimeError, match=r"P100.* has capability 6\.0, .* only for sm_75 sm_80 .*: take another"):
+        runtime.device()
+
+
+@pytest.mark.parametrize(
+    ("card", "built", "runs"),
+    [
+        ((7, 5), ["sm_75"], True),
+        ((7, 0), ["sm_75"], False),
+        ((8, 6), ["sm_75", "sm_80"], True),  # the same generation, newer
+        ((8, 6), ["sm_75"], False),
+        ((12, 0), ["sm_90", "compute_90"], True),
+        ((6, 0), ["sm_90", "compute_90"], False),
+        ((12, 0), ["sm_90"], False),
+        ((9, 0), ["sm_90a"], True),
+        ((9, 1), ["sm_90a"], False),
+        ((12, 0), ["sm_120"], True),
+        ((9, 4), ["gfx942"], True),  # another maker's names
+        ((7, 5), [], True),
+    ],
+)
+def test_which_code_runs_on_which_card(card, built, runs):
+    assert runtime.runs_on(card, built) is runs
+
+
+def test_make_deterministic(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    try:
+        runtime.make_deterministic()
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.backends.cudnn.benchmark
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        torch.use_deterministic_algorithms(False)
+        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+def test_on_kaggle_the_cache_is_not_saved_with_the_notebook(monkeypatch, tmp_path):
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    assert not runtime.cache_folder().is_relative_to("/kaggle/working")
+    assert runtime.runs_folder() == Path("/kaggle/working/steelnb/runs")
+    monkeypatch.setenv("STEELNB_HOME", str(tmp_path))
+    assert runtime.cache_folder() == tmp_path / "cache"
 
 
 def test_where(monkeypatch):
@@ -70,7 +122,7 @@ def test_device_and_profile(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert runtime.device() == torch.device("mps")
     assert runtime.profile() == "smoke"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    insert_card(monkeypatch, "Tesla T4", 7, 5)
     assert runtime.device() == torch.device("cuda")
     assert runtime.profile() == "full"
 

@@ -169,7 +169,9 @@ def lovasz_hinge_loss(logits: Tensor, mask: Tensor, per: str = "image", *, reduc
     errors, order = (1 - logits * (2 * mask - 1)).relu().flatten(2).sort(dim=2, descending=True)
     t = mask.flatten(2).gather(2, order)
     defect = t.sum(2, keepdim=True)
-    overlap, union = defect - t.cumsum(2), defect + (1 - t).cumsum(2)
+    # In whole numbers: CUDA's running sum of floats is not deterministic, and refused where that is asked for.
+    found, beside = (count.cumsum(2, dtype=torch.int32).to(t) for count in (t > 0, t <= 0))
+    overlap, union = defect - found, defect + beside
     weight = torch.where(t > 0, 1 / union.clamp_min(1), overlap / (union * (union - 1)).clamp_min(1))
     weight[..., :1] = torch.where(defect > 0, weight[..., :1], 1.0)  # from no union at all to a wrong one
     terms = (errors * weight).sum(2)

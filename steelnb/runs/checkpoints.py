@@ -21,6 +21,7 @@ from steelnb import storage
 
 NAME = re.compile(r"step-(\d{9})(-best)?\.([0-9a-f]{16})\.pt")
 MANIFEST = "manifest.json"
+MOST = 0.01  # of the time, for checkpoints that can wait
 
 
 class CheckpointError(RuntimeError):
@@ -48,7 +49,7 @@ class Checkpoints:
         time (0: whatever it costs), and never while the last one is still being written."""
         if self._pending is not None and not self._pending.done():
             return False
-        return not every or time.perf_counter() - self._saved_at >= max(every, 100 * self._cost)
+        return not every or time.perf_counter() - self._saved_at >= max(every, self._cost / MOST)
 
     def save(
         self, state: dict, step: int, best: bool = False, before: Callable[[dict], None] = lambda copy: None,

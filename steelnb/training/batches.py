@@ -4,6 +4,7 @@ Batches begin at any place within an epoch.
 """
 
 import math
+import os
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -117,6 +118,6 @@ def pixels(samples: Samples, batches: list[list[int]], device: torch.device) -> 
     cuda = device.type == "cuda"
     return DataLoader(
         samples, batch_sampler=batches, pin_memory=cuda,
-        num_workers=4 if cuda else 0,  # a CPU has no core to spare beside the network
+        num_workers=min(4, os.cpu_count() or 1) if cuda else 0,  # a CPU has no core to spare beside the network
         generator=torch.Generator(),  # else it draws from the global one, once more for each session
     )  # fmt: skip

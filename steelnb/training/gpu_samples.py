@@ -11,6 +11,7 @@ from torch import Tensor
 from steelnb.training.samples import CropPlan, Item, Samples
 
 SHARE = 0.4  # of a device's free memory, at most
+PIECE = 2**28  # bytes that go there at once
 
 
 class ResidentSamples:
@@ -18,7 +19,10 @@ class ResidentSamples:
 
     def __init__(self, samples: Samples, device: torch.device) -> None:
         self.samples, self.device, self._masks = samples, device, PackedMasks(samples)
-        self._pixels = torch.from_numpy(np.array(samples.cache.pixels)).to(device)
+        self._pixels = torch.empty(len(samples.cache.pixels), dtype=torch.uint8, device=device)
+        for start in range(0, len(self._pixels), PIECE):  # all of Severstal would take 5 GB beside it
+            piece = np.array(samples.cache.pixels[start : start + PIECE])
+            self._pixels[start : start + PIECE] = torch.from_numpy(piece)
         self._bits = torch.from_numpy(self._masks.bits).to(device)
 
     @classmethod
@@ -26,8 +30,11 @@ class ResidentSamples:
         """On a CUDA device, if it takes no more than `SHARE` of the memory that is free there; else None."""
         if device.type != "cuda":
             return None
-        needed = len(samples.cache.pixels) * (1 + (samples.planes + 1) / 8)  # roughly: the masks as bits
-        return cls(samples, device) if needed <= SHARE * torch.cuda.mem_get_info(device)[0] else None
+        needed = len(samples.cache.pixels) + sum(sizes_of_masks(samples).values())
+        # What PyTorch keeps of an earlier training is as good as free: it is given back when it is asked for.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free = torch.cuda.mem_get_info(device)[0] + kept
+        return cls(samples, device) if needed <= SHARE * free else None
 
     def batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """Windows, uint8 [n, 1, h, w], and masks, uint8 0/1 [n, K, H, W], on the device.
@@ -73,6 +80,12 @@ class ResidentSamples:
         return *where, self._masks.start[item], drawn.down, drawn.across, *drawn.window[:2], *drawn.output[:2]
 
 
+def sizes_of_masks(samples: Samples) -> dict[Item, int]:
+    """Bytes of each item's masks, as `PackedMasks` keeps them."""
+    shapes = {item: samples.cache.shape(item.image_id) for item in samples.items}
+    return {item: samples.planes * height * -(-width // 8) for item, (height, width) in shapes.items()}
+
+
 class PackedMasks:
     """The masks of all items as bits, a plane after the other, a row in whole bytes: uint8 [all bytes].
 
@@ -81,12 +94,13 @@ class PackedMasks:
 
     def __init__(self, samples: Samples) -> None:
         self._planes = samples.planes
-        shapes = {item: samples.cache.shape(item.image_id) for item in samples.items}
-        sizes = [self._planes * height * -(-width // 8) for height, width in shapes.values()]
-        self.start = dict(zip(shapes, (np.cumsum(sizes) - sizes).tolist(), strict=True))
-        self.bits = np.zeros(sum(sizes), np.uint8)
+        sizes = sizes_of_masks(samples)
+        ends = np.cumsum(list(sizes.values()))
+        self.start = dict(zip(sizes, (ends - list(sizes.values())).tolist(), strict=True))
+        self.bits = np.zeros(sum(sizes.values()), np.uint8)
         self._in_row = {}  # defect pixels in each row, of items that have any
-        for item, shape in shapes.items():
+        for item in sizes:
+            shape = samples.cache.shape(item.image_id)
             mask = samples.mask(item, shape)
             if mask.any():
                 self._of(item, shape)[:] = np.packbits(mask, axis=-1)

@@ -26,6 +26,7 @@ from steelnb.network.unet import UNet
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 CHOICE = 8  # places drawn for each crop kept
+SCORED = 32, 2**22  # at most so many crops, and window pixels, are scored at once
 
 
 class Crops(NamedTuple):
@@ -117,12 +118,15 @@ def trial(
     optimizer: str = "adamw", learning_rate: float = 1e-2, momentum: float = 0.9,
     model: Mapping = {"width": 4, "depth": 2}, threshold: float = 0.0, every: int = 10, decay: bool = False,
     watch: Callable[[UNet, Tensor, Tensor], dict] | None = None, device: torch.device | None = None,
+    half: bool = False,
 ) -> Trial:
     """Trains a `UNet(**model)` with `loss`, a function of outputs and masks.
 
     decay: lowers the learning rate from step to step, in a straight line to 0; else it is constant.
 
     threshold: outputs above it are called defect; 0 for logits, 0.5 for outputs meant as probabilities.
+    half: trains and scores in mixed precision where the device gains by it (`runtime.autocast`); not for outputs that
+        may pass 65,504.
     watch: called with the network, a batch of windows (float 0…1) and its masks, in training mode, before the step;
         what it returns are further columns. It may run `backward`; gradients and batch norms are put back after it.
     History: `step` (how many were taken); `loss` on the coming batch, in training mode; on the held-out crops, in
@@ -135,6 +139,8 @@ def trial(
     with runtime.threads_for(model, device):
         torch.manual_seed(seed)
         network, rng = UNet(**model).to(device), np.random.default_rng(seed)
+        mixed = (lambda: runtime.autocast(device)) if half else nullcontext
+        scaler = torch.amp.GradScaler(device.type, enabled=half and runtime.precision(device) is torch.float16)
         if optimizer == "sgd":
             stepper = torch.optim.SGD(network.parameters(), learning_rate, momentum)
         elif optimizer == "adamw":
@@ -144,7 +150,8 @@ def trial(
         history, seconds, order = [], 0.0, []
         for step in range(steps + 1):
             due = step % every == 0 or step == steps
-            row = {"step": step} | (score(network, held_out, threshold) if due else {})
+            with mixed():
+                row = {"step": step} | (score(network, held_out, threshold) if due else {})
             if len(order) < batch:
                 order = rng.permutation(len(training.windows)).tolist()
             chosen, order = order[:batch], order[batch:]
@@ -153,7 +160,9 @@ def trial(
                 row |= _undisturbed(network, watch, windows, masks)
             started = time.perf_counter()
             with _statistics_kept(network) if step == steps else nullcontext():  # the model returned is the one scored
-                value = loss(outputs(network, windows, masks), masks)
+                with mixed():
+                    x = outputs(network, windows, masks)
+                value = loss(x, masks)
             row |= {"loss": value.item(), "seconds": seconds}
             finite = math.isfinite(row["loss"])
             if due or not finite:
@@ -163,8 +172,9 @@ def trial(
             for group in stepper.param_groups:
                 group["lr"] = learning_rate * (1 - step / steps if decay else 1)
             stepper.zero_grad()
-            value.backward()
-            stepper.step()
+            scaler.scale(value).backward()
+            scaler.step(stepper)
+            scaler.update()
             seconds += time.perf_counter() - started
     first = ["step", "loss", "dice", "accuracy", "positive", "false_alarm_rate", "mean", "seconds"]
     table = pd.DataFrame(history)
@@ -193,9 +203,10 @@ def outputs(model: UNet, windows: Tensor, masks: Tensor) -> Tensor:
 def score(model: UNet, steel: Crops, threshold: float = 0.0) -> dict[str, float]:
     """Dice and the rest of a network on crops, in evaluation mode, as the columns of `trial`."""
     was_training, streaming, total = model.training, Streaming(), 0.0
+    at_once = max(1, min(SCORED[0], SCORED[1] // steel.windows[0].numel()))
     model.eval()
     with torch.inference_mode():
-        for windows, masks in zip(steel.windows.split(32), steel.masks.split(32), strict=True):
+        for windows, masks in zip(steel.windows.split(at_once), steel.masks.split(at_once), strict=True):
             x = outputs(model, windows.float() / 255, masks)
             streaming.update(x > threshold, masks)
             total += x.double().sum().item()

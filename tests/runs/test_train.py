@@ -1093,7 +1093,6 @@ def test_every_state_that_is_saved_holds_all_that_is_needed(steel, begun):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_it_goes_on_to_the_bit_too(steel, tmp_path, monkeypatch, after):
     """With deterministic algorithms; without them a GPU does not repeat itself even undisturbed."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -1,5 +1,7 @@
 """Samples that lie on a device are those of the CPU, to the last bit."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -107,18 +109,46 @@ def test_a_training_takes_them_where_they_are(steel, tiny):
         assert plain.resident is None
 
 
-def test_a_cpu_and_a_full_device_do_without(steel, tiny, monkeypatch):
-    samples = batches.training_and_validation_samples(steel, tiny, seed=0)[0]
-    assert ResidentSamples.where_it_fits(samples, CPU) is None
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (len(samples.cache.pixels), 10**12))
-    assert ResidentSamples.where_it_fits(samples, torch.device("cuda")) is None
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * len(samples.cache.pixels), 10**12))
+def test_a_cpu_does_without(steel, tiny):
+    assert ResidentSamples.where_it_fits(batches.training_and_validation_samples(steel, tiny, seed=0)[0], CPU) is None
+
+
+@pytest.fixture
+def room(monkeypatch):
+    """Says how many bytes of a device are free, and how many PyTorch has reserved and allocated of the others."""
     monkeypatch.setattr(gpu_samples.ResidentSamples, "__init__", lambda *_: None)
-    assert isinstance(ResidentSamples.where_it_fits(samples, torch.device("cuda")), ResidentSamples)
+
+    def says(samples, free, reserved=0, allocated=0):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**12))
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved)
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: allocated)
+        return ResidentSamples.where_it_fits(samples, torch.device("cuda")) is not None
+
+    return says
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_it_goes_where_it_takes_two_fifths_of_what_is_free(steel, tiny, room, per_class):
+    samples = batches.training_and_validation_samples(steel, tiny.changed(per_class=per_class), seed=0)[0]
+    there = PackedMasks(samples)
+    needed = (len(samples.cache.pixels) + len(there.bits)) / gpu_samples.SHARE
+    assert room(samples, int(needed) + 1)
+    assert not room(samples, int(needed) - 1)
+    assert not room(samples, int(needed) - 1000, reserved=5000, allocated=5000)
+    assert room(samples, int(needed) - 1000, reserved=5000, allocated=3000)  # an earlier run's, which nobody uses
+
+
+def test_severstal_lies_on_a_t4(room):
+    """12,568 images of 256×1600 and the masks of those that train, beside a network: counted, not made."""
+    items = [Item(str(number)) for number in range(10_055)]
+    cache = SimpleNamespace(pixels=range(12_568 * 256 * 1600), shape=lambda image_id: (256, 1600))
+    samples = SimpleNamespace(items=items, planes=1, cache=cache)
+    assert room(samples, free=int(15.6e9))
+    samples.planes = 4
+    assert not room(samples, free=int(15.6e9))
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu_too(steel, tiny):
     recipe = tiny.changed(epoch_samples=11)
     plain, there = (batches.training_and_validation_samples(steel, recipe, seed=5)[0] for _ in range(2))

@@ -96,9 +96,10 @@ def test_history(training):
     assert history.drop(columns="seconds").map(np.isfinite).all(axis=None)
 
 
+@pytest.mark.usefixtures("anywhere")
 def test_the_scores_are_those_of_the_model(training):
     result = short(losses.bce_loss, training, threshold=-0.5)
-    model = result.model.eval()
+    model = result.model.cpu().eval()
     with torch.inference_mode():
         x = model(training.windows.float() / 255)[..., :16, :16]
     found, last = x > -0.5, result.history.iloc[-1]
