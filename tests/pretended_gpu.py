@@ -254,6 +254,7 @@ def pretended(card: Card = CARDS["T4"], free: int | None = None):
         "current_device": lambda: 0,
         "set_device": lambda device: None,
         "synchronize": lambda device=None: None,
+        "is_current_stream_capturing": lambda: False,  # a CUDA build of PyTorch would ask the driver
         "get_device_name": lambda device=None: card.name,
         "get_device_capability": lambda device=None: card.capability,
         "get_device_properties": lambda device=None: about,

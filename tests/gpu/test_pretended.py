@@ -86,7 +86,8 @@ def test_autocast_computes_in_the_cards_precision():
 
 
 @pytest.mark.parametrize("name", pretended_gpu.CARDS)
-def test_the_runtime_sees_each_card(name):
+def test_the_runtime_sees_each_card(name, monkeypatch):
+    monkeypatch.delenv("STEELNB_PROFILE", raising=False)
     card = pretended_gpu.CARDS[name]
     with pretended_gpu.pretended(card):
         assert runtime.device().type == "cuda"

@@ -30,10 +30,13 @@ def card(request):
 
 
 def small(name):
-    """The recipe with a network of width 2, where it has a width, and an epoch of a few samples."""
-    recipe = RECIPES[name]
-    width = {"width": 2} if "width" in recipe.model else {}
-    return recipe.changed(model=recipe.model | width, epochs=1, epoch_samples=3 * recipe.batch, scored=2)
+    """The recipe with a network of width 2, or of its own size on small crops, and an epoch of a few samples."""
+    recipe = RECIPES[name].changed(epochs=1, scored=2)
+    if "width" in recipe.model:
+        recipe = recipe.changed(model=recipe.model | {"width": 2})
+    else:
+        recipe = recipe.changed(crop=(32, 32), batch=2, scored=1)
+    return recipe.changed(epoch_samples=3 * recipe.batch)
 
 
 @WAYS
