@@ -31,6 +31,7 @@ import pandas as pd
 import torch
 from scipy import ndimage
 
+from steelnb import storage
 from steelnb.data import dataset
 from steelnb.network import inference, pretrained
 from steelnb.network.weights import load_network
@@ -73,7 +74,10 @@ def run(setting: dict) -> dict:
         name, changes = ARMS[setting["arm"]]
         model, steps = trained(train, RECIPES[name].changed(**changes), setting["seconds"], setting["seed"])
     seconds = time.process_time() - started
-    return {"steps": steps, "processor_seconds": round(seconds)} | scores(model, held_out)
+    about = {"steps": steps, "processor_seconds": round(seconds)}
+    if setting["arm"] in ("synthetic", "steel"):
+        about["weights"] = storage.sha256(pretrained.STEEL.read_bytes())[:16]
+    return about | scores(model, held_out)
 
 
 @cache
