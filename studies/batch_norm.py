@@ -118,5 +118,5 @@ def _answer(gaps: dict[str, pd.Series], batches: set[int]) -> str:
     verdict = "falls" if falls else "stands" if stands else "is neither confirmed nor refuted"
     return (
         f"With batches of 2 the gap in eval mode is {gap.mean():+.3f}; recalibrated statistics change it by {again}, "
-        f"batches of 16 by {larger}.\n\"Overfitting by elimination\" {verdict}, {again.seeds} seeds."
+        f"batches of 16 by {larger}.\n\"Overfitting by elimination\" {verdict}; seeds: {again.seeds}."
     )

@@ -120,7 +120,9 @@ def summary(records: pd.DataFrame) -> str:
     cured = "; ".join(f"`{arm}` at {', '.join(shares)}" for arm, shares in cures.items() if shares) or "none"
     head = ("| share | arm | seeds | Dice at p > ½, step 120 | AP at the end | against `dice` (95 %, seeds) | "
             "Dice at p > ½ | at the chosen threshold | ranks from step | speaks from step |\n" + "|---" * 10 + "|")
-    answer = f"BCE by share of defect: {told}.\nCures (speak sooner, cost nothing at the end): {cured}."
+    fewest = records[records["arm"].isin(("bce", "dice"))].groupby(["share", "arm"]).size().min()
+    provisional = f"Provisional, {fewest} of 3 seeds: " if fewest < 3 else ""
+    answer = f"{provisional}BCE by share of defect: {told}.\nCures (speak sooner, cost nothing at the end): {cured}."
     return "\n".join([answer, "", head, *lines])
 
 

@@ -193,7 +193,7 @@ def progress() -> str:
     if not all(file.exists() for file in files):
         return ""
     ledger, history = map(pd.read_csv, files)
-    last, endings = history.iloc[-1], ledger["ended"].fillna("running").value_counts().items()
+    last, endings = history.iloc[-1], ledger["ended"].fillna("killed, or running now").value_counts().items()
     return (
         f"Arm `original` is in epoch {len(history) + 1} of {cells()[0]['epochs']} after {len(ledger)} sessions "
         f"({', '.join(f'{count} {how}' for how, count in endings)}) and {ledger['hours'].sum():.2f} h: training loss "
