@@ -41,7 +41,7 @@ class Written:
         float16 = self.half and runtime.precision(device) is torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=float16)
 
-    def take(self, windows: Tensor, masks: Tensor, *_: float) -> None:
+    def step(self, windows: Tensor, masks: Tensor, *_: float) -> None:
         windows, masks = windows.to(self.device), masks.to(self.device)
         if windows.dtype == torch.uint8:
             windows = windows.float().div_(255)
