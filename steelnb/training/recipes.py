@@ -194,7 +194,7 @@ FAST = Recipe(
 PRETRAINED = Recipe(
     "pretrained",
     model=dict(kind="lite"),
-    start="imagenet",
+    start="steel",
     loss="dice_bce",
     learning_rate=3e-3,
     encoder_rate=1 / 6,
