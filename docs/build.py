@@ -1,4 +1,4 @@
-"""The executed series as a site: README as its first page, the notebooks, and a page for each room of the library.
+"""The executed series as a site: README as its first page, the notebooks, guide and results, a page for each room.
 
     python docs/build.py build/book
 
@@ -12,12 +12,14 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(\]\(\s*<?)(?![a-zA-Z][\w+.-]*:|#|//)([^)#?\s>]+)")
+PAGES = ("docs/guide", "docs/results")
 AUTO = ".. automodule:: steelnb.%s\n"
 
 
@@ -25,11 +27,11 @@ def lay_out(pages: Path) -> None:
     """Write everything that Sphinx reads into the new folder `pages`."""
     shutil.rmtree(pages, ignore_errors=True)
     shutil.copytree(ROOT / "assets", pages / "assets")
-    for folder in ("notebooks", "api"):
+    for folder in ("notebooks", "docs", "api"):
         (pages / folder).mkdir()
     books = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     contents = []
-    there = {"assets", *(f"notebooks/{path.name}" for path in books)}
+    there = {"assets", *(f"notebooks/{path.name}" for path in books), *(f"{page}.md" for page in PAGES)}
     for path in books:
         book = nbformat.read(path, as_version=4)
         for cell in book.cells:
@@ -38,8 +40,12 @@ def lay_out(pages: Path) -> None:
         nbformat.write(book, pages / "notebooks" / path.name)
         title = book.cells[0].source.splitlines()[0].removeprefix("# ")
         contents.append(f"{path.stem[:2]} · {title} <notebooks/{path.stem}>")
+    for page in PAGES:
+        text = (ROOT / f"{page}.md").read_text(encoding="utf-8")
+        (pages / f"{page}.md").write_text(relinked(text, "docs", there), encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    index = [relinked(readme, "", there), toctree("Notebooks", contents), toctree("Library", ["api/index"])]
+    parts = {"Notebooks": contents, "Guide and results": PAGES, "Library": ["api/index"]}
+    index = [relinked(readme, "", there), *(toctree(caption, entries) for caption, entries in parts.items())]
     (pages / "index.md").write_text("\n".join(index), encoding="utf-8")
     library(readme, pages / "api")
 
@@ -66,7 +72,7 @@ def heading(name: str, line: str) -> str:
     return f"{title}\n{line * len(title)}\n"
 
 
-def toctree(caption: str, entries: list[str]) -> str:
+def toctree(caption: str, entries: Sequence[str]) -> str:
     """A part of the contents at the side."""
     return "\n".join(["```{toctree}", ":hidden:", *[f":caption: {caption}"] * bool(caption), "", *entries, "```\n"])
 

@@ -111,6 +111,19 @@ def test_the_changelog_knows_this_version():
     assert dates == sorted(dates, reverse=True)
 
 
+# ---- README
+
+
+def test_readme_is_a_page_that_leads_to_the_rest():
+    assert len(README) <= 10_000
+    assert all(f"]({page})" in README for page in ("docs/guide.md", "docs/results.md"))
+
+
+def test_readme_begins_as_the_library_does():
+    lines = [line.strip() for line in steelnb.__doc__.splitlines() if line.startswith("    ")]
+    assert "```python\nimport steelnb\n\n" + "\n".join(lines) + "\n```" in README
+
+
 # ---- the rooms
 
 

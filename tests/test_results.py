@@ -1,14 +1,16 @@
-"""What README and the notebooks quote of measured results is what the committed files of those runs hold."""
+"""What README, docs/results.md and the notebooks quote of measured results is what the files of those runs hold."""
 
 import json
 import re
 from pathlib import Path
+from statistics import mean
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 
 
 def results(name):
@@ -23,24 +25,72 @@ def printed(notebook):
     return "\n".join("".join(o.get("text") or o.get("data", {}).get("text/plain", ())) for o in outputs)
 
 
-def rows_of_readme():
-    table = README[README.index("## Results") :].split("\n\n")[2]
-    return [line for line in table.splitlines() if line.startswith("|")]
+def cells_below(text, heading):
+    """The cells of the first table below a heading, a list a row, without the line under its head."""
+    lines = re.search(r"(?:^\|.*\n)+", text[text.index(heading) :], re.M)[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], *lines[2:])]
+
+
+REAL = "## The smoke recipe on held-out images"
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_readme_quotes_the_real_runs(place):
+def test_the_page_quotes_the_real_runs(place):
     report = results("real_steel")["runs"][place]["report"]
-    row = rows_of_readme()[3 + place]  # after the header and synthetic steel
+    row = cells_below(PAGE, REAL)[2 + place]  # after the head and synthetic steel
     label = "all" if len({each["label"] for each in report["scores"]}) > 1 else "any"
     wanted = [("images with a defect", "whole image"), ("all images, empty = 1", "whole image")]
     wanted += [("label rows", "original's centre")] if label == "any" else []
     for over, area in wanted:
         one = next(s for s in report["scores"] if (s["score"], s["over"], s["area"], s["prediction"], s["label"])
                    == ("Dice", over, area, "hard", label))  # fmt: skip
-        assert f"{one['value']:.2f} [{one['low']:.2f}–{one['high']:.2f}]" in row
+        assert f"{one['value']:.2f} [{one['low']:.2f}–{one['high']:.2f}]" in " | ".join(row)
     pairs = report["images"] * (len(report["data"]["classes"]) if label == "all" else 1)
-    assert f"| {pairs}" in row
+    assert re.match(rf"{pairs}\b", row[1])
+
+
+def test_readme_repeats_rows_of_the_page():
+    ours, page = cells_below(README, "## Results"), cells_below(PAGE, REAL)
+    assert ours == [next(row[:4] for row in page if row[0] == name) for name, *_ in ours]
+    assert len(ours) == 4
+
+
+def test_the_page_quotes_the_studies():
+    """Of the records that there were: seeds 0 to 2, budgets of 80 and 640 steps; records are added, never changed."""
+    lines = (ROOT / "studies" / "records" / "losses.jsonl").read_text(encoding="utf-8").splitlines()
+    numbers = {tuple(one["setting"].values()): one["numbers"] for one in map(json.loads, lines)}
+
+    def seeds(data, loss, steps, number):
+        return [numbers[data, loss, steps, seed][number] for seed in range(3)]
+
+    head, *rows = cells_below(PAGE, "## What notebooks 04 to 06 found")
+    assert len(head) == 7
+    assert len(rows) == 6
+    wanted = [(data, *shown) for data in ("saliency", "synthetic")
+              for shown in ((80, "dice_half"), (640, "dice_half"), (640, "dice_chosen"))]  # fmt: skip
+    for loss, *said in rows:
+        means = [mean(seeds(data, loss.strip("`"), steps, number)) for data, steps, number in wanted]
+        assert said == [f"{each:.2f}" for each in means], loss
+    page = " ".join(PAGE.split())
+    bce, dice = (seeds("synthetic", loss, 640, "dice_chosen") for loss in ("bce", "dice"))
+    assert f"reaches {mean(bce):.2f} (seeds {min(bce):.2f} to {max(bce):.2f}) where Dice loss reaches" in page
+    assert f"reaches {mean(dice):.2f} ({min(dice):.2f} to {max(dice):.2f})." in page
+    lines = (ROOT / "studies" / "records" / "imbalance.jsonl").read_text(encoding="utf-8").splitlines()
+    chosen = {tuple(one["setting"].values()): one["numbers"]["dice_chosen"] for one in map(json.loads, lines)}
+    six = [mean([chosen[0.06, arm, seed] for seed in (0, 1)]) for arm in ("bce", "dice")]
+    assert f"{six[0]:.2f} and {six[1]:.2f} at 6 % of defect pixels (n = 2 seeds), " in page
+    assert f"{chosen[0.01, 'bce', 0]:.2f} and {chosen[0.01, 'dice', 0]:.2f} at 1 % (n = 1 seed)" in page
+
+
+def test_the_page_quotes_how_often_intervals_cover():
+    page, study = " ".join(PAGE.split()), (ROOT / "studies" / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"intervals cover 89% \(n = 7\), .*", study)[0]
+    cover = {n: share for share, n in re.findall(r"(\d+)% \(n = (\d+)\)", found)}
+    assert f"covers {cover['7']} % at n = 7, {cover['10']} % at n = 10, {cover['18']} % at n = 18 and n = 25, " in page
+    assert f"{cover['50']} % at n = 50 and {cover['180']} % at n = 180" in page
+    assert cover["18"] == cover["25"]
+    wider = re.search(r"([\d.]+) times as wide at n = 7", study)[1]
+    assert f"are {wider} times as wide" in page
 
 
 def test_notebook_08_quotes_the_ladder_and_the_labels():
@@ -58,7 +108,7 @@ def test_notebook_08_quotes_the_ladder_and_the_labels():
     gaps = {arm["name"]: f"{arm['gap']['mean']:.2f}" for arm in gap["ladder"]["arms"]}
     four, eight = (gaps[f"no augmentation, {times} × the images"] for times in (4, 8))
     assert f"more images shrink it (to {four} and {eight}, " in text
-    assert f"eight times the images leave {four} and {eight} of it" in " ".join(README.split())
+    assert f"eight times the images leave {four} and {eight} of it" in " ".join(PAGE.split())
     assert "with twice the steps " + pair("no augmentation, twice the steps") in text
     few = next(name for name in ladder if "22" in name or "1/4" in name or "¼" in name)
     assert "22 images and twice the steps " + pair(few) in text
@@ -91,27 +141,27 @@ def test_notebook_09_says_of_the_waterfall_what_its_seeds_show():
     assert all(round(each) == 5 for each in fives)
 
 
-def test_readme_quotes_the_run_length_text():
-    rle, readme = results("rle"), " ".join(README.split())
+def test_the_page_quotes_the_run_length_text():
+    rle, page = results("rle"), " ".join(PAGE.split())
     decode, encode = rle["decode: text → mask"], rle["encode: mask → text"]
     ours = decode["steelnb"], encode["steelnb, F bool"]
-    assert f"decoding {ours[0]:.0f} µs, encoding {ours[1]:.0f} µs a mask" in readme
+    assert f"decoding {ours[0]:.0f} µs, encoding {ours[1]:.0f} µs a mask" in page
     theirs = decode["pycocotools, from its own bytes"] / ours[0], encode["pycocotools to bytes, F uint8"] / ours[1]
-    assert f"takes {theirs[0]:.1f} times as long to decode its own bytes and {theirs[1]:.1f} times as long" in readme
+    assert f"takes {theirs[0]:.1f} times as long to decode its own bytes and {theirs[1]:.1f} times as long" in page
     kaggle = decode["usual Kaggle loop"] / ours[0], encode["usual Kaggle function, F uint8"] / ours[1]
-    assert f"functions {kaggle[0]:.1f} and {kaggle[1]:.1f} times" in readme
+    assert f"functions {kaggle[0]:.1f} and {kaggle[1]:.1f} times" in page
 
 
-def test_readme_and_notebook_09_quote_the_races():
-    readme = " ".join(README.split())
+def test_the_page_and_notebook_09_quote_the_races():
+    page = " ".join(PAGE.split())
     data = results("time_to_quality")["data"]
     lowest, highest = [], []
     for name in ("synthetic", "sd_saliency_900"):
         rows = data[name]["by_seed"]
         ratios = [row["fast"]["ratio"] for row in rows]
-        assert f"a {min(ratios):.0f}th to a {max(ratios):.0f}th" in readme
+        assert f"a {min(ratios):.0f}th to a {max(ratios):.0f}th" in page
         fast, original = (", ".join(f"{ended(row, run):.2f}" for row in rows) for run in ("fast", "original"))
-        assert f"{fast} against {original}" in readme
+        assert f"{fast} against {original}" in page
         lowest.append(min(ratios))
         highest.append(max(ratios))
     assert (round(min(lowest)), round(max(highest))) == (6, 38)  # in words at the top of notebook 09
@@ -122,7 +172,7 @@ def test_readme_and_notebook_09_quote_the_races():
     assert f"to {seed_1['target']:.2f} on the images scored on the way ({on_all:.2f} on all, at the end)" in text
 
 
-QUOTED = {  # notebook: what it prints, and README's words with the same numbers
+QUOTED = {  # notebook: what it prints, and the page's words with the same numbers
     "04": [
         (r"(\d+)% of the pull at the first step, (\d+)% on the plateau",
          "{} % of the gradient's pull comes from background at the first step, {} % on the plateau"),
@@ -152,36 +202,36 @@ QUOTED = {  # notebook: what it prints, and README's words with the same numbers
 
 
 @pytest.mark.parametrize("notebook", QUOTED)
-def test_readme_quotes_what_the_committed_notebooks_print(notebook):
-    readme, said = " ".join(README.split()), printed(notebook)
+def test_the_page_quotes_what_the_committed_notebooks_print(notebook):
+    page, said = " ".join(PAGE.split()), printed(notebook)
     for pattern, words in QUOTED[notebook]:
         found = re.search(pattern, said)
         assert found, f"notebook {notebook} does not print {pattern!r} any more"
-        assert words.format(*found.groups()) in readme
+        assert words.format(*found.groups()) in page
 
 
-def test_readme_quotes_what_options_gain_on_synthetic_steel():
-    readme, number = " ".join(README.split()), r"([+-]?0\.\d+)"
+def test_the_page_quotes_what_options_gain_on_synthetic_steel():
+    page, number = " ".join(PAGE.split()), r"([+-]?0\.\d+)"
     row = rf" +0\.\d+ +(?:{number} \[{number} … {number}\])? +{number} +\d+% "
     plain, taken = (re.search(name + row, printed("08")).groups() for name in ("as it is", "all three ←"))
     gain, low, high = (f"{float(each):+.2f}".replace("-", "−") for each in taken[:3])
-    assert f"gain {gain[1:]} [{low} … {high}] with empty = 1" in readme
-    assert f"drops from {float(plain[3]):.2f} to {float(taken[3]):.2f}." in readme
+    assert f"gain {gain[1:]} [{low} … {high}] with empty = 1" in page
+    assert f"drops from {float(plain[3]):.2f} to {float(taken[3]):.2f}." in page
 
 
-def test_readme_quotes_which_losses_tie():
+def test_the_page_quotes_which_losses_tie():
     columns = r"^(\w+) +(?:pixels, weighted|pixels|overlap|mixed) +(0\.\d+) +0\.\d+ +0\.\d+ +(0\.\d+)"
     rows = re.findall(columns, printed("06"), re.MULTILINE)
     dice = {name: float(mean) for name, mean, _ in rows}
     alarms = {name: float(share) for name, _, share in rows}
     assert len(dice) == 16
     tied = sorted(dice.values())[-10:]
-    readme = " ".join(README.split())
-    assert f"Ten of sixteen tie on Dice at an equal small budget ({tied[0]:.2f} to {tied[-1]:.2f}, " in readme
+    page = " ".join(PAGE.split())
+    assert f"Ten of sixteen tie on Dice at an equal small budget ({tied[0]:.2f} to {tied[-1]:.2f}, " in page
     waiting = sorted(dice[name] for name in ("bce", "focal", "topk_bce"))
-    assert f"on their plateau there ({waiting[0]:.2f} to {waiting[-1]:.2f})" in readme
+    assert f"on their plateau there ({waiting[0]:.2f} to {waiting[-1]:.2f})" in page
     low, high = sorted(alarms[name] for name in ("dice", "tversky"))
-    assert f"{100 * low:.0f} to {100 * high:.0f} % for plain Dice" in readme
+    assert f"{100 * low:.0f} to {100 * high:.0f} % for plain Dice" in page
 
 
 def test_the_benchmarks_readme_quotes_their_files():

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -23,6 +24,9 @@ from sphinx.search.en import SearchEnglish  # noqa: E402
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {  # as the repository has it: as the site has it
+    "README.md": "index.html", "docs/guide.md": "docs/guide.html", "docs/results.md": "docs/results.html",
+}  # fmt: skip
 BOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 MODULES = sorted(path for path in (ROOT / "steelnb").rglob("*.py") if path.stem != "__init__")
 
@@ -122,13 +126,26 @@ def test_every_link_inside_the_site_leads_somewhere(site, pages):
     assert checked > 1000
 
 
-def test_links_to_other_files_lead_to_the_repository(site, pages):
-    here = pages[site / "index.html"].links
-    for target in re.findall(r"(?<!!)\[[^]]*\]\((?![a-z]+:)([^)#]+)\)", README):
-        name, end = target.rpartition(".")[::2]
-        there = f"{PROJECT['urls']['Repository']}/blob/v{PROJECT['version']}/{target}"
-        assert (f"{name}.html" if end == "ipynb" else there) in here, target
-        assert end == "ipynb" or (ROOT / target).exists(), target
+@pytest.mark.parametrize("name", PAGES)
+def test_links_to_other_files_lead_to_the_repository(site, pages, name):
+    here, folder = pages[site / PAGES[name]].links, (ROOT / name).parent
+    for target in re.findall(r"(?<!!)\[[^]]*\]\((?![a-z]+:)([^)#]+)\)", (ROOT / name).read_text(encoding="utf-8")):
+        path = (folder / target).resolve()
+        assert path.exists(), target
+        place = path.relative_to(ROOT).as_posix()
+        if place in PAGES or path.suffix == ".ipynb":
+            page = site / PAGES.get(place, Path(place).with_suffix(".html"))
+            wanted = os.path.relpath(page, (site / PAGES[name]).parent)
+        else:
+            wanted = f"{PROJECT['urls']['Repository']}/blob/v{PROJECT['version']}/{place}"
+        assert wanted in here, target
+
+
+def test_guide_and_results_stand_between_the_notebooks_and_the_library(site, pages):
+    links = list(dict.fromkeys(pages[site / "index.html"].links))
+    last = f"notebooks/{BOOKS[-1].stem}.html"
+    places = [links.index(link) for link in (last, "docs/guide.html", "docs/results.html", "api/index.html")]
+    assert places == sorted(places)
 
 
 def test_a_word_of_one_notebook_is_found_there_alone(site):
@@ -136,7 +153,7 @@ def test_a_word_of_one_notebook_is_found_there_alone(site):
     index = (site / "searchindex.js").read_text(encoding="utf-8")
     index = json.loads(index.removeprefix("Search.setIndex(").rstrip().rstrip(";").removesuffix(")"))
     english = SearchEnglish({})
-    texts = {path: path.read_text(encoding="utf-8").lower() for path in [*BOOKS, *MODULES, ROOT / "README.md"]}
+    texts = {path: path.read_text(encoding="utf-8").lower() for path in [*BOOKS, *MODULES, *map(ROOT.joinpath, PAGES)]}
     own = {}
     for path in BOOKS:
         cells = nbformat.read(path, as_version=4).cells

@@ -33,9 +33,10 @@ def test_names_are_numbered_without_gaps():
     assert [int(name[:2]) for name in SERIES] == list(range(len(SERIES)))
 
 
-def test_readme_links_resolve():
-    if README.exists():
-        assert broken_links(README.read_text(encoding="utf-8"), ROOT) == []
+@pytest.mark.parametrize("name", ["README.md", "docs/guide.md", "docs/results.md"])
+def test_links_resolve(name):
+    path = ROOT / name
+    assert broken_links(path.read_text(encoding="utf-8"), path.parent) == []
 
 
 def test_colab_constraints_are_the_recorded_ones():
