@@ -16,18 +16,23 @@
 # %% [markdown]
 # # Choosing a loss: sixteen sound ones, and what the broken ones look like
 #
-# **Which loss should I take?** One that knows about overlap, or a cross entropy that is weighted: on a short budget they
-# leave plain cross entropy far behind, and among themselves most differ by less than one seed from the next. What does
-# differ is how they treat clean steel: choose by that. And where a loss misbehaves, look its symptom up in section 7.
+# **Which loss should I take?** Keep `dice_bce`, the recipes' default, until the study `losses` has reached its plateau: this page
+# cannot tell you. Its race of 80 steps, read at p > ½, is a *warning* about budgets and thresholds, not a ranking: with 640
+# steps and a threshold chosen on the training crops, the six losses that were run again scored 0.38 to 0.39, plain cross entropy among
+# them. What does stand: how a broken loss looks. Where one misbehaves, look its symptom up in section 7.
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your--name/steelnb/blob/v0.1.0/notebooks/06_choosing_a_loss.ipynb)
 # [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/your--name/steelnb/blob/v0.1.0/notebooks/06_choosing_a_loss.ipynb)
 #
 # | what you will learn | what it needs |
 # |---|---|
-# | how sixteen losses compare at equal steps and at equal seconds, with their spread over seeds | a CPU, a minute or two; on a T4 10 minutes planned: 5.0 PFLOP in half precision at 8 TFLOP/s (6 × 8.7 billion multiply-adds for a crop trained on) |
-# | which of them raise false alarms, bear another learning rate, and learn from images without a defect | small networks, trained here |
+# | how far sixteen losses seem apart after 80 steps at p > ½, and why that ranks nothing | a CPU, a minute or two; on a T4 10 minutes planned: 5.0 PFLOP in half precision at 8 TFLOP/s (6 × 8.7 billion multiply-adds for a crop trained on) |
+# | what a step costs with each loss, and how hard each pushes on images without a defect | small networks, trained here |
 # | what a Dice of 1.9, a negative loss, all black, all white, NaN and "stuck at 0.5" mean | hardly anything trained |
+#
+# **What on this page is proved, recorded, toy.** Proved: the pushes of section 6 and the symptoms of section 7, by arithmetic on
+# given outputs (two of its rows need a network and are toy). Recorded, provisional: the study `losses`, quoted in sections 3 and 6.
+# Toy: all scores, orders and false alarms of the trainings here.
 
 # %%
 # Setup: pip installs steelnb where it is missing, as on Colab; torch and NumPy stay as they are.
@@ -138,7 +143,8 @@ print(f"{len(trained)} networks of {steps} steps in {time.perf_counter() - began
 # %% [markdown]
 # ## 3 · Equal steps
 #
-# Mean over seeds, and the lowest and highest of them: three runs give a range, not a significance.
+# Mean over seeds at p > ½, and the lowest and highest of them: three runs give a range, not a significance. The table is
+# what a hurried comparison would print; do not choose from it.
 
 # %%
 last = runs[(runs["step"] == steps) & (runs["rate"] == rate)]
@@ -159,8 +165,7 @@ print(f"best mean: {best}; a typical loss moves by {spread:.2f} from seed to see
 print(f"{len(tied)} of {len(result)} losses reach the range of the best: {', '.join(tied)}")
 
 # %% [markdown]
-# Now the claims, as asserts with a margin: the first two are differences between families, which one unlucky seed does not
-# overturn.
+# The predictions, as asserts with a margin. They hold *for this budget and this threshold*, which no choice of seeds can change.
 
 # %%
 plain, per_image = families["pixels"], ["dice", "original_dice", "tversky", "focal_tversky"]
@@ -178,11 +183,25 @@ assert full or dice_of.iloc[0] - dice_of.iloc[1] < spread
 assert full or dice_of["lovasz_hinge"] < dice_of[overlap].mean() - 0.05 < dice_of["dice_boundary"]
 
 # %% [markdown]
-# 1 holds. 3 holds as stated, but not for the stated reason: the mixes here sum over the batch, and Dice over the batch without
-# any mixing has nearly as few alarms; besides, a mix that is slow to call anything a defect raises few. 4 holds: the order
-# at the top is not a finding, do not read a ranking into it. 2 is **refuted**: neither is first. Dice with a boundary term ties
-# with the best and adds nothing to plain Dice here; the Lovász hinge is far from the top. It asks for logits of ±1 and
-# weighs each error by its place in their order; its authors start from a network trained with cross entropy, this one from nothing.
+# At 80 steps and p > ½ the predictions 1, 3 and 4 come out, and 2 does not. But the same trial, run again with the same crops,
+# network and optimizer for six losses, shows what was measured (mean Dice on held-out crops, 5 seeds at 80 steps, 3 at 640; the
+# chosen threshold is the best one on the training crops; this rerun left no record here):
+#
+# | | bce | focal | dice_bce | batch_dice | dice | tversky |
+# |---|---|---|---|---|---|---|
+# | 80 steps, p > ½ | 0.04 | 0.09 | 0.22 | 0.37 | 0.33 | 0.34 |
+# | 80 steps, chosen threshold | 0.28 | 0.34 | 0.31 | 0.37 | 0.36 | 0.38 |
+# | 640 steps, p > ½ | 0.31 | 0.33 | 0.33 | 0.30 | 0.33 | 0.36 |
+# | 640 steps, chosen threshold | 0.38 | 0.39 | 0.38 | 0.39 | 0.38 | 0.38 |
+#
+# Most of the distance between the families is the threshold, the rest is the budget. The false alarms go the same way: at 640 steps
+# 17 to 26 % for all six, 32 to 39 % at the chosen thresholds. A loss that says little at 80 steps raises few alarms. The Lovász
+# hinge and the boundary term were not run again: 80 steps say nothing final about them either.
+#
+# **Recorded, provisional** (study `losses`, 180 held-out images of SD-saliency-900, 640 steps of AdamW, 3 seeds; no doubling of the
+# budget is recorded yet, so this is before the plateau): at the chosen threshold `dice` 0.656, `tversky` 0.647, `dice_bce` 0.621,
+# `batch_dice` 0.616, `bce` 0.557, `focal` 0.540; by average precision `dice_bce` leads with 0.819. So at this budget losses do
+# differ on real steel, and the order depends on what is asked.
 #
 # ## 4 · Equal seconds
 #
@@ -239,8 +258,8 @@ print(pd.concat({f"{shorter['steps']} steps": sprint["mean"], f"{steps} steps": 
 assert full or sprint.loc["dice", "mean"] - sprint.loc["dice_bce", "mean"] > 0.08
 
 # %% [markdown]
-# Dice is off the plateau sooner; half a share of BCE holds a network on it. What is level at the
-# end of this budget was not at three fifths of it, and need not be after ten thousand steps.
+# At p > ½ Dice speaks sooner than its mix with BCE. That is a lead in time, and with the length of the race it changes: a
+# comparison has to say its budget, and had better show the plateau.
 #
 # And the losses alone, forward and backward, on one whole image:
 
@@ -260,7 +279,7 @@ print(result["ms an image"].sort_values().round(1).to_string())
 # ## 5 · Other learning rates
 #
 # Three times higher, with one seed (the full profile also goes three times lower). A single run is an
-# anecdote, so read families:
+# anecdote, at 80 steps and p > ½ as above; the families' means:
 
 # %%
 ends = runs[runs["step"] == steps].assign(family=runs["name"].map(family))
@@ -294,10 +313,10 @@ assert result["empty push"]["original_dice"] < 1e-4 < result["empty push"]["dice
 # The unweighted pixel losses and Lovász push as hard as they pull. The logarithm of Dice and the mixes with BCE and focal push with
 # a tenth of that, Dice
 # with a hundredth, and the original's Dice, smoothed by 10⁻⁴ pixels, not at all: it trained on defective rows only, so it
-# could not notice. A push is not everything: `batch_dice` has no more of it than `dice` and yet fewer alarms, presumably since a false
-# alarm on a clean crop spoils the overlap of the others in its batch.
+# could not notice. These are gradients at given outputs; how many alarms a trained network raises does not follow from them, and was
+# not measured here beyond 80 steps.
 #
-# ### The figure to decide from
+# ### The figure that looks like a decision
 
 # %%
 figure, axes = plt.subplots(1, 4, figsize=(plots.WIDTH, 4.6), sharey=True, width_ratios=[1.6, 1, 1, 1])
@@ -322,14 +341,18 @@ figure.legend(handles=handles, loc="outside lower center", ncols=4)
 plt.show()
 
 # %% [markdown]
-# *Figure 1: Sixteen losses at equal steps. Dots: mean over seeds; bars: lowest to highest seed, the gray band that of the
-# best; crosses: the worse of two learning rates, where it is not the dot (the other has one seed); dashed: Dice of calling everything a defect. Read from left to right:
-# strike out what is low or wide, then choose by what false alarms cost you, and by whether your set has clean images.*
+# *Figure 1: Sixteen losses after 80 steps, at p > ½: a warning, not a ranking. Dots: mean over seeds; bars: lowest to highest seed, the gray band that of the
+# best; crosses: the worse of two learning rates, where it is not the dot (the other has one seed); dashed: Dice of calling everything a defect. "Tie"
+# and the shares of alarms in the titles are of this budget and this threshold. The two panels on the right do not depend on a training.*
 #
-# **So, for steel like this:** `batch_dice` where clean images are many: as good on Dice as the per-image forms, with
-# fewer alarms. `weighted_bce` or a per-image Dice where every image has a defect and a miss costs more than an alarm.
-# `dice_bce`, the field's default, for a long training in which its slow start is forgotten: a budget of seconds can neither
-# confirm nor deny that.
+# **So, for steel like this:** nothing yet. Advice by false alarms, which an earlier text of this page gave from the second panel,
+# does not stand: with eight times the steps all six losses raise them on 17 to 26 % of the clean crops.
+#
+# **The recipes keep `dice_bce`.** The study's rule was written down before its records and speaks at the plateau: `dice_bce`
+# stays if it is the same as the best at the chosen threshold, or within 0.02 of it at p > ½, on both data sets. So far, provisionally, at 640
+# steps with 3 seeds, it is level with the best as the mean of both sets (0.460, `batch_dice` 0.460) and first by average precision
+# on real steel (0.819); at p > ½ it has 0.596 against 0.600 on real steel, but on synthetic steel 0.000 against 0.282: it does not
+# speak there yet. If the rule still says so at the plateau, the best one takes its place; until then the default is not changed.
 
 # %%
 few_alarms, many_alarms = alarms_of["batch_dice"], alarms_of[per_image].mean()
@@ -340,8 +363,8 @@ assert full or (few_alarms < many_alarms and dice_of["batch_dice"] > dice_of[per
 # %% [markdown]
 # ### On your own images
 #
-# The ranking above is of synthetic steel. Where a data set is found or named (`STEELNB_DATA`), the same trial runs on it, with six of
-# the losses:
+# Where a data set is found or named (`STEELNB_DATA`), the same short trial runs on it, with six of
+# the losses, and with the same warning:
 
 # %%
 found = sources.open_dataset(progress=False)
@@ -365,7 +388,7 @@ else:
 # | Dice > 1, up to 1.99 | the mask is 0/255 | `mask > 0` before the loss |
 # | the loss is negative, −1000 | Dice on outputs without a sigmoid, near its pole ([05](05_negative_dice.ipynb)) | a loss on logits |
 # | Dice loss between 0 and −0.99 | the mask is 0/255 | `mask > 0` |
-# | all black | plain cross entropy waits at the base rate, where both sides pull equally ([04](04_bce_imbalance.ipynb)) | an overlap loss, a weight, or patience |
+# | all black | every probability is still below ½, where plain cross entropy begins ([04](04_bce_imbalance.ipynb)) | a threshold chosen on other images; patience; an overlap loss or a weight speaks sooner |
 # | all white | 0/255 masks again: a false alarm hardly costs; or Dice, or a large weight, in its first steps ([04](04_bce_imbalance.ipynb)) | `mask > 0`; or wait |
 # | NaN in half precision | Dice summed in float16, or the logarithm of a probability that rounded to 1 | sum in float32; BCE on logits |
 # | outputs stuck at 0.5 | a sigmoid in the network and another in the loss | one sigmoid |
@@ -488,15 +511,16 @@ print(f"overlap losses {dice_of[overlap].mean():.2f}, plain pixel losses {dice_o
 # %% [markdown]
 # ## Summary
 #
-# - At a small equal budget overlap losses and a weighted cross entropy learn the defect; plain cross entropy, focal, top-k and
-#   Lovász are still on the way, and mixes with BCE in between. The order within the first group changes with seed and budget.
-# - What separates them is clean steel: 25 to 61 % of clean crops with an alarm for the forms of Dice per image, 19 % for Dice
-#   over the batch (24 clean crops, three seeds; the figure's second panel).
+# - After 80 steps, at p > ½, overlap losses and a weighted cross entropy speak and plain cross entropy does not. At a chosen
+#   threshold and with 640 steps six of them are level in the rerun (0.38 to 0.39). A race this short measures its budget and its threshold.
+# - The false alarms of such a race (19 % for Dice over the batch, 54 to 57 % for Dice and Tversky per image; 24 clean crops,
+#   three seeds) are no ground for a choice either: 17 to 26 % for all six at 640 steps.
+# - The recipes keep `dice_bce` until the study `losses` has its plateau.
 # - A broken loss is known by its number: Dice 1.99, a loss of −20, exactly 1, NaN, 0.5. Section 7 has the cause of each.
 #
 # ## Exercises
 #
-# 1. Give plain `bce` four times the steps. Where does it end beside `dice`?
+# 1. Give plain `bce` eight times the steps, and choose its threshold on the training crops. Where does it end beside `dice`?
 # 2. Let `lovasz_hinge` take over from a network that `bce` has trained. Was it the start that it lacked?
 # 3. Draw `tversky` for α from 0.1 to 0.9 in the plane of Dice and false alarms.
 #
