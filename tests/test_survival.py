@@ -66,7 +66,8 @@ def test_torchrun_starts_a_killed_worker_again(steel_folder, tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
                "--max-restarts", "2", "-m", "steelnb", "--", "train", "--data", steel_folder, "--run", run, "--quiet",
-               "--recipe", "smoke", "--checkpoint-seconds", "0", "--epochs", "30", "--set", "epoch_samples=40", "--set", "crop=[32,32]",
+               "--recipe", "smoke", "--checkpoint-seconds", "0", "--epochs", "30", "--set", "epoch_samples=40",
+               "--set", "crop=[32,32]",
                "--set", 'model={"width":2,"depth":1}']  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     agent = subprocess.Popen(
