@@ -44,7 +44,7 @@ def main() -> None:
             found, total = pairs & planted, sum(told["seconds"].values())
             seconds = "".join(f"{told['seconds'][part]:6.1f} s" for part in ("read", "look", "compare", "report"))
             print(f"{images:6,}{seconds}{total:6.0f} s{1000 * total / images:6.1f} ms{told['peak']:6.0f} MB"
-                  f"{len(planted):9}{len(found):7}{len(pairs - planted):13}", flush=True)  # fmt: skip
+                  f"{len(planted):9}{len(found):7}{len(pairs - planted):13}", flush=True)
 
 
 def write(folder: Path, bases: list, images: int) -> set[frozenset[str]]:

@@ -54,7 +54,7 @@ class Usual(Dataset):
     def __init__(self, samples: Samples, masks: Path) -> None:
         paths = samples.data.images.set_index("ImageId")["path"]
         self.entries = [(paths[item.image_id], masks / f"{item.image_id}.png", self.texts(samples, item))
-                        for item in samples.items]  # fmt: skip
+                        for item in samples.items]
         self.crop, self.flips = samples.crop, samples.flips
         margin = geometry.margin(samples.depth)
         self.margins = ORIGINAL_MARGINS if samples.geometry == "original" else ((margin, margin), (margin, margin))
@@ -91,7 +91,7 @@ class Kaggle(Usual):
         if self.flips and np.random.rand() < 0.5:  # noqa: NPY002
             image, mask = image[:, ::-1], mask[:, ::-1]
         return (torch.from_numpy(image[None].astype(np.float32)),
-                torch.from_numpy(mask[None].astype(np.float32)))  # fmt: skip
+                torch.from_numpy(mask[None].astype(np.float32)))
 
 
 class Plain(Usual):
@@ -199,7 +199,7 @@ def main() -> None:
                 for form in (OURS, BYTES):
                     ratio = rows[name]["ours_times"] / rows[form]["ours_times"]
                     print(f"{form} over {name}: {ratio:.1f} (at least {LEAST:.0f}): "
-                          f"{'reached' if ratio >= LEAST else f'missed: {reason(rows)}'}")  # fmt: skip
+                          f"{'reached' if ratio >= LEAST else f'missed: {reason(rows)}'}")
     if options.write:
         path = ROOT / "benchmarks" / "results" / f"batches-{results['made']}.json"
         path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

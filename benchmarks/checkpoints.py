@@ -42,7 +42,7 @@ def main() -> None:
             read = time.perf_counter() - started
         copying, writing = lost[False], lost[True] - lost[False]
         print(f"{recipe.name}: {size / 1e6:.1f} MB; copying {1000 * copying:.0f} ms, writing in the background "
-              f"{1000 * writing:.0f} ms, reading and checking {1000 * read:.0f} ms")  # fmt: skip
+              f"{1000 * writing:.0f} ms, reading and checking {1000 * read:.0f} ms")
         for where, cost in (("a GPU", copying), ("a CPU", copying + writing)):
             pace = max(EVERY, 100 * cost)
             print(f"    training on {where}: one every {pace:.0f} s, {cost / pace:.2%} of the time")

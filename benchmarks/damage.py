@@ -72,14 +72,14 @@ def forms(folder: Path) -> Iterator[tuple[str, Form]]:
         ("pgm", "PPM", {}), ("tif", "TIFF", {}), ("tif lzw", "TIFF", {"compression": "tiff_lzw"}),
         ("tif deflate", "TIFF", {"compression": "tiff_adobe_deflate"}), ("jp2", "JPEG2000", {}),
         ("webp", "WEBP", {"quality": 90}), ("webp lossless", "WEBP", {"lossless": True}),
-    )  # fmt: skip
+    )
     for name, kind, options in kinds:
         yield f"image {name}", Form(saved(picture.convert("RGB") if kind == "WEBP" else picture, kind, **options),
-                                    f"a.{name.split()[0]}", pixels)  # fmt: skip
+                                    f"a.{name.split()[0]}", pixels)
         if name not in ("jpg", "jp2", "webp"):
             for what, shown in (("mask", Image.fromarray(mask.view(np.uint8) * 255)), ("ids", Image.fromarray(ids))):
                 yield f"{what} {name}", Form(saved(shown.convert("RGB") if kind == "WEBP" else shown, kind, **options),
-                                             f"a.{name.split()[0]}", values)  # fmt: skip
+                                             f"a.{name.split()[0]}", values)
     coloured = Image.fromarray(ids)
     coloured.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0, 0, 0, 200, 200, 200, 0])
     yield "mask png palette", Form(saved(coloured, "PNG"), "a.png", values)

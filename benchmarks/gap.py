@@ -91,7 +91,7 @@ def labels(folder: Path, shuffles: int) -> dict:
         "of_them_empty_in_the_centre": int(((areas > 0) & (inside == 0)).sum()),
         "tables": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
                    for name in ("train_class_presence_full.csv", "train_partial.csv")},
-    }  # fmt: skip
+    }
 
 
 def torn(ids: np.ndarray, held_out: np.ndarray) -> dict:
@@ -114,7 +114,7 @@ def trained(steel, cache, items, recipe, steps, seed):
     """A network after `steps` optimizer steps on `items`, whatever their number."""
     trainer = Trainer(recipe, 1, steps, seed, torch.device("cpu"))
     samples = Samples(steel, cache, items, recipe.model["depth"], crop=recipe.crop, on_defect=recipe.on_defect,
-                      flips=recipe.flips, seed=seed)  # fmt: skip
+                      flips=recipe.flips, seed=seed)
     epoch = 0
     while trainer.steps < steps:
         trainer.begin()
@@ -137,7 +137,7 @@ def score(model, steel, cache, items, change=lambda image, mask: (image, mask)) 
         # The original lost 6 of 256 pixels a side
         c = max(1, round(6 * image.shape[0] / 256))
         found.append((dice(logits > 0, mask, empty="skip").item(), original_accuracy(logits.sigmoid(), mask),
-                      original_accuracy(logits.sigmoid()[..., c:-c, c:-c], mask[..., c:-c, c:-c])))  # fmt: skip
+                      original_accuracy(logits.sigmoid()[..., c:-c, c:-c], mask[..., c:-c, c:-c])))
     return dict(zip(("dice", "original_metric", "original_metric_centre"), np.nanmean(found, 0).tolist(), strict=True))
 
 
@@ -150,7 +150,7 @@ def arm(name, differs, seeds, once) -> dict:
     gaps = [run["train"]["dice"] - run["validation"]["dice"] for run in runs]
     seconds = time.perf_counter() - started
     row = {"name": name, "differs": differs, "seeds": list(seeds), "summary": summary, "gap": spread(gaps),
-           "runs": runs, "seconds": round(seconds, 1)}  # fmt: skip
+           "runs": runs, "seconds": round(seconds, 1)}
     told = " ".join(f"{part} {text(values['dice'])}" for part, values in summary.items())
     print(f"{name:<52} gap {text(row['gap'])}  {told}  {seconds:.0f} s", flush=True)
     return row
@@ -209,7 +209,7 @@ def rows(folder: Path, drawn: int, steps: int, seeds) -> dict:
     arms = [arm(name, {"split": name, "model": recipe.model}, seeds, once(split)) for name, split in (
         ("rows in order, row masks (the original's)", in_order), ("rows shuffled, row masks", shuffled),
         ("image split, row masks", of_images), ("image split, union masks", unions),
-        ("rows in order of class, row masks", as_named))]  # fmt: skip
+        ("rows in order of class, row masks", as_named))]
     return {"images": len(steel), "rows": len(ids), "steps": steps, "data": steel.fingerprint(), "arms": arms}
 
 
@@ -251,7 +251,7 @@ def ladder(source: Path, folder: Path, images: int | None, steps: int, seeds) ->
         arm(name, differs | {"images": count, "steps": length}, seeds,
             once(count, BASE.changed(**differs), length, leak=index == 0))
         for index, (name, differs, count, length) in enumerate(plan)
-    ]  # fmt: skip
+    ]
     return {"images": len(steel), "data": steel.fingerprint(), "source": "SD-saliency-900, halved", "arms": arms}
 
 
@@ -288,7 +288,7 @@ def main() -> None:
     torch.set_num_threads(1)
     before = json.loads(file.read_text()) if file.exists() else {}
     result = RESULT | {"date": date, "machine": runtime.describe(), "torch": torch.__version__,
-                       "recipe": BASE.to_dict()} | {part: before[part] for part in PARTS if part in before}  # fmt: skip
+                       "recipe": BASE.to_dict()} | {part: before[part] for part in PARTS if part in before}
     print(runtime.describe())
 
     def keep(part: str, found: dict) -> None:

@@ -59,7 +59,7 @@ def main() -> None:
             if turn:
                 times.append(spent)
     results = {"made": time.strftime("%Y-%m-%d"), "on": runtime.describe(), "turns": options.repeats,
-               TORCH: float(np.median(took[TORCH])), "imports": {}}  # fmt: skip
+               TORCH: float(np.median(took[TORCH])), "imports": {}}
     print(f"{TORCH}: {results[TORCH]:.2f} s")
     base = None
     for statement in IMPORTS:

@@ -85,7 +85,7 @@ def monai(model: UNet, image: np.ndarray, overlap: float, mode: str, layout: tor
     with torch.inference_mode():
         return sliding_window_inference(
             to_tensor(image), (image.shape[0], WIDTH), 1, predictor, overlap=(0, overlap), mode=mode
-        )[0].numpy()  # fmt: skip
+        )[0].numpy()
 
 
 def monai_taught(model: UNet, image: np.ndarray, layout: torch.memory_format) -> np.ndarray:
@@ -107,7 +107,7 @@ def monai_taught(model: UNet, image: np.ndarray, layout: torch.memory_format) ->
         logits = sliding_window_inference(
             seen, (height, width), 1, predictor, roi_weight_map=inside,
             overlap=(0, 1 - (step + 0.5) / width),  # MONAI rounds width · (1 − overlap) down
-        )  # fmt: skip
+        )
     return logits[0, :, margin : margin + image.shape[0], margin : margin + image.shape[1]].numpy()
 
 
@@ -156,7 +156,7 @@ def measure(model: UNet, images: list[np.ndarray], repeats: int, blended: list) 
             "changed_pixels": int(sum(e[2] for e in errors[name])),
         }
         for name in table
-    }  # fmt: skip
+    }
 
 
 def show(rows: dict[str, dict]) -> dict[str, float]:
@@ -164,7 +164,7 @@ def show(rows: dict[str, dict]) -> dict[str, float]:
     print(f"{'':<38} {'s':>7} {'× ours':>7} {'|Δ logit| max':>14} {'mean':>9} {'mask pixels changed':>20}")
     for name, row in rows.items():
         print(f"{name:<38} {row['seconds']:>7.3f} {row['times_ours']:>7.2f} {row['largest_error']:>14.2g} "
-              f"{row['mean_error']:>9.2g} {row['changed_pixels']:>20}")  # fmt: skip
+              f"{row['mean_error']:>9.2g} {row['changed_pixels']:>20}")
     ratios = {"time over one plain forward": 1 / rows[WHOLE]["times_ours"]}
     ratios["time over one forward, channels last"] = 1 / rows["one forward, channels last"]["times_ours"]
     for name, ratio in ratios.items():
@@ -209,7 +209,7 @@ def main() -> None:
         rows = measure(model, images, repeats, blended)
         ratios = show(rows)
         results["runs"].append({"network": title, "images": len(images), "turns": repeats, "contenders": rows,
-                                "ratios": ratios})  # fmt: skip
+                                "ratios": ratios})
     if options.write:
         path = ROOT / "benchmarks" / "results" / f"prediction-{results['made']}.json"
         path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

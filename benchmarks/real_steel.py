@@ -38,7 +38,7 @@ def main() -> None:
         scored, halved = evaluate(trained, data), choose_operating_point(trained, data)
         seconds = {"training": float(history["seconds"].iloc[-1]), "scoring": time.perf_counter() - began}
         results["runs"].append({"mask_a_class": per_class, "seconds": seconds, "report": scored.to_dict(),
-                                "chosen": halved.to_dict()})  # fmt: skip
+                                "chosen": halved.to_dict()})
         print(f"\n{scored.table()}\n\n{halved.table()}\n{seconds}", flush=True)
     if results["runs"] and "--write" in sys.argv:
         path = ROOT / "benchmarks" / "results" / f"real_steel-{results['made']}.json"

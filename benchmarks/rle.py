@@ -93,7 +93,7 @@ def encoders():
     if coco:
         table["pycocotools to bytes, F uint8"] = (coco.encode, kaggle_decode)
         table["pycocotools to bytes, C uint8"] = (lambda mask: coco.encode(np.asfortranarray(mask)),
-                                                  lambda text: c(kaggle_decode(text)))  # fmt: skip
+                                                  lambda text: c(kaggle_decode(text)))
     return table
 
 
@@ -184,7 +184,7 @@ def main():
         print("pycocotools is not installed (pip install -c constraints.txt -e '.[peers]'); the rest:")
     check(texts)
     results = {"made": time.strftime("%Y-%m-%d"), "on": runtime.describe(), "rows": len(texts),
-               "kind": kind.split(" (")[0]}  # fmt: skip
+               "kind": kind.split(" (")[0]}
     for title, table in (("decode: text → mask", decoders()), ("encode: mask → text", encoders())):
         results[title] = measure(table, texts, args.repeats)
         show(title, results[title])

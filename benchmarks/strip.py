@@ -75,7 +75,7 @@ def measure(length: int, images: int, weights: str | None) -> dict:
         "machine": runtime.describe(), "seconds": seconds, "share": outcome.written["strip"],
         "strip": HEIGHT * length / seconds, "images": images // 2 * 2 * HEIGHT * WIDTH / alone,
         "imports": resident, "image": one, "peak": most,
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
@@ -99,7 +99,7 @@ def main() -> None:
               f"{told['images'] / 1e6:.2f} Mpx/s, ratio {told['strip'] / told['images']:.2f}; peak of resident memory "
               f"{told['peak']:.0f} MB, {told['imports']:.0f} MB after imports: {told['peak'] - told['imports']:.0f} MB "
               f"more ({told['image'] - told['imports']:.0f} for a single image); {told['share']:.1%} defect",
-              flush=True)  # fmt: skip
+              flush=True)
 
 
 if __name__ == "__main__":

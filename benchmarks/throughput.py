@@ -48,7 +48,7 @@ RESULTS = clock.ROOT / "benchmarks" / "results"
 def show(title: str, rows: dict[str, dict], first: dict, rate: float) -> None:
     """Prints the lines and adds what depends on others: speed-up and share."""
     print(f"\n{title:<36} {'batch':>5} {'GMAC':>6} {'images/s':>9} {'ms a step':>10} {'speed-up':>9} {'share':>6} "
-          f"{'GiB':>6}")  # fmt: skip
+          f"{'GiB':>6}")
     for name, row in rows.items():
         head = f"{name:<36} {row['batch']:>5} {row['gmac_an_image']:>6.3g}"
         if "failed" in row:
@@ -64,7 +64,7 @@ def show(title: str, rows: dict[str, dict], first: dict, rate: float) -> None:
 def judge(row: dict, gpu: bool) -> None:
     """The targets, for ours with all work on data against the original's way."""
     for name, value, least, form in (("images/s over the original's way", row.get("speed_up"), LEAST_SPEED_UP, ".1f"),
-                                     ("share of the matrix rate", row.get("share"), LEAST_SHARE, ".0%")):  # fmt: skip
+                                     ("share of the matrix rate", row.get("share"), LEAST_SHARE, ".0%")):
         if not gpu:
             print(f"{name} (at least {least:{form}}): open: it takes a GPU to say")
         elif value is None:
@@ -100,7 +100,7 @@ def measure(plan: Plan) -> Iterator[dict]:
         )
         samples, _ = batches.training_and_validation_samples(steel, recipe, seed=0)
         pool = [(image := samples.cache[item.image_id].copy(), samples.mask(item, image.shape))
-                for item in samples.items]  # fmt: skip
+                for item in samples.items]
         rates = clock.matrix_rates(plan)
         print("matrix products, TFLOP/s: " + ", ".join(f"{name} {rate:.3g}" for name, rate in rates.items()))
         yield {"matrix_tflops": rates}
@@ -144,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(runtime.describe())
     if not gpu:
         print(f"no GPU: the lines ran at width {plan.width} on small images; "
-              "nothing here is a figure of the original's size")  # fmt: skip
+              "nothing here is a figure of the original's size")
     a_graph_for_each_batch(plan.device)
     result = {"made": time.strftime("%Y-%m-%d"), "on": runtime.describe()}
     result |= clock.provenance(plan.device, options.commit)

@@ -79,7 +79,7 @@ class Steel:
             ids, chosen = self.data.rows["ImageId"].tolist(), set(train)
             items = [Item(image_id, (row,)) for row, image_id in enumerate(ids) if image_id in chosen]
         return Samples(self.data, self.cache, items, recipe.model["depth"], geometry=recipe.geometry, crop=recipe.crop,
-                       on_defect=recipe.on_defect, flips=recipe.flips, seed=seed)  # fmt: skip
+                       on_defect=recipe.on_defect, flips=recipe.flips, seed=seed)
 
     def held_out(self, seed: int, geometry: str = "exact", at_most: int | None = None) -> Samples:
         """Held-out images with a defect."""
@@ -117,7 +117,7 @@ def curve(
             if trainer.steps in at:
                 cpu += time.process_time() - mark
                 found.append({"step": trainer.steps, "images": trainer.steps * recipe.batch, "cpu_seconds": cpu,
-                              "wall_seconds": trainer.seconds} | scores(SCORED))  # fmt: skip
+                              "wall_seconds": trainer.seconds} | scores(SCORED))
                 trainer.begin()  # the clock stood still while it was scored
                 mark = time.process_time()
                 if best(found[-1]) >= until:
@@ -143,7 +143,7 @@ def against(original: dict, fast: list[dict]) -> dict:
         point = next((p for p in run["points"] if p["dice"] >= target), None)
         found[name] = point and {"cpu_seconds": point["cpu_seconds"], "wall_seconds": point["wall_seconds"],
                                  "ratio": cpu / point["cpu_seconds"],
-                                 "ratio_by_the_clock": wall / point["wall_seconds"]}  # fmt: skip
+                                 "ratio_by_the_clock": wall / point["wall_seconds"]}
     return found
 
 
@@ -155,12 +155,12 @@ def one_seed(steel: Steel, lengths: dict[str, int], points: dict[str, int], seed
         runs[name] = run = curve(steel, recipe, steps, points[name], seed)
         last = run["points"][-1]
         print(f"seed {seed} {name:8} {steps:4} steps, {last['cpu_seconds']:.0f} s ({last['wall_seconds']:.0f} by the "
-              f"clock): final Dice {run['final']['dice']:.3f}", flush=True)  # fmt: skip
+              f"clock): final Dice {run['final']['dice']:.3f}", flush=True)
     row = {"seed": seed} | against(runs["original"], [runs["sprint"], runs["fast"]])
     told = [f"original's best {row['target']:.3f} after {row['original_cpu_seconds']:.0f} s"]
     for name in ("sprint", "fast"):
         told.append(f"{name} " + (f"{row[name]['cpu_seconds']:.1f} s, {row[name]['ratio']:.1f} times sooner"
-                                  if row[name] else "does not reach it"))  # fmt: skip
+                                  if row[name] else "does not reach it"))
     print(f"seed {seed} → " + " · ".join(told), flush=True)
     row["final"] = {name: run["final"]["dice"] for name, run in runs.items()}
     return row | {"held_out_defective": len(steel.held_out(seed)), "runs": runs}
@@ -212,7 +212,7 @@ def ladder() -> list[tuple[str, Recipe]]:
         found.append((change, recipe))
     same = ("epochs", "scored", "compile", "momentum", "name", "model")  # what plays no part here
     end, fast = (each.changed(**{name: getattr(FAST, name) for name in same}).to_dict()
-                 for each in (recipe, SMALL["fast"]))  # fmt: skip
+                 for each in (recipe, SMALL["fast"]))
     if end != fast or UNet(**recipe.model).config != UNet(**SMALL["fast"].model).config:
         raise ValueError("the ladder does not end at recipe fast")
     return found
@@ -259,7 +259,7 @@ def waterfall(sets: dict[str, Steel], seeds: list[int], result: dict, keep, quic
                 line["runs"].append(run := reaching(steel, recipe, target, seconds, seed))
                 after = f"{run['cpu_seconds']:5.1f} s" if run["cpu_seconds"] else "never"
                 print(f"{name:16} seed {seed}  {change:32} Dice {target:.2f} after {after} of {seconds:.0f}",
-                      flush=True)  # fmt: skip
+                      flush=True)
                 keep()
             steps = max(2, round(seconds / seconds_a_step(steel, SMALL["fast"], seed)))
             into["same_seconds"].append(run := curve(steel, SMALL["fast"], steps, min(steps, 10), seed))
@@ -289,7 +289,7 @@ def main() -> None:
               "torch": torch.__version__, "threads": 1, "conventions": CONVENTIONS,
               "recipes": {name: recipe.to_dict() for name, recipe in SMALL.items()},
               "data": before.get("data", {}), "ablation": before.get("ablation", {}),
-              "waterfall": before.get("waterfall", {}), "notes": before.get("notes", [])}  # fmt: skip
+              "waterfall": before.get("waterfall", {}), "notes": before.get("notes", [])}
 
     def keep() -> None:
         if options.write:
@@ -302,7 +302,7 @@ def main() -> None:
         for name in options.only:
             if name == "synthetic":
                 made = synthetic.write_dataset(Path(folder) / name, 24 if quick else 96, shape=(128, 400),
-                                       progress=False)  # fmt: skip
+                                       progress=False)
                 sets[name] = Steel(made, Path(folder))
             elif (options.shared / name).is_dir():
                 sets[name] = Steel(options.shared / name, Path(folder))
@@ -322,13 +322,13 @@ def main() -> None:
                         line["runs"].append(run := ablated(steel, recipe, seconds, seed))
                         print(f"{name:16} seed {seed}  {change:32} {run['steps']:4} steps "
                               f"{run['points'][-1]['cpu_seconds']:5.1f} s  Dice {run['final']['dice']:.3f}",
-                              flush=True)  # fmt: skip
+                              flush=True)
                         keep()
             return
         for name, steel in sets.items():
             result["data"][name] = {"images": len(steel.data), "fingerprint": steel.data.fingerprint(),
                                     "scored_at_points": len(steel.held_out(0, at_most=SCORED)),
-                                    "lengths": LENGTHS[name], "by_seed": []}  # fmt: skip
+                                    "lengths": LENGTHS[name], "by_seed": []}
         for seed in seeds:
             for name, steel in sets.items():
                 print(f"-- {name}, seed {seed}", flush=True)

@@ -78,7 +78,7 @@ figure = plots.stack({
     f"{name}: {data.mask(name).mean():.1%} of its pixels are labelled as defect":
         plots.overlay(data.image(name), data.mask(name)[None])
     for name in examples
-})  # fmt: skip
+})
 plt.show()
 
 # %% [markdown]
@@ -153,11 +153,11 @@ left.plot(history["epoch"], history["train_loss"], "o-", color=plots.INK, label=
 left.plot(history["epoch"], history["validation_loss"], "o-", color=plots.PREDICTION, label="held-out images")
 first, last = history["train_loss"].iloc[[0, -1]]
 left.set(title=f"The training loss goes from {first:.2f} to {last:.2f}", xlabel="epoch", ylabel="Dice + BCE loss",
-         ylim=(0, 1.1 * left.dataLim.ymax))  # fmt: skip
+         ylim=(0, 1.1 * left.dataLim.ymax))
 left.legend()
 right.plot(history["epoch"], history["validation_dice"], "o-", color=plots.DEFECT)
 right.set(title=f"Dice on defective images reaches {history['validation_dice'].max():.2f}", xlabel="epoch",
-          ylabel="Dice, held-out images", ylim=(0, 1))  # fmt: skip
+          ylabel="Dice, held-out images", ylim=(0, 1))
 plt.show()
 
 # %% [markdown]
@@ -190,7 +190,7 @@ shown = {"best": ranked[-1], "median": ranked[len(ranked) // 2], "worst": ranked
 figure = plots.stack({
     f"{which}: {name}, Dice {dices[name]:.2f}": plots.errors(data.image(name), found[name], data.mask(name))
     for which, name in shown.items()
-})  # fmt: skip
+})
 plt.show()
 
 # %% [markdown]

@@ -95,7 +95,7 @@ TABLES = {
     "now ": "ImageId,ClassId,EncodedPixels\na.jpg,1,2 3 9 2\na.jpg,3,22 3",
     "2019": "ImageId_ClassId,EncodedPixels\na.jpg_1,2 3 9 2\na.jpg_2,\na.jpg_3,22 3\na.jpg_4,\n"
             "b.jpg_1,\nb.jpg_2,\nb.jpg_3,\nb.jpg_4,",
-}  # fmt: skip
+}
 fingerprints = []
 for form, text in TABLES.items():
     with tempfile.TemporaryDirectory() as folder:
@@ -176,7 +176,7 @@ overlap = (right & wrong).sum() / right.sum()
 figure = plots.stack({
     f"Counted down the columns: a label of class {row.ClassId}": 255 * right.astype(np.uint8),
     f"Counted along the rows: as many pixels, {overlap:.0%} of them in the right place": 255 * wrong.astype(np.uint8),
-}, width=min(plots.WIDTH, 2.5 * right.shape[1] / right.shape[0]))  # fmt: skip
+}, width=min(plots.WIDTH, 2.5 * right.shape[1] / right.shape[0]))
 plt.show()
 
 # %% [markdown]
@@ -190,7 +190,7 @@ plt.show()
 together = pd.DataFrame(
     [[sum(a in shown and b in shown for shown in data.images["classes"]) for b in data.classes] for a in data.classes],
     index=pd.Index(data.classes, name="class"), columns=data.classes,
-)  # fmt: skip
+)
 clean = data.images["masks"] == 0
 several = int((data.images["masks"] > 1).sum())
 like_severstal = data.classes == (1, 2, 3, 4)
@@ -202,7 +202,7 @@ if like_severstal:
     table["% Severstal"] = (100 * table["Severstal"] / real_images).round(1)
 assert table["images here"].sum() == clean.sum() + len(data.rows)  # an image counts once for each of its classes
 print(table.to_string(), f"\n\n{several} images have more than one class (Severstal: {real_several}, "
-      f"{real_several / real_images:.1%})")  # fmt: skip
+      f"{real_several / real_images:.1%})")
 
 # %%
 def colour(k):
@@ -251,7 +251,7 @@ for at, k in enumerate(data.classes):
         ax.plot([low, high], [at, at], color="black", lw=1)
         ax.plot(middle, at, "D", color="black", ms=5, label="Severstal: median, 5–95%" if at == 0 else None)
 ax.set(xscale="log", yticks=range(len(data.classes)), xlabel="area of the mask, % of the image",
-       title=f"The largest mask is {rows['area'].max() / rows['area'].min():.0f} times the smallest")  # fmt: skip
+       title=f"The largest mask is {rows['area'].max() / rows['area'].min():.0f} times the smallest")
 ax.set_yticklabels([f"class {k}" for k in data.classes])
 ticks = [t for t in (0.03, 0.1, 0.3, 1, 3, 10, 30, 100) if ax.get_xlim()[0] <= t <= ax.get_xlim()[1]]
 ax.set_xticks(ticks, [f"{t:g}" for t in ticks], minor=False)
@@ -303,7 +303,7 @@ def around(mask, height, width):
     largest = 1 + np.argmax(np.bincount(labelled.ravel())[1:])
     middle = ndimage.center_of_mass(labelled == largest)
     corner = [int(np.clip(m - want / 2, 0, max(0, have - want)))
-              for m, want, have in zip(middle, (height, width), mask.shape, strict=True)]  # fmt: skip
+              for m, want, have in zip(middle, (height, width), mask.shape, strict=True)]
     return np.s_[corner[0] : corner[0] + height, corner[1] : corner[1] + width]
 
 
@@ -378,7 +378,7 @@ image = data.image(image_id)
 profile, dark = image.mean(0), ~lit(image)
 figure, (above, below) = plt.subplots(2, 1, figsize=(plots.WIDTH * 0.64, 2.4))
 plots.show(above, ndimage.gaussian_filter(image, 1), f"{dark.mean():.0%} of this image's columns are darker than 20",
-           aspect="auto", interpolation="antialiased")  # fmt: skip
+           aspect="auto", interpolation="antialiased")
 below.plot(profile, color=plots.INK, lw=0.8)
 below.fill_between(range(len(dark)), 0, profile.max(), where=dark, color="#0072B2", alpha=0.15, lw=0)
 below.axhline(20, color="#D55E00", lw=1)
@@ -461,7 +461,7 @@ for line, group, name in zip(axes, (four(lookalikes, 0, 1), four(defect, 0.2, 0.
         crop = data.image(w.ImageId)[y : y + 96, x : x + 96]
         show_crop(ax, crop, f"{name} {w.contrast:.2f}")
 figure.suptitle(f"Half of the defects pass {threshold:.2f}, and {alarms} clean windows",
-                x=0.01, ha="left", fontsize=10, fontweight="bold")  # fmt: skip
+                x=0.01, ha="left", fontsize=10, fontweight="bold")
 plt.show()
 
 # %% [markdown]
@@ -496,7 +496,7 @@ def agreement(mask):
 
 REAL_AT_4 = {1: 0.80, 2: 0.76, 3: 0.87, 4: 0.93}  # Severstal: medians over up to 200 published masks a class
 curves = {k: np.median([agreement(mask_of(r)) for r in spread(group.itertuples(), 12)], axis=0)
-          for k, group in rows.groupby("ClassId")}  # fmt: skip
+          for k, group in rows.groupby("ClassId")}
 for k, curve in curves.items():
     assert curve[0] == 1
     assert (np.diff(curve) <= 0).all()
@@ -517,7 +517,7 @@ for k, curve in curves.items():
     right.plot(RADII, curve, color=colour(k), label=f"class {k}")
 worst = min(curves, key=lambda k: curves[k][4])
 right.set(xlabel="outline further out by (px)", ylabel="Dice of the two",
-          title=f"4 px cost class {worst} {1 - curves[worst][4]:.2f} Dice")  # fmt: skip
+          title=f"4 px cost class {worst} {1 - curves[worst][4]:.2f} Dice")
 right.legend()
 plt.show()
 
@@ -546,7 +546,7 @@ for image_id in ids:
 table = pd.DataFrame({
     "defect or not": {f"Dice, empty = {e}": binary.scores(empty=e)["dice"] for e in metrics.EMPTY},
     "class by class": {f"Dice, empty = {e}": classwise.scores(empty=e)["dice"] for e in metrics.EMPTY},
-})  # fmt: skip
+})
 table.loc["accuracy"] = [scores.scores(empty="one")["accuracy"] for scores in (binary, classwise)]
 table["Severstal, binary"] = [REAL[()] / real_images, 0, 0, 1 - 0.0318]
 table["Severstal, by class"] = [1 - real_rows / (4 * real_images), 0, 0, 1 - 0.0318 / 4]
@@ -621,7 +621,7 @@ if results:
 halved = int(data.images.loc[data.images["masks"] > 1, "masks"].sum())
 real_halved = sum(n * len(shown) for shown, n in REAL.items() if len(shown) > 1)
 print(f"samples with part of the mask missing: {halved} of {len(data.rows)} here; "
-      f"Severstal: {real_halved} of {real_rows} ({real_halved / real_rows:.0%})")  # fmt: skip
+      f"Severstal: {real_halved} of {real_rows} ({real_halved / real_rows:.0%})")
 assert real_halved == 856
 
 # %% [markdown]
@@ -662,7 +662,7 @@ sides = {"all": data, "train": data.subset(whole_images.train), "validation": da
 share = pd.DataFrame({
     name: {"images": len(s), "clean": (s.images["masks"] == 0).sum(), **{f"class {k}": (s.rows["ClassId"] == k).sum()
            for k in s.classes}} for name, s in sides.items()
-})  # fmt: skip
+})
 print(share.to_string())
 assert (share["train"] + share["validation"] == share["all"]).all()
 row_split = splits.by_row(data)
@@ -672,7 +672,7 @@ print(f"images that no row stands for: {len(data) - len(used)} of {len(data)} (S
 
 # %% tags=["headline"]
 print(f"predicting nothing: {accuracy:.1%} of pixels right, Dice 0 or {empty_share:.2f} by convention; "
-      f"row samples halve {halved} of {len(data.rows)} masks, drop {int(clean.sum())} clean images")  # fmt: skip
+      f"row samples halve {halved} of {len(data.rows)} masks, drop {int(clean.sum())} clean images")
 
 # %% [markdown]
 # ## What to remember

@@ -123,7 +123,7 @@ first = tile_window.tile_window(image.shape, 0, 0, 176)
 largest = tile_window.tile_window(image.shape, 0, 0, max(image.shape))
 assert largest.pixels * first.tile.height * first.tile.width <= first.pixels * image.size
 print(f"pixels seen for a pixel predicted: {first.pixels / first.tile.height / first.tile.width:.1f} with this tile, "
-      f"{largest.pixels / image.size:.1f} with one as large as the image")  # fmt: skip
+      f"{largest.pixels / image.size:.1f} with one as large as the image")
 
 # %% [markdown]
 # *Figure 1: The overlap-tile strategy on steel, after Figure 2 of Ronneberger et al. Black dashes: the image. Bluish:
@@ -235,7 +235,7 @@ print(f"never predicted: {unseen:.1%} of a 256×1600 image; it cuts {sum(lost)} 
 
 figure = plots.stack({
     "The frame that the original never predicts": plots.overlay(image, frame[None], ["#56B4E9"], alpha=0.9),
-})  # fmt: skip
+})
 plt.show()
 
 # %% [markdown]
@@ -308,7 +308,7 @@ assert there is None or on_grid < 1e-4 < off_grid
 figure, ax = plt.subplots(figsize=(plots.WIDTH * 0.7, 2.4))
 ax.bar(range(17), np.maximum(differences, 1e-7), color=["#0072B2" if d < 1e-4 else "#D55E00" for d in differences])
 ax.set(yscale="log", xticks=range(0, 17, 4), xlabel="tile starts this many pixels off the grid", ylabel="mean |Δ logit|",
-       title="Only multiples of 16 give the whole image's answer")  # fmt: skip
+       title="Only multiples of 16 give the whole image's answer")
 plt.show()
 
 # %% [markdown]

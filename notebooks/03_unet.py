@@ -189,7 +189,7 @@ layers = cost(original, 430, 1780)
 table = np.array([
     [sum(getattr(layer, what) for layer in layers if layer.level == level) for level in range(5)]
     for what in ("parameters", "activations", "macs")
-])  # fmt: skip
+])
 print("level  channels  parameters  activations  multiply-adds")
 parameters, activations, macs = table.sum(1)
 for level, (p, a, m) in enumerate([*table.T, (parameters, activations, macs)]):
@@ -614,7 +614,7 @@ steel = windows(204)
 starts = {
     "He, no norm": ("none", True), "PyTorch's default, no norm": ("none", False),
     "He, batch norm": ("all", True), "PyTorch's default, batch norm": ("all", False),
-}  # fmt: skip
+}
 signal = {name: np.array([differences(steel, *way, seed) for seed in range(3)]) for name, way in starts.items()}
 print("                               after 1 convolution   at the bottom (10)   at the end (18)")
 for name, spread in signal.items():
@@ -628,7 +628,7 @@ for (name, spread), style in zip(signal.items(), ("-", "-", "-.", ":"), strict=T
     ax.plot(range(1, 19), np.exp(np.log(spread).mean(0)), style, color=colour, lw=1.5, label=name)
 ax.set(yscale="log", xticks=np.arange(1.5, 19, 2), xlabel="level of the 3×3 convolutions, two each, in order",
        xticklabels=[0, 1, 2, 3, 4, 3, 2, 1, 0], ylabel="difference / the input's",
-       title="He's weights carry the signal down; the default loses it")  # fmt: skip
+       title="He's weights carry the signal down; the default loses it")
 ax.set_ylim(top=1e3)
 ax.legend(fontsize=8, ncols=2, loc="upper center")
 plt.show()
@@ -649,7 +649,7 @@ assert np.abs(np.log2(same_ratio)).max() < 1
 
 # %% tags=["headline"]
 print(f"{macs / 1e9:.0f} GMAC, {parameters / 1e6:.1f} M parameters; can see {side} px, feels half within {half:.0f}; "
-      f"tile seams, in spreads of the logits: same {seams[1].max():.1f}, valid {seams[0].max():.0e}")  # fmt: skip
+      f"tile seams, in spreads of the logits: same {seams[1].max():.1f}, valid {seams[0].max():.0e}")
 
 # %% [markdown]
 # ## What to remember

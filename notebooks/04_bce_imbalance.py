@@ -73,12 +73,12 @@ def steel(share):
     """Crops to train on and crops of other images, this part of their pixels defect on average."""
     whole = dict(size=(256, 512 if share <= 0.06 else 256), shrink=1, depth=4) if FULL else {}
     return (loss_trials.crops(data.subset(sides.train), 96, share=share, **whole),
-            loss_trials.crops(data.subset(sides.validation), 32, share=share, seed=1, **whole))  # fmt: skip
+            loss_trials.crops(data.subset(sides.validation), 32, share=share, seed=1, **whole))
 
 
 training, held_out = steel(share=0.06)
 print(f"{len(training.masks)} crops to train on, {training.share:.1%} of their pixels are defect; "
-      f"{len(held_out.masks)} held out, {held_out.share:.1%}")  # fmt: skip
+      f"{len(held_out.masks)} held out, {held_out.share:.1%}")
 
 # %% [markdown]
 # Steel on which the share of defect can be set: crops of synthetic images at a quarter of the resolution, each with a
@@ -124,7 +124,7 @@ for name, curve in curves.items():
     ax.plot(best[name], 0, "o", color=COLOURS[name], clip_on=False)
 ax.axvline(0.5, color=plots.INK, lw=0.8, ls="--")
 ax.set(ylim=(0, 2), xlim=(0, 1), xlabel="constant probability of defect", ylabel="loss above its minimum, scaled",
-       title="Each loss has its own blank page: black, undecided, white")  # fmt: skip
+       title="Each loss has its own blank page: black, undecided, white")
 ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 plt.show()
 
@@ -164,7 +164,7 @@ def parts(loss, windows, masks):
         background, defect = (torch.autograd.grad(x, weights, pull * side, retain_graph=True) for side in (~masks, masks))
         for name in layers(model):
             back, front = (torch.cat([g.flatten() for n, g in zip(names, grads, strict=True) if n == name])
-                           for grads in (background, defect))  # fmt: skip
+                           for grads in (background, defect))
             row[f"share {name}"] = (back.norm() / (back.norm() + front.norm())).item()
             row[f"cosine {name}"] = torch.cosine_similarity(back, front, 0).item()
         return row
@@ -228,7 +228,7 @@ s = probe[1].float().mean().item()
 first, waiting = bce[bce["step"] == 0]["pull"].mean(), plateau["pull"].mean()
 head = plateau["cosine head"].median()
 print(f"pull from background: {first:.0%} at the first step (by the formula, at one half: {1 - s:.0%}), "
-      f"{waiting:.0%} on the plateau (50 %)")  # fmt: skip
+      f"{waiting:.0%} on the plateau (50 %)")
 print(f"cosine between the two gradients at the head, on the plateau: {head:.2f}")
 assert FULL or (first > 0.9 and 0.35 < waiting < 0.65 and head < -0.9)
 
@@ -237,12 +237,12 @@ blocks = [name.removeprefix("share ") for name in bce if name.startswith("share 
 median = bce.groupby("step").median(numeric_only=True)
 figure, axes = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.6), sharey=True)
 panels = (("share", "Background's share of the norms", "PuOr_r", 0, 1),
-          ("cosine", "Cosine: at the head they cancel", "RdBu", -1, 1))  # fmt: skip
+          ("cosine", "Cosine: at the head they cancel", "RdBu", -1, 1))
 for ax, (kind, title, colours, low, high) in zip(axes, panels, strict=True):
     values = median[[f"{kind} {block}" for block in blocks]].to_numpy().T
     drawn = ax.imshow(values, aspect="auto", cmap=colours, vmin=low, vmax=high)
     ax.set(title=title, xlabel="step", xticks=range(0, len(median), 3), xticklabels=median.index[::3],
-           yticks=range(len(blocks)), yticklabels=blocks)  # fmt: skip
+           yticks=range(len(blocks)), yticklabels=blocks)
     ax.grid(False)
     figure.colorbar(drawn, ax=ax, )
 plt.show()
@@ -266,7 +266,7 @@ plt.show()
 shares, values = plateau["batch"].to_numpy(), plateau["loss"].to_numpy()
 explained = np.corrcoef(shares, values)[0, 1] ** 2
 print(f"{len(values)} batches: loss {values.min():.2f} to {values.max():.2f}, at most {plateau['positive'].max():.1%} of held-out pixels called defect; "
-      f"{explained:.0%} of the variance is the batch's share of defect")  # fmt: skip
+      f"{explained:.0%} of the variance is the batch's share of defect")
 assert FULL or (explained > 0.6 and values.max() > 3 * values.min())
 
 # %%
@@ -275,7 +275,7 @@ ax.plot(100 * shares, values, "o", color=plots.DEFECT, ms=4, label="networks on 
 line = np.array([0, shares.max()])
 ax.plot(100 * line, -line * np.log(0.06) - (1 - line) * np.log(0.94), color=plots.INK, lw=1, label="constant 0.06")
 ax.set(xlabel="defect in the batch of two crops (%)", ylabel="BCE (nats)", xlim=(0, None), ylim=(0, None),
-       title=f"{explained:.0%} of the jaggedness is the batch, not the training")  # fmt: skip
+       title=f"{explained:.0%} of the jaggedness is the batch, not the training")
 ax.legend()
 plt.show()
 
@@ -309,7 +309,7 @@ for name, history in runs.items():
     end, late = ends(history), history[history["step"] > history["step"].max() - 60].groupby("seed")["dice"].mean()
     print(f"{name}: {np.isfinite(end).sum()} of {len(end)} seeds have left by step {history['step'].max()}, "
           f"after {', '.join(f'{step:g}' for step in sorted(end))} steps; Dice over the last 60 steps {late.min():.2f} to "
-          f"{late.max():.2f}, beyond an all-white mask's {white:.2f} for {(late > white).sum()}")  # fmt: skip
+          f"{late.max():.2f}, beyond an all-white mask's {white:.2f} for {(late > white).sum()}")
 recovered = np.isfinite(ends(other))
 assert FULL or (recovered.sum() > len(recovered) / 2 and ends(other).median() <= 120 * LONGER)
 
@@ -353,7 +353,7 @@ for share, history in by_share.items():
 right.axhline(STEPS, color=plots.INK, lw=0.8, ls="--")
 rare, common = (np.isfinite(ends(by_share[share])).sum() for share in (0.06, 0.2))
 right.set(xlabel="share of defect (%)", ylabel="step at which it ends", ylim=(0, 1.25 * STEPS), xlim=(0, 25),
-          title=f"Left in time: {rare} of {len(SEEDS)} at 6 %, {common} at 20 %")  # fmt: skip
+          title=f"Left in time: {rare} of {len(SEEDS)} at 6 %, {common} at 20 %")
 plt.show()
 
 # %% [markdown]
@@ -409,7 +409,7 @@ summary = pd.DataFrame({
     "its move in 20 steps": swing,
     "best Dice, median": best_dice.median(),
     "seeds above all-white": (best_dice > white + 0.03).sum(),
-}).loc[list(names)]  # fmt: skip
+}).loc[list(names)]
 print(summary.round(3).to_string())
 assert FULL or (summary.iloc[:, 0]["focal"] < 0.05 and summary.iloc[:, 0]["dice"] > 0.4)
 assert FULL or (best_dice["bce"].median() < 0.05 and best_dice["focal"].median() < 0.05)
@@ -456,7 +456,7 @@ verdicts = [
     ("training is unstable", "refined", f"the curve is jagged by its batches ({explained:.0%}); between scores the share called "
      f"defect moves by {moving:.1%} of the pixels after step {STEPS}, with Dice loss by {swing['dice']:.0%}"),
     ("Dice repairs it", "confirmed", f"best Dice in {STEPS} steps {best_dice['dice'].median():.2f}, BCE {best_dice['bce'].median():.2f}"),
-]  # fmt: skip
+]
 for claim, verdict, number in verdicts:
     print(f"{claim:<29} {verdict:<10} {number}")
 
@@ -475,7 +475,7 @@ log = loss_trials.log("04_bce_imbalance", [
          measured=f"{explained:.0%} of it is the batch's share of defect", fix="larger batches; read held-out scores"),
     dict(disease="focal loss as a cure", symptom="still all black",
          measured=f"best constant {best['focal']:.2f}; best Dice {best_dice['focal'].median():.2f}", fix="weights, or Dice"),
-])  # fmt: skip
+])
 for row in log.itertuples():
     print(f"{row.notebook[:2]} {row.disease}: {row.symptom}\n   {row.measured} → {row.fix}")
 

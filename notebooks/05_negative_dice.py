@@ -199,7 +199,7 @@ table = pd.DataFrame([
         "best Dice": history["dice"].max(), "Dice": history["dice"].iloc[-1],
     }
     for seed, (history, seen, x) in runs.items()
-]).set_index("seed")  # fmt: skip
+]).set_index("seed")
 counts = table["outcome"].value_counts()
 print(table.round(3).to_string(formatters={"mean at last": "{:.3g}".format}))
 
@@ -318,7 +318,7 @@ def descend(form, start, steps=300):
 free = pd.DataFrame([
     {"form": form, "start": start} | dict(zip(("lowest loss", "Dice", "upside down"), descend(form, start), strict=True))
     for form in FORMS for start in (-0.5, 0.5)
-]).pivot(index="form", columns="start").loc[list(FORMS)]  # fmt: skip
+]).pivot(index="form", columns="start").loc[list(FORMS)]
 print(free.round(2).to_string())
 
 # %%
@@ -348,12 +348,12 @@ for form in (none, squared_sum, both, pixels, sigmoid):
     threshold = 0.0 if form == sigmoid else 0.5
     for seed in SEEDS[:4]:
         trial = loss_trials.trial(FORMS[form], training, held_out, seed=seed, steps=steps, every=steps, model=NETWORK,
-                             learning_rate=3e-3, threshold=threshold)  # fmt: skip
+                             learning_rate=3e-3, threshold=threshold)
         trained[form, seed] = x = outputs(trial.model, held_out)
         flipped = metrics.dice(x < -threshold, held_out.masks, empty="skip").mean().item()
         path.append({"form": form, "seed": seed, "first mean": trial.history["mean"].iloc[0],
                      "lowest loss": trial.history["loss"].min(), "Dice": trial.history["dice"].iloc[-1],
-                     "upside down": flipped, "x from": x.min().item(), "to": x.max().item()})  # fmt: skip
+                     "upside down": flipped, "x from": x.min().item(), "to": x.max().item()})
 path = pd.DataFrame(path).set_index(["form", "seed"])
 print(path.round(2).to_string())
 
@@ -364,7 +364,7 @@ flipped_best = by_form["upside down"].max()
 for form in median.index:
     beyond = (path.loc[form]["Dice"] > everything).sum()
     print(f"{form:<28} Dice: median {median[form]:.2f}, {by_form['Dice'].min()[form]:.2f} to {best[form]:.2f}; "
-          f"better than 'all defect' on {beyond} of {len(path.loc[form])} seeds")  # fmt: skip
+          f"better than 'all defect' on {beyond} of {len(path.loc[form])} seeds")
 assert FULL or (median[pixels] > everything + 0.08 and median[sigmoid] > everything + 0.08)
 assert FULL or max(median[squared_sum], median[none]) < median[sigmoid] - 0.08
 assert FULL or max(by_form["Dice"].min()[[squared_sum, none]]) < everything, "neither can be relied on"
@@ -378,12 +378,12 @@ for place, form in enumerate(median.index):
     ax.plot(values["Dice"], [place] * len(values), "o", color=POSITIVE, ms=8, alpha=0.8, label="outputs above the threshold" if not place else None)
     if form != sigmoid:
         ax.plot(values["upside down"], [place] * len(values), "o", mfc="none", color=NEGATIVE, ms=8,
-                label="x < −0.5: upside down" if not place else None)  # fmt: skip
+                label="x < −0.5: upside down" if not place else None)
 ax.axvline(everything, color=plots.INK, lw=1, ls="--")
 ax.text(everything + 0.003, -0.45, "'all defect'", fontsize=8, va="center")
 works = [form.split(":")[0].split(",")[0] for form in median.index if by_form["Dice"].min()[form] > everything + 0.05]
 ax.set(yticks=range(len(median)), yticklabels=median.index, xlim=(-0.02, 0.8), ylim=(4.5, -0.7), xlabel="hard Dice, held-out crops",
-       title=f"On every seed better than 'all defect': {', '.join(works) or 'none'}")  # fmt: skip
+       title=f"On every seed better than 'all defect': {', '.join(works) or 'none'}")
 ax.legend(loc="upper right")
 plt.show()
 
@@ -485,7 +485,7 @@ assert fingerprint(sound.model) != before and all(w.grad is not None for w in so
 
 # %%
 drift = {name: (value - dict(first_network().named_buffers())[name].to(value.device)).abs().max().item()
-         for name, value in silenced.model.named_buffers() if name.endswith("running_mean")}  # fmt: skip
+         for name, value in silenced.model.named_buffers() if name.endswith("running_mean")}
 print("mean held-out output at steps 0, 50, 100:", *silenced.history["mean"].round(3))
 assert max(drift.values()) > 0
 
@@ -507,7 +507,7 @@ for seed in SEEDS[:2]:
     bounds.append((fixed.history["loss"].min(), fixed.history["loss"].max(), p.min().item(), p.max().item()))
 lowest_loss, highest_loss = min(b[0] for b in bounds), max(b[1] for b in bounds)
 print(f"loss within {lowest_loss:.2f} … {highest_loss:.2f}, probabilities within "
-      f"{min(b[2] for b in bounds):.3f} … {max(b[3] for b in bounds):.3f}, over {len(bounds)} seeds")  # fmt: skip
+      f"{min(b[2] for b in bounds):.3f} … {max(b[3] for b in bounds):.3f}, over {len(bounds)} seeds")
 assert lowest_loss >= 0 and highest_loss <= 1
 print(f"Dice there after {STEPS // 2} steps: {min(reached):.2f} to {max(reached):.2f}; 'all defect' {everything:.2f}")
 print(f"on equal terms (section 3): sigmoid {median[sigmoid]:.2f}, {by_form['Dice'].min()[sigmoid]:.2f} at worst; "
@@ -536,7 +536,7 @@ verdicts = pd.DataFrame([
      f"{sum(gradients)} of {len(gradients)} weights with a gradient, hash {'unchanged' if before == after else 'changed'}"),
     (5, "a sigmoid in front is the fix", "confirmed",
      f"on equal terms Dice {median[sigmoid]:.2f}, raw {median[none]:.2f}, 'all defect' {everything:.2f}; loss within 0 … 1"),
-], columns=["", "the original says", "verdict", "here"]).set_index("")  # fmt: skip
+], columns=["", "the original says", "verdict", "here"]).set_index("")
 with pd.option_context("display.max_colwidth", None):
     print(verdicts.drop(columns="here").to_string())
     print(verdicts["here"].iloc[1:].to_string())
@@ -561,7 +561,7 @@ log = loss_trials.log("05_negative_dice", [
      "measured": f"median Dice {median[squared_sum]:.2f}", "fix": "a sigmoid, or squares of pixels (V-Net)"},
     {"disease": "outputs thresholded before the loss", "symptom": "loss moves with the batch only; .grad is None everywhere",
      "measured": "weights' hash unchanged after 100 steps", "fix": "a sigmoid; no requires_grad_ on outputs or labels"},
-])  # fmt: skip
+])
 for row in log.itertuples():
     print(f"{row.notebook[:2]} {row.disease}: {row.symptom}\n   {row.measured} → {row.fix}")
 

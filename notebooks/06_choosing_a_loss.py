@@ -87,7 +87,7 @@ families = {
     "overlap": ["dice", "batch_dice", "original_dice", "squared_dice", "log_dice", "generalised_dice",
                 "tversky", "focal_tversky", "lovasz_hinge"],
     "mixed": ["dice_bce", "dice_focal", "dice_boundary"],
-}  # fmt: skip
+}
 family = {name: kind for kind, names in families.items() for name in names}
 colour = dict(zip(families, (plots.INK, plots.MISS, plots.PREDICTION, plots.HIT), strict=True))
 assert set(family) == set(losses.LOSSES)
@@ -153,7 +153,7 @@ result = pd.DataFrame({
     "family": pd.Series(family), "Dice": by_name["dice"].mean(), "lowest": by_name["dice"].min(),
     "highest": by_name["dice"].max(), "false alarms": by_name["false_alarm_rate"].mean(),
     "called defect": by_name["positive"].mean(),
-}).sort_values("Dice", ascending=False)  # fmt: skip
+}).sort_values("Dice", ascending=False)
 result.round(3)
 
 # %%
@@ -268,7 +268,7 @@ scene = torch.zeros(1, 1, 256, 1600, dtype=torch.bool)
 scene[..., 60:160, 400:646] = True  # 6 %
 noise = torch.randn(scene.shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
 result["ms an image"] = quickest({name: lambda loss=loss: loss(noise, scene).backward()
-                                  for name, loss in sound.items()}, rounds=5)  # fmt: skip
+                                  for name, loss in sound.items()}, rounds=5)
 print(result["ms an image"].sort_values().round(1).to_string())
 
 # %% [markdown]
@@ -331,9 +331,9 @@ for ax, low in zip(axes[2:], (1e-7, 0.5 * result["ms an image"].min()), strict=T
     ax.set(xscale="log", xlim=(low, None))
     ax.minorticks_off()
 axes[0].set(yticks=rows, yticklabels=result.index, xlim=0, xlabel="Dice, defective crops",
-            title=f"{len(tied)} of {len(result)} tie on Dice …")  # fmt: skip
+            title=f"{len(tied)} of {len(result)} tie on Dice …")
 axes[1].set(xlim=(0, 1), xlabel="clean crops with\nan alarm (share)",
-            title=f"… not on alarms: {alarms_of[tied].min():.0%} to {alarms_of[tied].max():.0%}")  # fmt: skip
+            title=f"… not on alarms: {alarms_of[tied].min():.0%} to {alarms_of[tied].max():.0%}")
 axes[2].set(xlabel="push on an empty mask\n÷ pull on a miss")
 axes[3].set(xlabel="loss alone, ms for\n256×1600 pixels")
 handles = [plt.Line2D([], [], marker="o", ls="", color=colour[kind], label=kind) for kind in families]
@@ -357,7 +357,7 @@ plt.show()
 # %%
 few_alarms, many_alarms = alarms_of["batch_dice"], alarms_of[per_image].mean()
 print(f"clean crops with an alarm: batch_dice {few_alarms:.0%}, four forms of Dice per image {many_alarms:.0%}; "
-      f"Dice {dice_of['batch_dice']:.2f} and {dice_of[per_image].mean():.2f}")  # fmt: skip
+      f"Dice {dice_of['batch_dice']:.2f} and {dice_of[per_image].mean():.2f}")
 assert full or (few_alarms < many_alarms and dice_of["batch_dice"] > dice_of[per_image].mean() - spread)
 
 # %% [markdown]
@@ -454,7 +454,7 @@ half_clean = torch.zeros(10, 1, 8, 8, dtype=torch.bool)
 half_clean[:5, :, :3, :3] = True
 black = torch.zeros_like(half_clean)
 row("Dice of all black, half the images clean", metrics.dice(black, half_clean, empty="one").mean(),
-    metrics.dice(black, half_clean, empty="skip").nanmean())  # fmt: skip
+    metrics.dice(black, half_clean, empty="skip").nanmean())
 assert table["Dice of all black, half the images clean"] == {"broken": "0.500", "fixed": "0.000"}
 
 still = mask[..., ::8, ::8]
@@ -499,7 +499,7 @@ lines = [
 log = loss_trials.log("06_choosing_a_loss", [
     dict(disease=disease, symptom=symptom, fix=fix, measured=f"{table[key]['broken']} → {table[key]['fixed']} ({key})")
     for disease, symptom, key, fix in lines
-])  # fmt: skip
+])
 assert len(log[log["notebook"] == "06_choosing_a_loss"]) == len(lines)
 for row in log.itertuples():
     print(f"{row.notebook[:2]} {row.disease}: {row.symptom}\n   {row.measured} → {row.fix}")

@@ -163,7 +163,7 @@ ends = [distance[-1] for distance in visible.values()]
 ax.axvline(CUT, color=plots.FAINT, linestyle="--")
 ax.set(title=f"Forget one part, and the weights end up {min(ends):.1%} to {max(ends):.1%} away",
        xlabel="step (the cut is at the dashed line)", ylabel="distance of the weights", xlim=(CUT - 1, STEPS),
-       xticks=range(CUT, STEPS + 1, 5), ylim=(1e-4, 0.1))  # fmt: skip
+       xticks=range(CUT, STEPS + 1, 5), ylim=(1e-4, 0.1))
 ax.legend(loc="lower right")
 plt.show()
 
@@ -235,7 +235,7 @@ print(f"the original: {the_original:,.0f} steps in 100 h (estimated) would be {1
 # %%
 run = runs_folder / f"07_hundred_hours_{recipe.name}_{data.fingerprint()[:8]}"  # other data, another run
 CURVES = {"train_loss": "training loss", "validation_loss": "validation loss",
-          "validation_original_accuracy": "validation accuracy"}  # fmt: skip
+          "validation_original_accuracy": "validation accuracy"}
 
 
 def draw(axes, history):
@@ -297,7 +297,7 @@ how_it_ends = runs.train(data, undisturbed, small, device=cpu, checkpoint_second
 
 settings = [f"{name}={json.dumps(value)}" for name, value in small.to_dict().items() if value != SMOKE.to_dict()[name]]
 command = [sys.executable, "-m", "steelnb", "train", "--data", str(data.folder), "--run", str(killed),
-           "--checkpoint-seconds", "0", "--quiet", *(word for text in settings for word in ("--set", text))]  # fmt: skip
+           "--checkpoint-seconds", "0", "--quiet", *(word for text in settings for word in ("--set", text))]
 print("python -m steelnb train --data … --run … --checkpoint-seconds 0", *(f"--set {text}" for text in settings))
 
 
@@ -310,7 +310,7 @@ def ledger(run):
 def begin_and_kill(past_step):
     """Starts the command, waits until a checkpoint lies past a step, and kills the process where it stands."""
     process = subprocess.Popen(command, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     while process.poll() is None and ((rows := ledger(killed)) is None or rows["to_step"].iloc[-1] < past_step):
         time.sleep(0.01)
     process.kill()
@@ -368,14 +368,14 @@ begin_and_kill(past_step=120)
 
 # %%
 process = subprocess.Popen(command, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, text=True,
-                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 widgets.monitor_training(killed, process)
 
 # %%
 said = process.communicate()[0]
 if ledger(killed)["ended"].iloc[-1] != "finished":  # you were quick: the same command goes on
     said += subprocess.run(command, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, text=True,
-                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout  # fmt: skip
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
 assert ledger(killed)["ended"].iloc[-1] == "finished", said
 print(*(line for line in said.splitlines() if line.startswith("session")), sep="\n")
 print(run_progress.progress(killed).line())

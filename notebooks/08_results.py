@@ -148,14 +148,14 @@ print(f"{here.images} images, {here.clean} of them clean")
 conventions = [key for key in values if key.score == "Dice" and key.label == label and values[key].n]
 figure, ax = plt.subplots(figsize=(plots.WIDTH, 3.4))
 looks = {("hard", scores.WHOLE_IMAGE): (plots.INK, "o"), ("soft", scores.WHOLE_IMAGE): (plots.PREDICTION, "o"),
-         ("hard", scores.CENTRE): (plots.INK, "D"), ("soft", scores.CENTRE): (plots.PREDICTION, "D")}  # fmt: skip
+         ("hard", scores.CENTRE): (plots.INK, "D"), ("soft", scores.CENTRE): (plots.PREDICTION, "D")}
 rows = list(dict.fromkeys(key.over for key in conventions))
 for key in conventions:
     value, (colour, mark) = values[key], looks[key.prediction, key.area]
     shift = 0.16 * (list(looks).index((key.prediction, key.area)) - 1.5)
     ax.errorbar(value.value, rows.index(key.over) + shift, xerr=[[value.value - value.low], [value.high - value.value]],
                 fmt=mark, ms=5, color=colour, elinewidth=1,
-                label=f"{key.prediction}, {key.area}" if key.over == rows[0] else None)  # fmt: skip
+                label=f"{key.prediction}, {key.area}" if key.over == rows[0] else None)
 spread = [values[key].value for key in conventions]
 ax.set(yticks=range(len(rows)), yticklabels=rows, xlim=(0, None), xlabel="Dice, with 95 % interval")
 ax.set_title(f"The same predictions score {min(spread):.2f} to {max(spread):.2f}")
@@ -218,7 +218,7 @@ table = pd.DataFrame({
     "the original (2020)": ["Severstal", "100 h, Tesla P100", "label rows, by order", "0.84", "0.63"],
     "this run": [ours, f"{minutes:.1f} min, {runtime.device().type}", "images, at random within classes",
                  told(there.values()[rows_key]), told(values[rows_key])],
-}, index=["data", "training", "split", "Dice, training", "Dice, validation"])  # fmt: skip
+}, index=["data", "training", "split", "Dice, training", "Dice, validation"])
 table
 
 # %% [markdown]
@@ -303,13 +303,13 @@ hard_masks = Each(lambda i: (keep[i][0] > 0.5).any(0))
 true_masks = Each(lambda i: keep[i][1].any(0))
 images = Each(lambda i: data.image(ids[i]))
 dices = np.array([metrics.dice(h[None, None], t[None, None], empty="skip").item()
-                  for h, t in zip(hard_masks, true_masks, strict=True)])  # fmt: skip
+                  for h, t in zip(hard_masks, true_masks, strict=True)])
 defective = [int(i) for i in np.argsort(-dices) if true_masks[i].any()]
 clean = [i for i in range(len(ids)) if not true_masks[i].any()]
 shown = {"best": defective[0], "median": defective[len(defective) // 2], "worst": defective[-1]}
 figure = plots.panel({
     f"{one}: {ids[i]}, Dice {dices[i]:.2f}": (images[i], hard_masks[i], true_masks[i]) for one, i in shown.items()
-})  # fmt: skip
+})
 plt.show()
 
 # %% [markdown]
@@ -328,7 +328,7 @@ for kind in sorted(set(kinds), key=str):
     at = [k for k, each in enumerate(kinds) if each == kind]
     colour = plots.CLASS_COLOURS.get(kind[0], plots.DEFECT) if len(kind) == 1 else plots.INK
     left.plot(areas[at], dices[[defective[k] for k in at]], "o", ms=4, color=colour,
-              label=f"class {kind[0]}" if len(kind) == 1 else "several classes")  # fmt: skip
+              label=f"class {kind[0]}" if len(kind) == 1 else "several classes")
 left.set(xscale="log", xlabel="defect pixels, % of the image (log)", ylabel="Dice at p > 0.5", ylim=(-0.02, 1))
 entries = dict(zip(*reversed(left.get_legend_handles_labels()), strict=True))
 figure.legend(entries.values(), entries, fontsize=8, ncols=6, loc="outside lower left")
@@ -342,7 +342,7 @@ for k, kind in enumerate(kinds):
         by_class.setdefault(one, []).append(dices[defective[k]])
 names = sorted(by_class)
 right.bar([f"{n}\n(n = {len(by_class[n])})" for n in names], [np.mean(by_class[n]) for n in names],
-          color=[plots.CLASS_COLOURS.get(n, plots.DEFECT) for n in names])  # fmt: skip
+          color=[plots.CLASS_COLOURS.get(n, plots.DEFECT) for n in names])
 right.set(ylim=(0, 1), xlabel="class in the image", ylabel="mean Dice", title="By class")
 plt.show()
 
@@ -403,10 +403,10 @@ figure, ax = plt.subplots(figsize=(plots.WIDTH, 2.4))
 for y, option in enumerate(rows):
     gain = option["gain"]
     ax.errorbar(gain["value"], y, xerr=[[gain["value"] - gain["low"]], [gain["high"] - gain["value"]]], fmt="o",
-                color=plots.DEFECT if option["taken"] else plots.INK)  # fmt: skip
+                color=plots.DEFECT if option["taken"] else plots.INK)
 ax.axvline(0, color=plots.INK, lw=1)
 ax.set(yticks=range(len(rows)), yticklabels=[option["option"] for option in rows], xlabel="gain in Dice, all images, "
-       f"empty = 1, over p > 0.5 ({plain['dice_empty_is_one']:.2f})")  # fmt: skip
+       f"empty = 1, over p > 0.5 ({plain['dice_empty_is_one']:.2f})")
 ax.set_title(f"Chosen on one half, the options gain {taken['gain']['value']:+.2f} on the other")
 ax.invert_yaxis()
 plt.show()
@@ -430,7 +430,7 @@ for limit in (1.0, 0.5, 0.25, 0.1) if 0 < sweep.defective < sweep.pairs else ():
     chosen_on, reported = sweep.at(point), other.at(point)
     wanted.append({"alarms allowed": f"{limit:.0%}", "where chosen": f"{chosen_on['alarm_rate']:.0%}",
                    "reported": f"{reported['alarm_rate']:.0%}", "Dice, defective": f"{reported['dice_defective']:.2f}",
-                   "point": str(point)})  # fmt: skip
+                   "point": str(point)})
 print(pd.DataFrame(wanted).to_string(index=False) if wanted else "one kind of image only")
 
 # %% [markdown]
@@ -448,7 +448,7 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.8))
 left.plot([0, 1], [0, 1], color=plots.FAINT, lw=1)
 left.plot(mean, share, "o-", color=plots.INK, ms=4)
 left.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean probability of the bin", ylabel="share that is defect",
-         title=f"Expected calibration error {error:.3f}")  # fmt: skip
+         title=f"Expected calibration error {error:.3f}")
 right.bar(np.arange(len(pixels)) / len(pixels), pixels / pixels.sum(), 1 / len(pixels), align="edge", color=plots.PREDICTION)
 right.set(yscale="log", xlabel="probability", ylabel="share of all pixels (log)", title="Where the pixels are")
 plt.show()

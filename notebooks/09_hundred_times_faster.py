@@ -197,7 +197,7 @@ def to_train_on(recipe, seed):
     else:  # label rows, of the training images alone
         items = [Item(name, (row,)) for row, name in enumerate(steel.rows["ImageId"]) if name in set(train)]
     return Samples(steel, cache, items, recipe.model["depth"], geometry=recipe.geometry, crop=recipe.crop,
-                   on_defect=recipe.on_defect, flips=recipe.flips, seed=seed)  # fmt: skip
+                   on_defect=recipe.on_defect, flips=recipe.flips, seed=seed)
 
 
 def held_out(geometry, seed, at_most=24):
@@ -278,7 +278,7 @@ for ax, (name, title) in zip(axes, NAMES.items(), strict=True):
     points = [
         {"recipe": run, "seed": row["seed"], "seconds": p["cpu_seconds"], "dice": max(p["dice"], p["dice_own_geometry"] or 0)}
         for row in record["data"][name]["by_seed"] for run in COLOURS for p in row["runs"][run]["points"]
-    ]  # fmt: skip
+    ]
     draw_curves(ax, pd.DataFrame(points), title)
 axes[0].legend(loc="upper left")
 plt.show()
@@ -300,7 +300,7 @@ table = [
      "fast after": row["fast"]["cpu_seconds"], "times sooner": row["fast"]["ratio"],
      "original ends": ended(row, "original"), "fast ends": ended(row, "fast")}
     for name in NAMES for row in record["data"][name]["by_seed"]
-]  # fmt: skip
+]
 table = pd.DataFrame(table).round(2)
 print(table.to_string(index=False))
 sooner = table["times sooner"]
@@ -329,7 +329,7 @@ for line in fall["lines"]:
     share = [(run["cpu_seconds"] or run["at_most"]) / base for run, base in zip(line["runs"], first, strict=False)]
     never = sum(run["cpu_seconds"] is None for run in line["runs"])
     bars.append({"change": line["change"], "dots": [100 * each for each in share], "never": never,
-                 "hours": 100 * float(np.exp(np.mean(np.log(share))))})  # fmt: skip
+                 "hours": 100 * float(np.exp(np.mean(np.log(share))))})
 figure, ax = plt.subplots(figsize=(plots.WIDTH, 4.2))
 for y, (before, bar) in enumerate(pairwise([bars[0], *bars])):
     change = bar["hours"] / before["hours"]
@@ -339,7 +339,7 @@ for y, (before, bar) in enumerate(pairwise([bars[0], *bars])):
     told = f"≥ {bar['hours']:.0f} h: {bar['never']} of {len(bar['dots'])} seeds never" if bar["never"] else f"{bar['hours']:.0f} h"
     ax.text(max(bar["hours"], *bar["dots"]) * 1.1, y, told, va="center", fontsize=8)
 ax.set(yticks=range(len(bars)), yticklabels=[bar["change"] for bar in bars], xscale="log", xlim=(1, 500),
-       xlabel="hours, where the original's 100 are the first bar (log)")  # fmt: skip
+       xlabel="hours, where the original's 100 are the first bar (log)")
 ax.xaxis.set_major_formatter("{x:g}")
 ax.set_title("What each change leaves of 100 hours")
 ax.invert_yaxis()
@@ -423,7 +423,7 @@ same = pd.DataFrame([
     {"seed": run["seed"], "seconds": run["points"][-1]["cpu_seconds"], "original": final[run["seed"]],
      "fast, same seconds": run["final"]["dice"]}
     for run in fall["same_seconds"]
-]).sort_values("seed")  # fmt: skip
+]).sort_values("seed")
 same["gain"] = same["fast, same seconds"] - same["original"]
 print(same.round(2).to_string(index=False))
 assert (same["gain"] > 0).all()
@@ -435,7 +435,7 @@ assert (same["gain"] > 0).all()
 
 # %% tags=["headline"]
 print(f"original's best Dice {sooner.min():.0f} to {sooner.max():.0f} times sooner (recorded, CPU, 6 runs); in the same "
-      f"seconds Dice {same['fast, same seconds'].mean():.2f} instead of {same['original'].mean():.2f} on real steel")  # fmt: skip
+      f"seconds Dice {same['fast, same seconds'].mean():.2f} instead of {same['original'].mean():.2f} on real steel")
 
 # %% [markdown]
 # ## What to remember

@@ -51,7 +51,7 @@ def run_sample(options: argparse.Namespace) -> int:
         folder = synthetic.write_dataset(
             options.out, options.images, seed=options.seed, shape=options.size, form=options.form,
             progress=options.progress,
-        )  # fmt: skip
+        )
     except OSError as error:  # a full disk names no file
         raise OSError(error.errno, error.strerror or str(error), str(options.out)) from error
     print(f"{options.images} images of synthetic steel in {folder}")
@@ -83,7 +83,7 @@ def run_train(options: argparse.Namespace) -> int:
         session_hours=options.session_hours, seed=options.seed, checkpoint_seconds=options.checkpoint_seconds,
         accept_changes=options.accept_changes, ignore_copies=options.ignore_copies, progress=options.progress,
         report=partial(say, flush=True),
-    )  # fmt: skip
+    )
     if len(history):
         say(f"weights of the best epoch: {options.run / 'weights.safetensors'}")
     return 0 if history.attrs["ended"] == "finished" or "RANK" in os.environ else STOPPED
@@ -103,7 +103,7 @@ def run_predict(options: argparse.Namespace) -> int:
             trained, options.images, options.out, tile=options.tile, point=point, flips=options.flips,
             probabilities=options.probabilities, raw=options.raw, kaggle=options.kaggle, resume=options.resume,
             progress=options.progress,
-        )  # fmt: skip
+        )
     except (KeyboardInterrupt, storage.StorageError):
         print(f"what is finished stays in {options.out}: the same command with --resume goes on", file=sys.stderr)
         raise

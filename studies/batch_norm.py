@@ -101,9 +101,9 @@ def summary(records: pd.DataFrame) -> str:
             of, gap = at.loc[batch], gaps[mode].loc[batch]
             against = "–" if mode == "eval" else compare.over_seeds(gap, gaps["eval"].loc[batch])
             lines.append(f"| {batch} | {mode} | {len(of)} | {compare.mean_range(of[f'training_{mode}'])} | "
-                         f"{compare.mean_range(of[f'report_{mode}'])} | {gap.mean():+.3f} | {against} |")  # fmt: skip
+                         f"{compare.mean_range(of[f'report_{mode}'])} | {gap.mean():+.3f} | {against} |")
     head = ("| batch | statistics | seeds | Dice, training images | Dice, *report* | gap | gap less that in eval mode "
-            "(95 %, seeds) |\n|---|---|---|---|---|---|---|")  # fmt: skip
+            "(95 %, seeds) |\n|---|---|---|---|---|---|---|")
     return "\n".join([_answer(gaps, set(records["batch"])), "", head, *lines])
 
 

@@ -74,7 +74,7 @@ def unsure_labels(seed: int) -> dict:
             p = _free(lambda x, draw=draw, name=name: LOSSES[name](x.expand(16, 1, 1, -1), draw()), 1000)
             found[name, chance] = p.sum() / truth.sum() - 1
     return {"value": found["dice", 0.25], "remedy": found["bce", 0.25], "dice_at_0.6": found["dice", 0.6],
-            "bce_at_0.6": found["bce", 0.6]}  # fmt: skip
+            "bce_at_0.6": found["bce", 0.6]}
 
 
 def threshold(seed: int) -> dict:
@@ -83,9 +83,9 @@ def threshold(seed: int) -> dict:
     half, chosen = p > 0.5, chosen_threshold(model, choose)
     ranked = np.stack([ranked_mask(each) for each in p])
     scores = {name: dices(hard, report.masks).mean() for name, hard in
-              (("half", half), ("ranked", ranked), ("chosen", p > chosen))}  # fmt: skip
+              (("half", half), ("ranked", ranked), ("chosen", p > chosen))}
     return {"value": scores["ranked"] - scores["half"], "remedy": scores["chosen"] - scores["half"],
-            "dice": scores["half"], "threshold": chosen}  # fmt: skip
+            "dice": scores["half"], "threshold": chosen}
 
 
 def ranked_mask(p: np.ndarray) -> np.ndarray:
@@ -119,7 +119,7 @@ def dice_by_defect(prediction: np.ndarray, labels: np.ndarray, n: int) -> list[f
     nearest = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
     region = labels[tuple(nearest)]
     both, predicted, true = (np.bincount(region[each], minlength=n + 1)[1:]
-                             for each in (prediction & (labels > 0), prediction, labels > 0))  # fmt: skip
+                             for each in (prediction & (labels > 0), prediction, labels > 0))
     return (2 * both / (predicted + true)).tolist()
 
 
@@ -146,10 +146,10 @@ def batches(seed: int) -> dict:
     each, true = 2 * (p & report.masks).sum((1, 2))[order], (p.sum((1, 2)) + report.masks.sum((1, 2)))[order]
     mean = np.mean(each / true)
     pooled = {n: np.mean([each[i : i + n].sum() / true[i : i + n].sum() for i in range(0, len(each), n)])
-              for n in (2, 8, len(each))}  # fmt: skip
+              for n in (2, 8, len(each))}
     kept = sum((each[i : i + 8] / true[i : i + 8]).sum() for i in range(0, len(each), 8)) / len(each)
     return {"value": pooled[8] - mean, "remedy": round(kept - mean, 12), "dice": mean, "by_2": pooled[2] - mean,
-            "by_all": pooled[len(each)] - mean}  # fmt: skip
+            "by_all": pooled[len(each)] - mean}
 
 
 def resizing(seed: int) -> dict:
@@ -188,7 +188,7 @@ def gradient(seed: int) -> dict:
     alone, _, _ = _network(seed, frozen)
     scores = [dices(probabilities(each, report.images) > 0.5, report.masks).mean() for each in (model, alone)]
     return {"value": max(residuals), "remedy": scores[1] - scores[0], "dice": scores[0],
-            "slopes_move": max(sizes) / min(sizes)}  # fmt: skip
+            "slopes_move": max(sizes) / min(sizes)}
 
 
 def tiny_batches(seed: int) -> dict:
@@ -214,7 +214,7 @@ def tiny_batches(seed: int) -> dict:
         probabilities(one, train.images[chosen], 8)
     again = score(one.eval())
     return {"value": batch_statistics - running, "remedy": again - of_eight, "dice": running, "dice_of_8": of_eight,
-            "dice_again": again, "momentum": momenta[0]}  # fmt: skip
+            "dice_again": again, "momentum": momenta[0]}
 
 
 def _network(seed: int, loss: str | Callable, watch: Callable = lambda *_: None, batch: int = 4) -> tuple:

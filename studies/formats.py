@@ -44,9 +44,9 @@ SHAPE, EVERY = (256, 1600), 4
 def cells() -> list[dict]:
     forms = [("run-lengths", 0), *((form, t) for t in (0, 1, 2) for form in ("parts and holes", "parts", "one part")),
              ("pixel centres", 0), ("outline drawn", 0), ("bilinear", 2), ("bilinear", 4), ("nearest", 2),
-             ("nearest", 4)]  # fmt: skip
+             ("nearest", 4)]
     return [{"labels": labels, "form": form, "amount": amount, "seed": 0}
-            for form, amount in forms for labels in ("SD-saliency-900", "Severstal")]  # fmt: skip
+            for form, amount in forms for labels in ("SD-saliency-900", "Severstal")]
 
 
 def run(setting: dict) -> dict:
@@ -54,7 +54,7 @@ def run(setting: dict) -> dict:
     scores = np.array([dice(mask, there_and_back(mask, setting["amount"])) for mask in masks(setting["labels"])])
     return {"n": len(scores), "dice": round(float(scores.mean()), 6), "sd": round(float(scores.std(ddof=1)), 6),
             "p5": round(float(np.quantile(scores, 0.05)), 6), "exact": int((scores == 1).sum()),
-            "lost": int((scores == 0).sum())}  # fmt: skip
+            "lost": int((scores == 0).sum())}
 
 
 def summary(records: pd.DataFrame) -> str:
@@ -67,10 +67,10 @@ def summary(records: pd.DataFrame) -> str:
 
     lines = [f"Lossless: {told(lossless)}.", f"Below 0.99 with confidence, on one set at least: {told(costly)}.", "",
              "| form | labels | Dice of a perfect network | 5 % of labels below | labels exact | lost |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
+             "|---|---|---|---|---|---|"]
     for row in records.to_dict("records"):
         lines.append(f"| {_name(row)} | {row['labels']} | {row['dice']:.4f} ± {row['half']:.4f} | {row['p5']:.3f} | "
-                     f"{row['exact']} of {row['n']} | {row['lost']} |")  # fmt: skip
+                     f"{row['exact']} of {row['n']} | {row['lost']} |")
     return "\n".join(lines)
 
 
@@ -162,4 +162,4 @@ FORMS = {
     "run-lengths": run_lengths, "parts and holes": by_outlines("parts and holes"), "parts": by_outlines("parts"),
     "one part": by_outlines("one part"), "pixel centres": pixel_centres, "outline drawn": outline_drawn,
     "bilinear": resized(Image.Resampling.BILINEAR), "nearest": resized(Image.Resampling.NEAREST),
-}  # fmt: skip
+}

@@ -51,7 +51,7 @@ def cells() -> list[dict]:
     two = ("exact", "skewed")
     return [*grid(ARMS, 2, 640, range(3)), *grid(two, 3, 640, range(3)), *grid(ARMS, 2, 1280, range(3)),
             *grid(two, 3, 1280, range(3)), *grid(ARMS, 2, 640, range(3, 5)), *grid(ARMS, 2, 1280, range(3, 5)),
-            *grid(ARMS, 2, 320, range(5))]  # fmt: skip
+            *grid(ARMS, 2, 320, range(5))]
 
 
 def run(setting: dict) -> dict:
@@ -160,7 +160,7 @@ def tiled(network: UNet, images: np.ndarray, truth: np.ndarray, arm: str) -> dic
         flips = (logits > 0) != (whole > 0)
         found[name] = {"flipped": float(flips.mean()), "near_seams": float(flips[:, seams].mean()),
                        "of_defect": float(flips.sum() / truth.sum()), "dice": flat_dice(logits > 0, truth),
-                       "seam_dice": seam_dice(logits > 0, truth, seams)}  # fmt: skip
+                       "seam_dice": seam_dice(logits > 0, truth, seams)}
     return found
 
 
@@ -212,7 +212,7 @@ def scored(predicted: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
     rim = np.ones(truth.shape[1:], bool)
     rim[RIM:-RIM, RIM:-RIM] = False
     pairs = {"dice": (predicted, truth), "border": (predicted & rim, truth & rim),
-             "outline": (outline(predicted), outline(truth))}  # fmt: skip
+             "outline": (outline(predicted), outline(truth))}
     found = {}
     for place, (one, other) in pairs.items():
         both, total = (one & other).sum((1, 2)), one.sum((1, 2)) + other.sum((1, 2))
@@ -263,12 +263,12 @@ def summary(records: pd.DataFrame) -> str:
         f"Dice less that of exact geometry: {'; '.join(told)}.",
         f"Pixels that tiles of {TILE} × {TILE} flip: {'; '.join(flips)}.",
         "", _arms(records, found), "", _tiles(tiles),
-    ])  # fmt: skip
+    ])
 
 
 def _arms(records: pd.DataFrame, found: pd.DataFrame) -> str:
     head = ("depth", "steps", "arm", "seeds", "AP", "Dice, p > ½", "chosen threshold", "less exact's",
-            "near the border", "less exact's", "outline", "less exact's")  # fmt: skip
+            "near the border", "less exact's", "outline", "less exact's")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     by, groups = found.set_index(["depth", "steps", "arm"]), dict(list(records.groupby(["depth", "steps", "arm"])))
     for key in sorted(groups, key=lambda key: (*key[:2], ARMS.index(key[2]))):
@@ -296,7 +296,7 @@ def tilings(records: pd.DataFrame) -> pd.DataFrame:
 
 def _tiles(tiles: pd.DataFrame) -> str:
     head = ("network", "depth", "steps", "seeds", "tiles", "flipped", "near seams", "per defect pixel",
-            "Dice near seams", "the whole image's there")  # fmt: skip
+            "Dice near seams", "the whole image's there")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in tiles.itertuples():
         words = [row.arm, str(row.depth), str(row.steps), str(row.seeds), row.tiles, f"{row.flipped:.2%}"]

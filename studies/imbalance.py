@@ -39,7 +39,7 @@ def cells() -> list[dict]:
         return [{"share": share, "arm": arm, "seed": seed} for seed in seeds for share in shares for arm in arms]
 
     return [*grid(ARMS[:2], SHARES[:3], range(3)), *grid(ARMS[2:], SHARES[:3], range(3)),
-            *grid(ARMS, SHARES[3:], range(3)), *grid(ARMS, SHARES, range(3, 5))]  # fmt: skip
+            *grid(ARMS, SHARES[3:], range(3)), *grid(ARMS, SHARES, range(3, 5))]
 
 
 def run(setting: dict) -> dict:
@@ -64,19 +64,19 @@ def run(setting: dict) -> dict:
             maps[str(step)] = base64.b64encode(np.rint(255 * p[shown]).astype(np.uint8).tobytes()).decode()
 
     network = steel.train(loss, parts.train, LOOKED[-1], setting["seed"], watch=watch,
-                          bias=float(np.log(share / (1 - share))) if arm == "prior" else None)  # fmt: skip
+                          bias=float(np.log(share / (1 - share))) if arm == "prior" else None)
     numbers = steel.measured(network, parts.choose, parts.report)
     if maps:
         crops = (parts.report.images[shown].flatten(), 255 * parts.report.masks[shown].flatten().to(torch.uint8))
         maps |= {name: base64.b64encode(crop.numpy().tobytes()).decode()
-                 for name, crop in zip(("image", "mask"), crops, strict=True)}  # fmt: skip
+                 for name, crop in zip(("image", "mask"), crops, strict=True)}
     return numbers | {"curve": curve} | ({"maps": maps} if maps else {})
 
 
 def curves(records: pd.DataFrame) -> pd.DataFrame:
     """A row per cell and step."""
     return pd.DataFrame([{**{name: row[name] for name in ("share", "arm", "seed")}, **point}
-                         for _, row in records.iterrows() for point in row["curve"]])  # fmt: skip
+                         for _, row in records.iterrows() for point in row["curve"]])
 
 
 def since(points: pd.DataFrame, measure: str, level: float) -> float:
@@ -105,7 +105,7 @@ def summary(records: pd.DataFrame) -> str:
                 verdicts[share] = "cannot learn" if blind else "silent, not blind" if ranks < speaks else "learns"
             else:
                 early = compare.over_seeds(at_120, rows[(rows["arm"] == "bce") & (rows["step"] == 120)]
-                                           .set_index("seed")["dice_half"])  # fmt: skip
+                                           .set_index("seed")["dice_half"])
                 late = (at["dice_half"] - end.loc["bce"]["dice_half"]).mean()
                 if early.low > 0 and late >= -compare.SAME:
                     cures[arm].append(f"{share:.0%}")

@@ -39,7 +39,7 @@ HOURS = 0.1
 
 def cells() -> list[dict]:
     return [{"population": name, "seed": seed, "samples": 4000}
-            for seed in range(3) for name in ("sd_saliency_900", "synthetic")]  # fmt: skip
+            for seed in range(3) for name in ("sd_saliency_900", "synthetic")]
 
 
 def run(setting: dict) -> dict:
@@ -54,7 +54,7 @@ def run(setting: dict) -> dict:
     dice = scores(sums)["dice"]
     return {"images": len(held_out), "clean": int((sums["true"] == 0).sum()),
             "dice": [round(value, 4) for value in (dice[0][:, 0] / np.maximum(dice[1][:, 0], 1)).tolist()],
-            "coverage": found}  # fmt: skip
+            "coverage": found}
 
 
 # ---- the population
@@ -116,7 +116,7 @@ def coverage(top: np.ndarray, bottom: np.ndarray, n: int, samples: int, seed: in
     done = samples // BLOCK * BLOCK
     return [{"score": score, "n": n, "method": method, "covered": round(1 - (above + below) / done, 5),
              "above": above / done, "below": below / done, "width": round(width / done, 5)}
-            for method, (above, below, width) in tally.items()]  # fmt: skip
+            for method, (above, below, width) in tally.items()]
 
 
 def intervals(top: np.ndarray, bottom: np.ndarray, seed: int = 0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -137,7 +137,7 @@ def intervals(top: np.ndarray, bottom: np.ndarray, seed: int = 0) -> dict[str, t
     ratios = _divided(top @ poisson, bottom @ poisson)
     found = {"library": np.nanquantile(ratios, [tail, 1 - tail], axis=1),
              "widened": np.nanquantile(ratios, [outer, 1 - outer], axis=1),
-             "t": np.stack([value - t * error, value + t * error])}  # fmt: skip
+             "t": np.stack([value - t * error, value + t * error])}
     ratios = _divided(top @ usual, bottom @ usual)
     found["percentile"] = np.nanquantile(ratios, [tail, 1 - tail], axis=1)
     errors = standard_error(top, bottom, usual)
@@ -189,10 +189,10 @@ def _divided(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 def table(records: pd.DataFrame) -> pd.DataFrame:
     """A row per population, score, n and method: mean coverage, width, and the least coverage over seeds."""
     rows = [{"population": cell.population, "seed": cell.seed} | row for cell in records.itertuples()
-            for row in cell.coverage]  # fmt: skip
+            for row in cell.coverage]
     grouped = pd.DataFrame(rows).groupby(["population", "score", "n", "method"], sort=False)
     return grouped.agg(covered=("covered", "mean"), least=("covered", "min"), width=("width", "mean"),
-                       seeds=("seed", "nunique")).reset_index()  # fmt: skip
+                       seeds=("seed", "nunique")).reset_index()
 
 
 def summary(records: pd.DataFrame) -> str:
@@ -222,5 +222,5 @@ def summary(records: pd.DataFrame) -> str:
         lines.append(f"| {name} | {score} | {n} | " + " | ".join(told) + " |")
     n = int(records["samples"].iloc[0])
     note = (f"Coverage (mean width) over {found['seeds'].max()} networks a population and {n} samples each: a standard "
-            f"error of {np.sqrt(0.05 * 0.95 / n / found['seeds'].max()):.2%} from the drawing alone.")  # fmt: skip
+            f"error of {np.sqrt(0.05 * 0.95 / n / found['seeds'].max()):.2%} from the drawing alone.")
     return "\n".join([*said, "", note, "", *lines])

@@ -51,7 +51,7 @@ ENDINGS = ("SIGTERM", "SIGKILL", "budget")
 def cells() -> list[dict]:
     shared = {"seed": 0, "width": 4, "images": 300}
     return [{"arm": arm, "epochs": epochs, **shared}
-            for arm, epochs in (("original", 200), ("uninterrupted", 20), ("flips", 100))]  # fmt: skip
+            for arm, epochs in (("original", 200), ("uninterrupted", 20), ("flips", 100))]
 
 
 def recipe(setting: dict) -> Recipe:
@@ -123,7 +123,7 @@ def _session(data: Path, folder: Path, setting: dict) -> None:
     if setting["arm"] == "uninterrupted":
         ending, seconds = "none", 24 * 3600.0
     words = ["train", "--data", data, "--run", folder, "--recipe", "original", "--epochs", setting["epochs"], "--quiet",
-             "--seed", setting["seed"], "--set", f"model={json.dumps(recipe(setting).model)}"]  # fmt: skip
+             "--seed", setting["seed"], "--set", f"model={json.dumps(recipe(setting).model)}"]
     if setting["arm"] == "flips":
         words += ["--set", "flips=true"]
     if ending == "budget":
@@ -154,7 +154,7 @@ def _publish(folder: Path, arm: str) -> None:
     """Ledger and history so far, beside the records; the ledger without what tells of the machine."""
     runner.RECORDS.mkdir(parents=True, exist_ok=True)
     pd.read_csv(folder / "sessions.csv").drop(columns=["process"]).to_csv(
-        runner.RECORDS / f"long_run-{arm}-sessions.csv", index=False)  # fmt: skip
+        runner.RECORDS / f"long_run-{arm}-sessions.csv", index=False)
     if (folder / "history.csv").exists():
         shutil.copy(folder / "history.csv", runner.RECORDS / f"long_run-{arm}-history.csv")
 
@@ -223,10 +223,10 @@ def summary(records: pd.DataFrame) -> str:
         verdict = "opens" if gap >= 0.15 else "opens in part" if gap >= 0.05 else "does not open"
         ended = ", ".join(f"{count} {how}" for how, count in row["ended"].items())
         answer = (f"The gap {verdict}: {gap:+.3f} after {row['epochs']} epochs, in {row['sessions']} sessions "
-                  f"({ended}); the original's was +0.21.")  # fmt: skip
+                  f"({ended}); the original's was +0.21.")
         if "uninterrupted" in by_arm:
             same = by_arm["uninterrupted"]["history_sha256"]["20"] == row["history_sha256"]["20"]
             answer += f" Its first 20 epochs are {'' if same else 'not '}those of one unbroken session to the last bit."
     head = ("| arm | epochs | sessions | Dice, training | Dice, validation | gap (95 %, over images) | open from epoch "
-            "| best epoch: validation Dice | weights |\n|---|---|---|---|---|---|---|---|---|")  # fmt: skip
+            "| best epoch: validation Dice | weights |\n|---|---|---|---|---|---|---|---|---|")
     return f"{answer}\n\n{head}\n" + "\n".join(lines)

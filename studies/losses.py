@@ -31,7 +31,7 @@ KEY = ("dice_bce", "bce", "dice", "focal", "batch_dice", "tversky")
 OTHERS = (
     "weighted_bce", "topk_bce", "original_dice", "squared_dice", "log_dice", "generalised_dice", "focal_tversky",
     "lovasz_hinge", "dice_focal", "dice_boundary",
-)  # fmt: skip
+)
 DATA = ("saliency", "synthetic")
 BUDGETS = (80, 320, 640, 1280)
 GAIN = 0.005  # less than this in average precision by the last doubling: the plateau
@@ -40,11 +40,11 @@ GAIN = 0.005  # less than this in average precision by the last doubling: the pl
 def cells() -> list[dict]:
     def grid(losses, budgets, seeds) -> list[dict]:
         return [{"data": data, "loss": loss, "steps": steps, "seed": seed}
-                for seed in seeds for data in DATA for loss in losses for steps in budgets]  # fmt: skip
+                for seed in seeds for data in DATA for loss in losses for steps in budgets]
 
     return [*grid(KEY, (80, 640), range(3)), *grid(KEY, (1280,), range(3)), *grid(OTHERS, (1280,), range(3)),
             *grid(OTHERS, (80, 640), range(3)), *grid(KEY, (320,), range(3)), *grid(KEY, BUDGETS, range(3, 5)),
-            *grid(OTHERS, (320,), range(3)), *grid(OTHERS, BUDGETS, range(3, 5))]  # fmt: skip
+            *grid(OTHERS, (320,), range(3)), *grid(OTHERS, BUDGETS, range(3, 5))]
 
 
 def run(setting: dict) -> dict:
@@ -74,12 +74,12 @@ def _table(rows: pd.DataFrame, steps: int) -> str:
     losses = last.groupby("loss")["dice_chosen"].mean().sort_values(ascending=False).index
     clean = "alarms" in last and last["alarms"].notna().any()
     head = ["loss", "seeds", "80 steps: p > ½", "chosen", f"{steps} steps: AP", "p > ½", "chosen", "against dice_bce",
-            "last doubling, AP", *(["alarms at 90 % found"] if clean else [])]  # fmt: skip
+            "last doubling, AP", *(["alarms at 90 % found"] if clean else [])]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for loss in losses:
         at = last.loc[loss]
         early = [compare.mean_range(first.loc[loss][name]) if loss in first.index else "–"
-                 for name in ("dice_half", "dice_chosen")]  # fmt: skip
+                 for name in ("dice_half", "dice_chosen")]
         gain = "–"
         if "dice_bce" in last.index and loss != "dice_bce":
             difference = compare.over_seeds_and_images(at["image_dices"], last.loc["dice_bce"]["image_dices"])
@@ -108,7 +108,7 @@ def _standing(records: pd.DataFrame) -> str:
 def _answer(records: pd.DataFrame) -> str:
     """Two lines: the best and those that are the same; what the default should be."""
     last = {data: rows[rows["steps"] == _largest(rows)].set_index(["loss", "seed"])
-            for data, rows in records.groupby("data")}  # fmt: skip
+            for data, rows in records.groupby("data")}
     chosen, half, ranking = (
         pd.DataFrame({data: rows.groupby("loss")[name].mean() for data, rows in last.items()}).dropna()
         for name in ("dice_chosen", "dice_half", "ap")

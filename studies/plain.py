@@ -47,14 +47,14 @@ def parts(seed: int) -> dict[str, Part]:
     rest, report = splits.by_group(data, groups, 0.4, seed)
     train, choose = splits.by_group(data.subset(rest), groups, 1 / 3, seed)
     return {name: Part(list(ids), np.stack([data.image(i) for i in ids]), np.stack([data.mask(i) for i in ids]))
-            for name, ids in (("train", train), ("choose", choose), ("report", report))}  # fmt: skip
+            for name, ids in (("train", train), ("choose", choose), ("report", report))}
 
 
 def fitted(
     images: np.ndarray, masks: np.ndarray, seed: int, steps: int = 600, batch: int = 4, side: int = 64,
     loss: Callable[[Tensor, Tensor], Tensor] = LOSSES["dice_bce"], rate: float = 4e-3,
     watch: Callable[[int, UNet, Tensor, Tensor], None] = lambda *_: None,
-) -> UNet:  # fmt: skip
+) -> UNet:
     """Width 8, depth 3, trained on flipped crops, every second one on a defect; one cycle of AdamW; in eval mode.
 
     watch: called with the step, the network, its logits and the masks, before the step is taken.
@@ -93,7 +93,7 @@ def probabilities(model: UNet, images: np.ndarray, batch: int = 1) -> np.ndarray
         return np.concatenate([
             model(torch.from_numpy(images[i : i + batch, None] / np.float32(255)))[:, 0].sigmoid().numpy()
             for i in range(0, len(images), batch)
-        ])  # fmt: skip
+        ])
 
 
 def dices(predictions: np.ndarray, masks: np.ndarray) -> np.ndarray:

@@ -98,7 +98,7 @@ def trained(data: dataset.SteelData, recipe: Recipe, seconds: float, seed: int) 
     torch.set_num_threads(1)
     recipe = recipe.changed(validation=0.01)  # what is scored lies elsewhere
     samples, _ = batches.training_and_validation_samples(data, recipe, seed, (items := [
-        batches.Item(image_id) for image_id in data.images["ImageId"]], items[:1]))  # fmt: skip
+        batches.Item(image_id) for image_id in data.images["ImageId"]], items[:1]))
     first = Trainer(recipe, 1, 100, seed, torch.device("cpu"))
     steps = max(20, round(seconds / np.median(list(feed(first, samples, recipe, 8))[2:])))
     trainer = Trainer(recipe, 1, steps, seed, torch.device("cpu"))
@@ -134,7 +134,7 @@ def scores(model: torch.nn.Module, data: dataset.SteelData) -> dict:
         found += np.round(ndimage.maximum(p, labels, range(1, count + 1)), 4).tolist()
     alarms = float(np.mean(np.array(clean) > 0.5)) if clean else None
     return {"dice": round(float(np.mean(dices)), 4), "alarms": alarms, "image_dices": dices,
-            "defect_peaks": found, "clean_peaks": clean}  # fmt: skip
+            "defect_peaks": found, "clean_peaks": clean}
 
 
 # ---- what came out
@@ -146,13 +146,13 @@ def whole(records: pd.DataFrame) -> pd.DataFrame:
     for names, group in records.groupby(["data", "arm", "seconds", "seed"]):
         group = group.sort_values("fold")
         dices, peaks, clean = (np.concatenate([np.array(each, float) for each in group[column]])
-                               for column in ("image_dices", "defect_peaks", "clean_peaks"))  # fmt: skip
+                               for column in ("image_dices", "defect_peaks", "clean_peaks"))
         rows.append(dict(zip(("data", "arm", "seconds", "seed"), names, strict=True)) | {
             "folds": len(group), "image_dices": dices.tolist(), "dice": dices.mean(),
             "alarms": (clean > 0.5).mean() if len(clean) else np.nan,
             "alarms_at_half": (clean > np.median(peaks)).mean() if len(clean) else np.nan,
             "steps": group["steps"].mean(), "processor_seconds": group["processor_seconds"].mean(),
-        })  # fmt: skip
+        })
     return pd.DataFrame(rows)
 
 
@@ -164,10 +164,10 @@ def summary(records: pd.DataFrame) -> str:
         best = full.loc[full["dice"].idxmax()] if len(full) else None
         if best is not None:
             lines.append(f"{data}: the highest Dice is {best['dice']:.3f}, of {best['arm']}, "
-                         f"{best['seconds']:.0f} s, seed {best['seed']}.")  # fmt: skip
+                         f"{best['seconds']:.0f} s, seed {best['seed']}.")
     lines += ["", "| data | arm | seconds | seeds (folds) | steps | Dice of defective images | clean images with "
               "an alarm at ½ | … where half of the defects are found | less fast's Dice |",
-              "|---" * 9 + "|"]  # fmt: skip
+              "|---" * 9 + "|"]
     for names, of in found.groupby(["data", "arm", "seconds"], sort=False):
         data, arm, seconds = names
         share = [("–" if of[c].isna().all() else compare.mean_range(of[c])) for c in ("alarms", "alarms_at_half")]

@@ -53,21 +53,21 @@ LESS = {  # fast less one thing
 }
 SHARES = (0.5, 0.8, 0.95)
 RATES = {"original": (1e-2, 1e-3, 1e-1, 3e-3, 3e-2), "fast": (4e-3, 1.6e-2), "nesterov": (0.05, 0.2),
-         "plain": (4e-3, 1.6e-2)}  # fmt: skip
+         "plain": (4e-3, 1.6e-2)}
 
 
 def cells() -> list[dict]:
     def grid(arms: tuple, budgets: tuple, seeds: range, first: int, last: int) -> list[dict]:
         return [{"arm": arm, "rate": rate, "steps": steps, "seed": seed}
                 for seed in seeds for arm in arms for steps in ((LONG,) if arm == "original" else budgets)
-                for rate in RATES[arm][first:last]]  # fmt: skip
+                for rate in RATES[arm][first:last]]
 
     less = [{"arm": f"less {name}", "rate": 4e-3, "steps": 1280, "seed": seed} for seed in range(3) for name in LESS]
     key, main, budgets = ("original", "fast", "plain"), tuple(RATES), (80, 320, 1280)
     return [*grid(key, budgets, range(3), 0, 1), *grid(("original",), (), range(3), 1, 3),
             *grid(key[1:], budgets, range(3), 1, 2), *grid(("nesterov",), budgets, range(3), 0, 2), *less,
             *grid(("original",), (), range(3), 3, 5), *grid(main[1:], (160, 640, 2560), range(3), 0, 2),
-            *grid(main, budgets, range(3, 5), 0, 3)]  # fmt: skip
+            *grid(main, budgets, range(3, 5), 0, 3)]
 
 
 def run(setting: dict) -> dict:
@@ -85,7 +85,7 @@ def run(setting: dict) -> dict:
         seconds += time.process_time() - mark
         if step in at:
             curve.append({"step": step, "gigamacs": round(step * recipe.batch * each / 1e9, 3),
-                          "seconds": round(seconds, 2)} | scores(trainer.averaged, parts, recipe))  # fmt: skip
+                          "seconds": round(seconds, 2)} | scores(trainer.averaged, parts, recipe))
             trainer.begin()
     return {"curve": curve}
 
@@ -160,7 +160,7 @@ def scores(network: UNet, parts: steel.Parts, recipe: Recipe) -> dict:
     chosen = steel.dices(to_report > threshold, truth)
     numbers = {"choose": steel.dices(to_choose > threshold, masks).mean(), "dice_chosen": chosen.mean(),
                "dice_half": steel.dices(to_report > 0, truth).mean(),
-               "ap": steel.average_precision(to_report.ravel(), truth.ravel())}  # fmt: skip
+               "ap": steel.average_precision(to_report.ravel(), truth.ravel())}
     numbers = {name: round(float(number), 5) for name, number in numbers.items()}
     return numbers | {"image_dices": [round(float(dice), 3) for dice in chosen]}
 
@@ -170,7 +170,7 @@ def scores(network: UNet, parts: steel.Parts, recipe: Recipe) -> dict:
 def points(records: pd.DataFrame) -> pd.DataFrame:
     """A row per point of every curve."""
     return pd.DataFrame([{"arm": cell.arm, "rate": cell.rate, "seed": cell.seed} | point
-                         for cell in records.itertuples() for point in cell.curve])  # fmt: skip
+                         for cell in records.itertuples() for point in cell.curve])
 
 
 def best(found: pd.DataFrame) -> pd.DataFrame:
@@ -192,7 +192,7 @@ def reached(found: pd.DataFrame, number: str = "dice_chosen") -> pd.DataFrame:
             there = of[of[number] >= share * chosen.loc[("original", seed), number]]
             first = there.loc[there["gigamacs"].idxmin()] if len(there) else {"gigamacs": np.nan, "seconds": np.nan}
             rows.append({"arm": arm, "seed": seed, "share": share, "gigamacs": first["gigamacs"],
-                         "seconds": first["seconds"]})  # fmt: skip
+                         "seconds": first["seconds"]})
     return pd.DataFrame(rows)
 
 
@@ -222,7 +222,7 @@ def summary(records: pd.DataFrame) -> str:
         numbers = [compare.mean_range(of[name]) for name in ("dice_half", "dice_chosen", "ap")]
         rates = ", ".join(f"{rate:g}" for rate in of["rate"])
         lines.append(f"| {arm} | {len(of)} | {rates} | {' | '.join(numbers)} | {less} | {of['gigamacs'].mean():.1f} | "
-                     f"{of['seconds'].mean():.0f} |")  # fmt: skip
+                     f"{of['seconds'].mean():.0f} |")
     return "\n".join([*lines, "", *_curves(found)])
 
 

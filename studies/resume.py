@@ -41,13 +41,13 @@ FORGOTTEN = {
     "nothing": (), "optimizer": ("optimizer",), "schedule": ("scheduler",), "position": ("epoch", "seen"),
     "random": ("random",), "usual random": ("random",), "average": ("average",), "statistics": (),
     "all but the weights": ("average", "optimizer", "scheduler", "scaler", "random", "epoch", "seen", "step"),
-}  # fmt: skip
+}
 CPU = torch.device("cpu")
 
 
 def cells() -> list[dict]:
     return [{"optimizer": optimizer, "cut": cut, "seed": seed}
-            for seed in range(10) for cut in CUTS for optimizer in ("adamw", "sgd")]  # fmt: skip
+            for seed in range(10) for cut in CUTS for optimizer in ("adamw", "sgd")]
 
 
 def run(setting: dict) -> dict:
@@ -162,7 +162,7 @@ def summary(records: pd.DataFrame) -> str:
     columns = list(found.groupby(["optimizer", "cut"], sort=False).groups)
     base = found.groupby(["optimizer", "cut"], sort=False)["undisturbed"].first()
     lines += ["| forgotten | " + " | ".join(f"{o}, {c} (Dice {base[o, c]:.3f})" for o, c in columns) + " |",
-              "|---" * (len(columns) + 1) + "|"]  # fmt: skip
+              "|---" * (len(columns) + 1) + "|"]
     for name in FORGOTTEN:
         told = []
         for optimizer, cut in columns:

@@ -143,7 +143,7 @@ def versions() -> dict[str, str]:
     import torch
 
     return {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__,
-            "steelnb": steelnb.__version__}  # fmt: skip
+            "steelnb": steelnb.__version__}
 
 
 def commit() -> str | None:
@@ -168,7 +168,7 @@ def listing() -> pd.DataFrame:
         spent = [done[each]["cpu_seconds"] / 3600 for each in wanted & done.keys()]
         mean = sum(spent) / len(spent) if spent else getattr(study, "HOURS", float("nan")) / len(wanted)
         rows.append({"study": name, "cells": len(wanted), "done": len(spent), "hours spent": sum(spent),
-                     "hours to come": mean * (len(wanted) - len(spent)), "question": question(study)})  # fmt: skip
+                     "hours to come": mean * (len(wanted) - len(spent)), "question": question(study)})
     return pd.DataFrame(rows)
 
 

@@ -50,13 +50,13 @@ def parts(name: str, share: float | None = None) -> Parts:
         if not file.exists():
             make = _of_share if share is not None else {"saliency": _whole, "synthetic": _crops}[name]
             arrays = {f"{part}_{kind}": array for part, crops in zip(Parts._fields, make(name, share), strict=True)
-                      for kind, array in zip(Crops._fields, crops, strict=True)}  # fmt: skip
+                      for kind, array in zip(Crops._fields, crops, strict=True)}
             draft = file.with_suffix(".part.npz")
             np.savez(draft, **arrays)
             draft.rename(file)
         with np.load(file) as held:
             return Parts(*(Crops(*(torch.from_numpy(held[f"{part}_{kind}"]) for kind in Crops._fields))
-                           for part in Parts._fields))  # fmt: skip
+                           for part in Parts._fields))
 
 
 def three(data: dataset.SteelData) -> list[dataset.SteelData]:
@@ -140,7 +140,7 @@ def train(
     loss: Callable, crops: Crops, steps: int, seed: int, *, batch: int = 4, learning_rate: float = 1e-2,
     width: int = 4, depth: int = 2, norm: str = "all", bias: float | None = None,
     watch: Callable[[int, UNet], None] | None = None,
-) -> UNet:  # fmt: skip
+) -> UNet:
     """A network trained by AdamW, its rate falling in a straight line to 0. The seed decides first weights and order.
 
     bias: where the head's bias starts. watch: called before each step, and after the last, with the steps taken.
@@ -223,5 +223,5 @@ def measured(network: UNet, choose: Crops, report: Crops) -> dict:
         highest, defective = to_report.max(1), truth.any(1)
         level = np.quantile(to_choose.max(1)[masks.any(1)], 0.1)
         numbers |= {"recall": float((highest[defective] >= level).mean()),
-                    "alarms": float((highest[~defective] >= level).mean())}  # fmt: skip
+                    "alarms": float((highest[~defective] >= level).mean())}
     return {k: round(v, 5) for k, v in numbers.items()} | {"image_dices": [round(float(d), 3) for d in chosen]}

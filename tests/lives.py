@@ -24,7 +24,7 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["lives", "torch.utils.tensorboard", "torch.distributed"])
 
 RECIPE = SMOKE.changed(name="survivor", model=dict(width=3, depth=1), loss="dice", crop=(32, 32), learning_rate=0.02,
-                       batch=2, epochs=20, epoch_samples=40, scored=2)  # fmt: skip
+                       batch=2, epochs=20, epoch_samples=40, scored=2)
 
 
 HURRIED = 10  # steps of a life that is to be killed; then it takes half a second for each

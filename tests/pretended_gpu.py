@@ -41,7 +41,7 @@ CARDS = {
 
 # A CPU tensor of one number goes along with CUDA tensors in most operations, but not in these.
 STRICT = ("aten._fused", "aten.cat", "aten.stack", "aten._foreach_copy", "aten.convolution", "aten.gather",
-          "aten.scatter", "aten.masked_select", "aten._amp_", "aten.native_batch_norm")  # fmt: skip
+          "aten.scatter", "aten.masked_select", "aten._amp_", "aten.native_batch_norm")
 # CPU tensors may index a CUDA one: it is copied, and the GPU waits.
 INDEXING = ("aten.index.Tensor", "aten.index_put", "aten._index_put_impl_", "aten._unsafe_index")
 # What needs the result on the CPU makes it wait for the GPU.
@@ -58,7 +58,7 @@ class OnCard(torch.Tensor):
         return torch.Tensor._make_wrapper_subclass(
             cls, inner.size(), strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype,
             layout=inner.layout, device=CPU, requires_grad=False,
-        )  # fmt: skip
+        )
 
     def __init__(self, inner: torch.Tensor) -> None:
         assert not isinstance(inner, OnCard)
@@ -112,7 +112,7 @@ def computed(operation, arguments: tuple, options: dict):
             OnCard.waits += 1
         elif refused := [list(tensor.shape) for tensor in others if tensor.dim() or name.startswith(STRICT)]:
             raise RuntimeError("Expected all tensors to be on the same device, but found at least two devices, cuda:0 "
-                               f"and cpu: {name}, {refused} on the CPU")  # fmt: skip
+                               f"and cpu: {name}, {refused} on the CPU")
     indices = arguments[1] if name.startswith("aten.index.") else ()
     OnCard.waits += name.startswith(WAITING) or any(i is not None and i.dtype == torch.bool for i in indices)
     found = operation(*tree_map(_inner, arguments), **tree_map(_inner, options))

@@ -33,7 +33,7 @@ def test_every_line_runs_and_none_is_a_figure(no_gpu, monkeypatch, capsys):
     assert "no GPU: the lines ran at width 2 on small images; nothing here is a figure of the original's size" in told
     names = [contenders.ITS_WAY, *(f"+ {change}" for change in contenders.CHANGES), "+ no host sync: Trainer",
              "+ a fixed batch", "+ compile", "+ batch 4", "the same again", contenders.WITH_DATA,
-             "same padding, as milesial's"]  # fmt: skip
+             "same padding, as milesial's"]
     for name in names:
         row = next(line for line in told.splitlines() if line.startswith(name + " "))
         images, milliseconds = (float(number) for number in row[len(name) :].split()[2:4])

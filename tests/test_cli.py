@@ -106,7 +106,7 @@ def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
      ("evaluate", "--weights", "w", "--choose", "--alarms", "1.1"),
      ("evaluate", "--weights", "w", "--choose", "--alarms", "nan"),
      ("evaluate", "--weights", "w", "--choose", "--alarms", "few")],
-)  # fmt: skip
+)
 def test_wrong_usage_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as exit:
         call(*arguments)
@@ -132,7 +132,7 @@ def test_wrong_usage_says_what_would_be_right(capsys):
 def test_a_training_in_two_sessions(tmp_path, steel_folder, monkeypatch, capsys, tiny):
     monkeypatch.setitem(recipes.RECIPES, "smoke", tiny)
     train = ("train", "--data", steel_folder, "--run", tmp_path / "run", "--quiet", "--set", "batch=2",
-             "--set", "crop=[32, 32]", "--set", "loss=dice", "--set", 'model={"width": 2, "depth": 1}')  # fmt: skip
+             "--set", "crop=[32, 32]", "--set", "loss=dice", "--set", 'model={"width": 2, "depth": 1}')
     assert call(*train, "--hours", 100, "--session-hours", 1e-9) == STOPPED
     told = capsys.readouterr().out
     assert "of 100 h · a new run of 12 steps" in told
@@ -208,7 +208,7 @@ def test_help_tells_the_exit_codes_of_train(capsys):
      ("predict", "--weights", "w", "--out", "o", ""), ("predict", "--weights", "w", "--out", "o", "i", "--kaggle", ""),
      ("evaluate", "--weights", ""), ("evaluate", "--weights", "w", "--out", ""), ("audit", "--out", ""),
      ("export", "--weights", "w", "--out", "")],
-)  # fmt: skip
+)
 def test_an_empty_name_is_not_the_current_folder(arguments, tmp_path, monkeypatch, capsys):
     """As a shell passes it for a variable that is not set."""
     monkeypatch.chdir(tmp_path)
@@ -273,7 +273,7 @@ OPTIONS = {
     "audit": (*DATA, "--out", "--seed", "--against"),
     "convert": (*DATA, "--out"),
     "export": ("--weights", "--out", "--size"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("command", OPTIONS)
@@ -393,7 +393,7 @@ def test_evaluate_does_not_lose_its_scores_to_a_folder_that_is_not_there(run, st
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "evaluate", lambda *a, **k: seen.append(1) or before(*a, **k))
         assert call("evaluate", "--data", steel_folder, "--weights", run, "--replicates", 0, "--quiet",
-                    "--out", tmp_path / "nowhere" / "s.json") == 1  # fmt: skip
+                    "--out", tmp_path / "nowhere" / "s.json") == 1
     told = capsys.readouterr()
     assert "nowhere" in told.err
     assert not seen or "Dice" in told.out
@@ -429,7 +429,7 @@ def test_it_runs_as_a_module_and_importing_it_is_quick():
 
 
 @pytest.mark.parametrize("arguments", [("train", "--data", "steel", "--run", "file"), ("sample", "file"),
-                                       ("audit", "--data", "steel", "--out", "file")])  # fmt: skip
+                                       ("audit", "--data", "steel", "--out", "file")])
 def test_a_file_where_a_folder_is_needed(tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
     assert call("sample", "steel", "--images", 4, "--size", "64x200", "--quiet") == 0

@@ -51,7 +51,7 @@ class Kernel:
         env = {name: value for name, value in os.environ.items() if not name.startswith(("KAGGLE_", "MPLBACKEND"))}
         path = os.pathsep.join([str(packages), *filter(None, [env.get("PYTHONPATH")])])
         env |= dict(COLAB_RELEASE_TAG="release-colab", PYTHONPATH=path, STEELNB_HOME=str(home), OMP_NUM_THREADS="1",
-                    IPYTHONDIR=str(home / "ipython"), STEELNB_PROFILE="smoke")  # fmt: skip
+                    IPYTHONDIR=str(home / "ipython"), STEELNB_PROFILE="smoke")
         self.manager = KernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
         self.manager.start_kernel(env=env, extra_arguments=["--log-level=40"])
         self.client = self.manager.blocking_client()

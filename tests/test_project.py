@@ -26,7 +26,7 @@ def loaded(path):
 
 @pytest.mark.parametrize("path", sorted(
     str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.yml"), *ROOT.glob("*.cff"), *ROOT.glob(".github/**/*.yml")]
-))  # fmt: skip
+))
 def test_yaml_is_read_and_no_key_is_there_twice(path):
     class Strict(yaml.SafeLoader):
         def construct_mapping(self, node, deep=False):
@@ -44,7 +44,7 @@ def test_the_workflow_runs_what_is_run_here():
     assert versions == [f"3.{minor}" for minor in range(11, 11 + len(versions))]  # text: 3.10 would be read as 3.1
     runs = {step.get("if"): step["run"] for step in job["steps"] if "run" in step}
     assert runs == {f"matrix.python == '{versions[0]}'": "bash .ci/run",
-                    f"matrix.python != '{versions[0]}'": "make test PYTHON=python"}  # fmt: skip
+                    f"matrix.python != '{versions[0]}'": "make test PYTHON=python"}
     assert (ROOT / ".ci" / "run").is_file()
 
 
@@ -94,7 +94,7 @@ def test_the_citation_is_of_this_version():
 def test_papers_that_the_losses_name_are_credited():
     credited = {(author.get("family-names", "").split()[-1], reference["year"])
                 for reference in loaded("CITATION.cff")["references"]
-                for author in reference["authors"][:1] if "family-names" in author}  # fmt: skip
+                for author in reference["authors"][:1] if "family-names" in author}
     text = (ROOT / "steelnb" / "losses" / "sound.py").read_text(encoding="utf-8")
     text += "".join((ROOT / "steelnb" / "network" / f"{name}.py").read_text("utf-8") for name in ("unet", "lite_unet"))
     named = re.findall(r"([A-Z][a-z]+)(?: et al\.| & [A-Z]\w+|(?:, [\w ]+)+) (20\d\d)", text)

@@ -43,7 +43,7 @@ def test_the_page_quotes_the_real_runs(place):
     wanted += [("label rows", "original's centre")] if label == "any" else []
     for over, area in wanted:
         one = next(s for s in report["scores"] if (s["score"], s["over"], s["area"], s["prediction"], s["label"])
-                   == ("Dice", over, area, "hard", label))  # fmt: skip
+                   == ("Dice", over, area, "hard", label))
         assert f"{one['value']:.2f} [{one['low']:.2f}–{one['high']:.2f}]" in " | ".join(row)
     pairs = report["images"] * (len(report["data"]["classes"]) if label == "all" else 1)
     assert re.match(rf"{pairs}\b", row[1])
@@ -67,7 +67,7 @@ def test_the_page_quotes_the_studies():
     assert len(head) == 7
     assert len(rows) == 6
     wanted = [(data, *shown) for data in ("saliency", "synthetic")
-              for shown in ((80, "dice_half"), (640, "dice_half"), (640, "dice_chosen"))]  # fmt: skip
+              for shown in ((80, "dice_half"), (640, "dice_half"), (640, "dice_chosen"))]
     for loss, *said in rows:
         means = [mean(seeds(data, loss.strip("`"), steps, number)) for data, steps, number in wanted]
         assert said == [f"{each:.2f}" for each in means], loss
@@ -131,7 +131,7 @@ def test_notebook_09_says_of_the_waterfall_what_its_seeds_show():
 
     def times_sooner(change, other):
         return sorted((a["cpu_seconds"] or a["at_most"]) / (b["cpu_seconds"] or b["at_most"])
-                      for a, b in zip(lines[change], lines[other], strict=True))  # fmt: skip
+                      for a, b in zip(lines[change], lines[other], strict=True))
 
     none, *two = times_sooner("Dice + BCE", "three crops in four on a defect")
     assert none == pytest.approx(1, abs=0.05)
@@ -198,7 +198,7 @@ QUOTED = {  # notebook: what it prints, and the page's words with the same numbe
         (r"clean crops with an alarm: batch_dice (\d+)%",
          "{} % of clean crops with a false alarm for Dice over the batch"),
     ],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("notebook", QUOTED)

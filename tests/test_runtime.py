@@ -16,7 +16,7 @@ from steelnb import __version__, runtime
 from steelnb.options import parser
 
 VARIABLES = ("KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG", "STEELNB_PROFILE", "STEELNB_HOME", "STEELNB_DATA",
-             "XDG_CACHE_HOME")  # fmt: skip
+             "XDG_CACHE_HOME")
 
 HAS = runtime._has  # before the fixture takes its place
 
@@ -128,7 +128,7 @@ def test_device_and_profile(monkeypatch):
 
 
 @pytest.mark.parametrize(("text", "profile"), [("smoke", "smoke"), ("full", "full"), (" FULL\n", "full"), ("", "smoke"),
-                                               ("  ", "smoke")])  # fmt: skip
+                                               ("  ", "smoke")])
 def test_profile_from_the_environment(monkeypatch, text, profile):
     monkeypatch.setenv("STEELNB_PROFILE", text)
     assert runtime.profile() == profile
@@ -210,7 +210,7 @@ def test_two_cards_are_explained(monkeypatch):
 @pytest.mark.parametrize(("name", "major", "minor", "dtype"), [
     ("A100", 8, 0, torch.bfloat16), ("L4", 8, 9, torch.bfloat16), ("Tesla T4", 7, 5, torch.float16),
     ("Tesla P100", 6, 0, torch.float32),
-])  # fmt: skip
+])
 def test_the_precision_is_what_the_card_multiplies_fastest(monkeypatch, name, major, minor, dtype):
     insert_card(monkeypatch, name, major, minor)
     assert runtime.precision(torch.device("cuda")) is dtype
@@ -273,7 +273,7 @@ def test_peak_memory_is_in_megabytes(monkeypatch, platform, unit):
 @pytest.mark.parametrize(("model", "threads"), [
     (dict(width=8, depth=3), 1), (dict(width=4), 1), (dict(width=16, depth=3), 3), ({}, 3), (dict(width="8"), 3),
     (dict(depth=99), 3),
-])  # fmt: skip
+])
 def test_one_thread_for_a_small_network_on_a_cpu(model, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(3)

@@ -26,7 +26,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = {  # as the repository has it: as the site has it
     "README.md": "index.html", "docs/guide.md": "docs/guide.html", "docs/results.md": "docs/results.html",
-}  # fmt: skip
+}
 BOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 MODULES = sorted(path for path in (ROOT / "steelnb").rglob("*.py") if path.stem != "__init__")
 

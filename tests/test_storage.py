@@ -139,7 +139,7 @@ def test_what_reads_back_otherwise_is_not_taken(old, monkeypatch, back):
     ("number", "advice"),
     [(errno.ENOSPC, ROOM), (errno.EDQUOT, ROOM), (errno.EFBIG, ROOM), (errno.ENOENT, REACH), (errno.ENOTCONN, REACH),
      (errno.EIO, REACH), (errno.EACCES, "Mend that, then give the same command again")],
-)  # fmt: skip
+)
 def test_the_error_says_what_to_do(old, monkeypatch, operation, number, advice):
     fail(monkeypatch, operation, number)
     with pytest.raises(StorageError) as error:

@@ -68,7 +68,7 @@ def test_torchrun_starts_a_killed_worker_again(steel_folder, tmp_path):
                "--max-restarts", "2", "-m", "steelnb", "--", "train", "--data", steel_folder, "--run", run, "--quiet",
                "--recipe", "smoke", "--checkpoint-seconds", "0", "--epochs", "30", "--set", "epoch_samples=40",
                "--set", "crop=[32,32]",
-               "--set", 'model={"width":2,"depth":1}']  # fmt: skip
+               "--set", 'model={"width":2,"depth":1}']
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     agent = subprocess.Popen(
         list(map(str, command)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -82,7 +82,7 @@ class Environment:
         more = {
             "STEELNB_SPEC": str(spec), "STEELNB_HOME": str(self.folder / "home"), "TQDM_DISABLE": "1",
             "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.offered), "PIP_CONFIG_FILE": os.devnull,
-        }  # fmt: skip
+        }
         start = [self.python, "-c", f"def setup():\n    exec({SETUP!r}, {{}})\n\n{code}"]
         return subprocess.run(start, env=kept | more, cwd=self.outside, capture_output=True, text=True)
 

@@ -26,7 +26,7 @@ def converted(reference: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     the same order. Raises ValueError where a shape is another."""
     ours = Encoder(3).state_dict()
     used = [name for name in reference if name.startswith(("_conv_stem.", "_bn0."))
-            or (name.startswith("_blocks.") and int(name.split(".")[1]) < 11)]  # fmt: skip
+            or (name.startswith("_blocks.") and int(name.split(".")[1]) < 11)]
     for name, theirs in zip(ours, used, strict=True):
         if ours[name].shape != reference[theirs].shape or name.split(".")[-1] != theirs.split(".")[-1]:
             raise ValueError(f"{theirs} does not fit {name}")

@@ -59,7 +59,7 @@ def execute(book, where: Path, env: dict, on_cell=lambda number: None) -> str:
         book, kernel_manager_class=ThisPython, extra_arguments=["--log-level=40"], timeout=limit,
         record_timing=False, store_widget_state=False, on_cell_execute=begin,
         resources={"metadata": {"path": str(where)}},
-    )  # fmt: skip
+    )
     try:
         client.execute(env=env)
     except Exception as error:  # a failing cell, a time-out, a kernel that died: the caller goes on to the next book

@@ -36,10 +36,10 @@ def main() -> None:
         f"{name}, Dice {dice[i]:.2f}":
             (held_out.cache[held_out.items[i].image_id], results[i][0][0] > 0, results[i][1][0])
         for name, i in shown.items()
-    })  # fmt: skip
+    })
     colours = {"found": plots.HIT, "missed": plots.MISS, "false alarm": plots.FALSE_ALARM}
     figure.legend(handles=[Patch(color=colour, label=name) for name, colour in colours.items()], ncols=3,
-                  loc="outside lower left")  # fmt: skip
+                  loc="outside lower left")
     path = ROOT / "assets" / "steel_to_mask.png"
     figure.savefig(path, dpi=110)
     plt.close(figure)

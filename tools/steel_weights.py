@@ -21,7 +21,7 @@ def main(run: str) -> None:
     if state["step"] < state["about"]["steps"]:
         raise ValueError(f"{run}: after step {state['step']} of {state['about']['steps']}; let it finish first")
     tensors = {name: tensor.half() if tensor.is_floating_point() else tensor
-               for name, tensor in state["model"].items()}  # fmt: skip
+               for name, tensor in state["model"].items()}
     about = {name: state["about"][name] for name in KEPT} | {"epoch": state["epoch"], "seconds": state["seconds"]}
     network = kinds.build(state["about"]["recipe"]["model"] | {"out_channels": len(state["model"]["head.bias"])})
     save_network(STEEL, network, about, tensors)

@@ -120,7 +120,7 @@ def measured(lines: list[Line], plan: Plan, rng: np.random.Generator) -> dict[st
         step = float(np.median(took[line.name]))
         row |= {"ms_a_step": 1e3 * step, "images_per_s": line.batch / step,
                 "tflops": 6 * line.macs * line.batch / step / 1e12, "peak_gib": peaks[line.name] / 2**30 or None,
-                "ms_of_the_windows": [1e3 * each for each in took[line.name]]}  # fmt: skip
+                "ms_of_the_windows": [1e3 * each for each in took[line.name]]}
     return rows
 
 
@@ -177,4 +177,4 @@ def provenance(device: torch.device, commit: str | None) -> dict:
         "cudnn": torch.backends.cudnn.version() if gpu else None, "torch": torch.__version__,
         "commit": commit or said("git", "rev-parse", "HEAD"),
         "mixed_precision": str(runtime.precision(device)).removeprefix("torch."), "compiled": runtime.compiles(device),
-    }  # fmt: skip
+    }

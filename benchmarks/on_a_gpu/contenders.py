@@ -181,4 +181,4 @@ def memory_ways(plan: Plan, pool: Pool, recipe: Recipe) -> dict[str, Callable[[i
         "ours, mixed precision": lambda batch: trained(
             recipe.changed(geometry="exact", channels_last=True, batch=batch), plan.device,
             fixed(next(mirrored(pool, batch)), plan.device)),
-    }  # fmt: skip
+    }

@@ -88,7 +88,7 @@ def drift(data: SteelData, seed: int = 0, validation: float = 0.2) -> pd.DataFra
         rows = [data.rows.iloc[list(side)] for side in splits.by_row(data, validation)]
         table += _compared("by row", [[(c,) for c in side["ClassId"]] for side in rows], rows, data)
     columns = ["split", "class", "n_train", "n_validation", "train", "validation", "low", "high", "p", "area_train",
-               "area_validation"]  # fmt: skip
+               "area_validation"]
     return pd.DataFrame(table, columns=columns)
 
 
@@ -112,7 +112,7 @@ def _drifting(shares: pd.DataFrame, data: SteelData) -> Iterator[Finding]:
             kind = "clean images" if row["class"] == "clean" else data.class_name(int(row["class"]))
             told = (f"the split {row['split']} has {row['train']:.1%} {kind} to train on and {row['validation']:.1%} "
                     f"to validate on (p = {row['p']:.1g}): scores of the two sides cannot be compared; take "
-                    "another split or seed")  # fmt: skip
+                    "another split or seed")
             yield Finding("drift", "warning", (), told)
 
 
@@ -130,5 +130,5 @@ def _sides(data: SteelData, seed: int, validation: float) -> dict[str, Sides]:
 def _on_both(sides: Sides) -> Iterator[Finding]:
     if both := tuple(sorted(sides[0] & sides[1])):
         told = (f"{len(both)} images of several classes are on both sides of the original's split by row "
-                f"({names(both)}): split by image")  # fmt: skip
+                f"({names(both)}): split by image")
         yield Finding("image across a split", "note", both, told)

@@ -67,16 +67,16 @@ def files(data: SteelData) -> Iterator[Finding]:
         if note.startswith("warning: "):
             yield Finding("labels", "warning", (), note.removeprefix("warning: "))
     posing = [i for i, kind in zip(images["ImageId"], images["format"], strict=True)
-              if kind == "PNG" and i.lower().endswith((".jpg", ".jpeg"))]  # fmt: skip
+              if kind == "PNG" and i.lower().endswith((".jpg", ".jpeg"))]
     if posing:
         text = (f"{len(posing)} PNG files under a .jpg name ({names(posing)}): read by their content here, but other "
-                "programs may stumble; rename or convert them")  # fmt: skip
+                "programs may stumble; rename or convert them")
         yield Finding("file type", "note", tuple(posing), text)
     sizes = sorted(images.groupby(["height", "width"])["ImageId"].agg(tuple).items(), key=lambda item: -len(item[1]))
     odd = tuple(i for _, ids in sizes[1:] for i in ids)
     if odd and len(odd) < len(images) / 2:  # else no size is the usual one
         text = (f"{len(odd)} images are not {size_text(*sizes[0][0])}, the most frequent size ({names(odd)}): make "
-                "sure that none was resized after it was labelled")  # fmt: skip
+                "sure that none was resized after it was labelled")
         yield Finding("sizes", "note", odd, text)
 
 
@@ -95,19 +95,19 @@ def masks(data: SteelData, image_id: str, image: np.ndarray) -> Iterator[Finding
         yield warning("tiny mask", f"{area} pixels of defect in all; complete the label, or remove it")
     if area > WHOLE_IMAGE_SHARE * union.size:
         yield warning("whole image", f"{area / union.size:.0%} of it is labelled as defect; make sure that the mask "
-                      "is not inverted")  # fmt: skip
+                      "is not inverted")
     # A patch may be as black as what lies beside the strip: only whole columns and rows without light are no steel.
     lit = image >= DARK
     unlit = (lit.mean(0) < 0.02) | (lit.mean(1) < 0.02)[:, None]  # a strip may be as narrow as that
     if (off := float(unlit[union].mean())) > 0.5:
         yield warning("off the steel", f"{off:.0%} of the defect lies where there is no steel (whole columns or rows "
-                      f"below gray {DARK}); make sure that the mask belongs to this image")  # fmt: skip
+                      f"below gray {DARK}); make sure that the mask belongs to this image")
     shown = [(class_id, mask, mask.sum()) for class_id, mask in zip(data.classes, each, strict=True) if mask.any()]
     for (one, a, size_a), (other, b, size_b) in combinations(shown, 2):
         if (share := (a & b).sum() / min(size_a, size_b)) > OVERLAP:
             both = f"{data.class_name(one)} and {data.class_name(other)}"
             yield warning("classes overlap", f"{both} share {share:.0%} of the smaller mask; decide for one of them "
-                          "there")  # fmt: skip
+                          "there")
 
 
 def odd_areas(data: SteelData) -> Iterator[Finding]:
@@ -122,5 +122,5 @@ def odd_areas(data: SteelData) -> Iterator[Finding]:
             image_id, area = rows["ImageId"].iloc[k], rows["area"].iloc[k]
             factor = f"{math.exp(abs(away[k])):.0f} times {'more' if away[k] > 0 else 'less'}"
             text = (f"{image_id}: {area} pixels of {data.class_name(class_id)}, {factor} than the class's median; make "
-                    "sure that it is meant")  # fmt: skip
+                    "sure that it is meant")
             yield Finding("odd area", "note", (image_id,), text)

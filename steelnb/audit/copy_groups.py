@@ -54,7 +54,7 @@ def _group(ids: tuple[str, ...], pairs: list[Pair], sides: Sides) -> Finding:
         told = f"{len(ids)} images show the same steel ({how}): {names(ids, 8)}"
     if parted := [name for name, (a, b) in sides.items() if {*ids} & a and {*ids} & b]:
         told += (f" on both sides of a split ({', '.join(parted)}), which flatters the score: train keeps them on one "
-                 "side if it may look; elsewhere split with groups.csv, or keep one")  # fmt: skip
+                 "side if it may look; elsewhere split with groups.csv, or keep one")
         return Finding("duplicate across a split", "warning", ids, told, first)
     told += " on one side: keep it so in every split with groups.csv, or keep one"
     return Finding("duplicate", "note", ids, told, first)
@@ -74,7 +74,7 @@ def _contradictions(data: SteelData, pairs: list[Pair], size: int) -> Iterator[F
     if parts:
         more = f"; so do {len(parts) - 1} other pairs of this group of {size}" * (len(parts) > 1)
         told = (f"{parts[0].a} and {parts[0].b} share a part and differ elsewhere, as composites do{more}: their "
-                "labels may differ, but keep them on one side of a split")  # fmt: skip
+                "labels may differ, but keep them on one side of a split")
         yield Finding("shared part", "note", _ids(parts), told, parts[0])
 
 
@@ -118,7 +118,7 @@ def _common(a: np.ndarray, b: np.ndarray, exact: bool) -> float:
     cell = 0 if exact else math.sqrt(a.size / duplicates.CELLS)
     steps = sorted({round(cell * part) for part in (-1, -0.5, 0, 0.5, 1)})
     ious = [(a & (c := np.roll(b, (down, across), (0, 1)))).sum() / max((a | c).sum(), 1)
-            for down in steps for across in steps]  # fmt: skip
+            for down in steps for across in steps]
     return float(max(ious)) if a.any() or b.any() else 1.0
 
 
@@ -133,7 +133,7 @@ def against(data: SteelData, other: SteelData, progress: bool = False) -> Iterat
     if copied := sorted({a[2:]: b[2:] for a, b in reversed(across)}.items()):
         shown = names((f"{a} as {b}" for a, b in copied), 3)
         told = (f"{len(copied):,} of {len(data):,} images of {data.name} have a copy in {other.name} ({shown}): a "
-                "score on them says how well it is remembered; leave them out")  # fmt: skip
+                "score on them says how well it is remembered; leave them out")
         yield Finding("copies in another set", "warning", tuple(a for a, _ in copied), told)
 
 

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from steelnb.data.dataset import SteelData
 
 SYMMETRIES = ("same way up", "mirrored top-bottom", "mirrored left-right", "turned by 180°", "mirrored at the diagonal",
-              "turned left by 90°", "turned right by 90°", "mirrored at the other diagonal")  # fmt: skip
+              "turned left by 90°", "turned right by 90°", "mirrored at the other diagonal")
 SIDE, CELLS = 32, 6400  # of the two stages
 COMPARED_AT_ONCE = 1024  # images compared at once
 DARK = 10  # gray levels: below is no lit steel, or the black beside the strip
@@ -92,7 +92,7 @@ class DuplicateFinder:
             Pair(self._ids[i], self._ids[j], SYMMETRIES[symmetry], round(min(score, 1.0), 4),
                  score > 0.99 and self._equal(i, j, symmetry, read))
             for (i, j), (score, symmetry) in best.items()
-        ]  # fmt: skip
+        ]
         blank: dict[bytes, int] = {}
         for j, coarse in enumerate(self._coarse):
             if not coarse.any():

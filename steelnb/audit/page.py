@@ -108,7 +108,7 @@ def check_free(out: Path) -> None:
 
 def _plain(audit: Audit) -> dict:
     shares = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-              for row in audit.shares.to_dict("records")]  # fmt: skip
+              for row in audit.shares.to_dict("records")]
     findings = [{**f._asdict(), "pair": f.pair and f.pair._asdict()} for f in audit.findings]
     return {"data": audit.name, "ok": audit.ok, "read": audit.described, "findings": findings, "shares": shares}
 
@@ -142,7 +142,7 @@ def _blocks(audit: Audit) -> Iterator[str]:
     if audit.groups:
         alone = len(set(audit.groups.values()))
         first += (f"<p>groups.csv keeps what shows the same steel together: {len(audit.groups)} images in {alone} "
-                  "groups. <code>data.with_groups(&quot;groups.csv&quot;)</code> splits by it.</p>")  # fmt: skip
+                  "groups. <code>data.with_groups(&quot;groups.csv&quot;)</code> splits by it.</p>")
     if len(audit.shares):
         first += "<h2>Shares on both sides of each split</h2>" + "".join(_shares(audit))
     yield first + "<p>Nothing was found.</p>" * (not audit.findings)
@@ -209,12 +209,12 @@ def _shares(audit: Audit) -> Iterator[str]:
     by_row *= "by row" in set(audit.shares["split"])
     yield (f"<p>By image: the share of images that show a class.{by_row} Difference: 95 % interval of validation less "
            "training; p: Fisher's exact test.</p><table><tr><th>split, class</th><th>training</th><th>validation</th>"
-           "<th>difference</th><th>p</th><th>median area, training</th><th>validation</th></tr>")  # fmt: skip
+           "<th>difference</th><th>p</th><th>median area, training</th><th>validation</th></tr>")
     for row in audit.shares.to_dict("records"):
         kind = row["class"] if row["class"] == "clean" else _title(audit, row["class"])
         areas = ("–" if math.isnan(row[a]) else f"{row[a]:,.0f} px" for a in ("area_train", "area_validation"))
         cells = [f"{row['split']}, {kind}", f"{row['train']:.1%} of {row['n_train']}",
                  f"{row['validation']:.1%} of {row['n_validation']}",
-                 f"{row['low']:+.1%} … {row['high']:+.1%}", f"{row['p']:.2g}", *areas]  # fmt: skip
+                 f"{row['low']:+.1%} … {row['high']:+.1%}", f"{row['p']:.2g}", *areas]
         yield "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
     yield "</table>"

@@ -79,7 +79,7 @@ def _copy(archive: Path, target: Path, progress: bool) -> None:
     with (
         archive.open("rb") as source, target.open("wb") as file,
         tqdm(desc=f"copying {archive.name}", total=size, unit="B", unit_scale=True, disable=not progress) as bar,
-    ):  # fmt: skip
+    ):
         while block := source.read(8 * BLOCK):
             bar.update(file.write(block))
     if target.stat().st_size != size:

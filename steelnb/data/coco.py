@@ -67,7 +67,7 @@ def read(tree: Tree, files: list[Path], options: Options) -> Labelled:
     number_of = class_ids(class_names, str(files[0]))
     if not listed:
         raise DataError(f"{files[0]}: it lists {len(missing)} images, none of which is below {tree.folder}"
-                        + f": {names(missing)}" * bool(missing))  # fmt: skip
+                        + f": {names(missing)}" * bool(missing))
     notes = [absent(missing, str(files[0]), options.skip_missing)] if missing else []
     if unlisted := len({p for p in tree.pictures if p.parent in {q.parent for q in listed}} - listed.keys()):
         notes.append(f"{unlisted} image files that no COCO file lists are no part of the set")
@@ -127,7 +127,7 @@ def _counts(text: str, where: str) -> list[int]:
         bits = ord(character) - 48
         if not 0 <= bits < 64 or shift > 40:
             raise DataError(f"{where}: character {place} of its run-lengths, {character!r}, is out of range; export it "
-                            "again")  # fmt: skip
+                            "again")
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:

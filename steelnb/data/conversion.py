@@ -47,13 +47,13 @@ def _write_tables(data: SteelData, made: Path, renamed: dict[str, str]) -> None:
     sizes = {entry.ImageId: (entry.height, entry.width) for entry in data.images.itertuples()}
     several = len({*sizes.values()}) > 1
     rows = [(renamed[i], class_id, text, *(sizes[i] * several))
-            for i, class_id, text in zip(*(data.rows[c] for c in LABEL_COLUMNS), strict=True)]  # fmt: skip
+            for i, class_id, text in zip(*(data.rows[c] for c in LABEL_COLUMNS), strict=True)]
     if not rows:  # a table without rows is refused as damaged; a clean image may be spelled out
         rows = [(renamed[data.images["ImageId"].iloc[0]], "", "", *(sizes[data.images["ImageId"].iloc[0]] * several))]
     _table(made / "train.csv", (*LABEL_COLUMNS, *(SIZE * several)), rows)
     if data.class_names or data.classes != SEVERSTAL_CLASSES:
         _table(made / CLASS_NAMES, ("ClassId", "name"),
-               zip(data.classes, data.class_names or [""] * len(data.classes), strict=True))  # fmt: skip
+               zip(data.classes, data.class_names or [""] * len(data.classes), strict=True))
     if data.parts:
         _table(made / PARTS_TABLE, ("ImageId", "part"), [(renamed[i], part) for i, part in data.parts.items()])
 

@@ -48,7 +48,7 @@ def parse(path: Path) -> ElementTree.Element:
 def is_cvat(root: ElementTree.Element) -> bool:
     """Whether an XML document says that it is CVAT's."""
     return root.tag == "annotations" and (root.find("image") is not None or root.find("track") is not None
-                                          or root.find("meta") is not None)  # fmt: skip
+                                          or root.find("meta") is not None)
 
 
 def read(tree: Tree, files: list[Path], options: Options) -> Labelled:
@@ -76,11 +76,11 @@ def read(tree: Tree, files: list[Path], options: Options) -> Labelled:
             else:
                 listed[path] = where, image
                 parts[path] = (part_of(file, tree.folder) or part_of(path, tree.folder)
-                               or PARTS.get(image.get("subset", "").lower()))  # fmt: skip
+                               or PARTS.get(image.get("subset", "").lower()))
     number_of = class_ids([*declared, *sorted(used - set(declared))] or ["defect"], str(files[0]))
     if not listed:
         raise DataError(f"{files[0]}: it lists {len(missing)} images, none of which is below {tree.folder}"
-                        + f": {names(missing)}" * bool(missing))  # fmt: skip
+                        + f": {names(missing)}" * bool(missing))
     notes = [absent(missing, str(files[0]), options.skip_missing)] if missing else []
     if unlisted := len({p for p in tree.pictures if p.parent in {q.parent for q in listed}} - listed.keys()):
         notes.append(f"{unlisted} image files that no CVAT file lists are no part of the set")
@@ -104,7 +104,7 @@ def read(tree: Tree, files: list[Path], options: Options) -> Labelled:
     split, told = settle_parts({i: parts[p] for i, p in images.items()})
     layout = f"CVAT XML, {names(tree.name(f) for f in files)}"
     return Labelled(tree.folder, entries, rows, tuple(number_of.values()), tuple(number_of), layout,
-                    (*notes, *filter(None, [told])), split)  # fmt: skip
+                    (*notes, *filter(None, [told])), split)
 
 
 def mask_of(item: ElementTree.Element, shape: tuple[int, int], where: str) -> np.ndarray:
@@ -137,7 +137,7 @@ def _mask(item: ElementTree.Element, shape: tuple[int, int], where: str) -> np.n
         raise DataError(f"{where}: its box leaves the image of {shape[0]}×{shape[1]}; export it again")
     if sum(counts) != width * height:
         raise DataError(f"{where}: its run-lengths count {sum(counts)} pixels, its box of {height}×{width} has "
-                        f"{width * height}; export it again")  # fmt: skip
+                        f"{width * height}; export it again")
     mask = np.zeros(shape, bool)
     box = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(height, width)
     mask[top : top + height, left : left + width] = box

@@ -220,7 +220,7 @@ def read_dataset(
 def _others(folder: Path, known: Path) -> list[str]:
     """Folders in `folder` besides a known data set that hold images beside masks."""
     return sorted({images.parent.name for images, _ in mask_folders.folders(walk(folder))
-                   if not images.is_relative_to(known)})  # fmt: skip
+                   if not images.is_relative_to(known)})
 
 
 def _read_severstal(folder: Path, skip_missing: bool, progress: bool) -> SteelData:

@@ -19,7 +19,7 @@ from steelnb.data.images import SUFFIXES, DataError, headers, names, nfc
 MOST_CLASSES = 1000  # more are a damaged file
 MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "ground_truth", "gt", "segmentationclass")
 PARTS = {"train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
-         "test": "test", "testing": "test"}  # fmt: skip
+         "test": "test", "testing": "test"}
 
 
 class Options(NamedTuple):
@@ -94,7 +94,7 @@ class Tree:
                     found = [p for p in found if part_of(p, self.folder) == part_of(labels, self.folder)] or found
                 if len(found) > 1:
                     raise DataError(f"{where}: {name} may be {names(map(self.name, found))}; write its path below the "
-                                    "folder")  # fmt: skip
+                                    "folder")
                 return found[0]
         return None
 
@@ -113,7 +113,7 @@ def walk(folder: Path) -> Tree:
     for place, folders, inside in os.walk(folder, followlinks=True, onerror=refuse):
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX"
                             and (real := os.path.realpath(os.path.join(place, f))) not in seen
-                            and not seen.add(real))  # fmt: skip
+                            and not seen.add(real))
         files += [Path(place, f) for f in sorted(inside) if not f.startswith(".")]
     return Tree(folder, tuple(files))
 

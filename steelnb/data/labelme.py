@@ -47,7 +47,7 @@ def read(tree: Tree, files: list[Path], options: Options) -> Labelled:
         document = load_json(file)
         name = field_of(document, "imagePath", str, str(file))
         path = tree.locate(name, file, str(file)) or next(
-            (p for p in tree.pictures if p.parent == file.parent and p.stem == file.stem), None)  # fmt: skip
+            (p for p in tree.pictures if p.parent == file.parent and p.stem == file.stem), None)
         for number, shape in enumerate(field_of(document, "shapes", list, str(file)), 1):
             labels.add(field_of(shape, "label", str, f"{file}, shape {number}"))
         if path is None:
@@ -66,7 +66,7 @@ def read(tree: Tree, files: list[Path], options: Options) -> Labelled:
         what = f"{len(bare)} images without a LabelMe file, {names(bare)}"
         if not options.skip_missing:
             raise DataError(f"{tree.folder}: {what}. Save one for each (a clean image has one without shapes), or "
-                            "leave them out with skip_missing=True (--skip-missing)")  # fmt: skip
+                            "leave them out with skip_missing=True (--skip-missing)")
         notes.append(f"left out: {what}")
     images, unseen = ids(file_of), []
 
@@ -90,7 +90,7 @@ def read(tree: Tree, files: list[Path], options: Options) -> Labelled:
         notes.append(f"{len(unseen)} shapes cover no pixel's centre, {names(unseen)}")
     split, told = settle_parts({i: part_of(p, tree.folder) for i, p in images.items()})
     return Labelled(tree.folder, entries, rows, tuple(number_of.values()), tuple(number_of),
-                    f"LabelMe JSON, {len(files)} files", (*notes, *filter(None, [told])), split)  # fmt: skip
+                    f"LabelMe JSON, {len(files)} files", (*notes, *filter(None, [told])), split)
 
 
 def mask_of(item: dict, shape: tuple[int, int], where: str) -> np.ndarray:
@@ -124,7 +124,7 @@ def _mask(item: dict, box: tuple[int, int, int, int], shape: tuple[int, int], wh
     except DataError:
         raise
     except (ValueError, OSError, SyntaxError, EOFError, binascii.Error, Image.DecompressionBombError,
-            MemoryError) as error:  # fmt: skip
+            MemoryError) as error:
         raise DataError(f"{where}: its mask is no readable PNG ({error}); save it again") from error
     top, left, bottom, right = box
     if values.shape != (bottom - top, right - left) or top < 0 or left < 0 or bottom > shape[0] or right > shape[1]:

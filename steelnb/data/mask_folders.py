@@ -56,7 +56,7 @@ def folders(tree: Tree) -> list[tuple[Path, Path]]:
         if len(images) == 1 and masks:
             if len(masks) > 1:
                 raise DataError(f"{tree.folder / place}: {images[0].name}/ beside {names(f.name for f in masks)}; name "
-                                "the folder of masks with masks=, or move the others")  # fmt: skip
+                                "the folder of masks with masks=, or move the others")
             found.append((tree.folder / images[0], tree.folder / masks[0]))
     return found
 
@@ -74,7 +74,7 @@ def read_folders(tree: Tree, found: list[tuple[Path, Path]], options: Options) -
             suffixes.add(suffix)
             short = {s.removesuffix(suffix): p for s, p in labels.items() if s.endswith(suffix)}
             _complain(tree, pictures, short | {s: p for s, p in labels.items() if not s.endswith(suffix)}, suffix,
-                      options, notes)  # fmt: skip
+                      options, notes)
             pairs |= {pictures[s]: short[s] for s in pictures.keys() & short.keys()}
     if suffix := ", ".join(f"X{s}" for s in sorted(suffixes) if s):
         notes.append(f"the mask of an image X is named {suffix}")
@@ -99,12 +99,12 @@ def beside(tree: Tree) -> dict[Path, Path] | None:
     endings = Counter(
         path.stem[len(stem):] for path in tree.pictures for stem in _beginnings(path.stem)
         if (path.parent, stem) in by_place and path.suffix.lower() not in JPEG
-    )  # fmt: skip
+    )
     for ending, count in endings.most_common(1):
         if count * 4 >= len(tree.pictures):
             masks = {(p.parent, p.stem): p for p in tree.pictures if p.stem.endswith(ending)}
             return {p: m for (place, stem), m in masks.items()
-                    for p in by_place.get((place, stem.removesuffix(ending)), ())}  # fmt: skip
+                    for p in by_place.get((place, stem.removesuffix(ending)), ())}
     return None
 
 
@@ -115,12 +115,12 @@ def read_beside(tree: Tree, pairs: dict[Path, Path], options: Options) -> Labell
     suffixes = {p.suffix.lower() for p in pairs}
     masks, notes = set(pairs.values()), []
     lone_masks = [p for p in tree.pictures if p not in pairs and p not in masks
-                  and (p.stem.endswith(ending) if ending else p.suffix.lower() not in suffixes)]  # fmt: skip
+                  and (p.stem.endswith(ending) if ending else p.suffix.lower() not in suffixes)]
     lone = [p for p in tree.pictures if p not in pairs and p not in masks and p not in lone_masks]
     for some, what in ((lone, "images without a mask beside them"), (lone_masks, "masks without an image beside them")):
         _leave_out(tree, [tree.name(p) for p in some], what, options, notes)
     return _labelled(tree, pairs, f"side by side, an image X{image.suffix} and its mask X{ending}{mask.suffix}", notes,
-                     options)  # fmt: skip
+                     options)
 
 
 def _labelled(tree: Tree, pairs: Mapping[Path, Path], layout: str, notes: list[str], options: Options) -> Labelled:
@@ -133,7 +133,7 @@ def _labelled(tree: Tree, pairs: Mapping[Path, Path], layout: str, notes: list[s
         same_colours(palettes, path, colours)
         if values.shape != shape:
             raise DataError(f"{path}: the mask is {size_text(*values.shape)}, its image {image_id} is "
-                            f"{size_text(*shape)}; export it at the image's size")  # fmt: skip
+                            f"{size_text(*shape)}; export it at the image's size")
         present = np.flatnonzero(np.bincount(values.ravel())).tolist()
         for value in present:
             first.setdefault(value, path)
@@ -143,10 +143,10 @@ def _labelled(tree: Tree, pairs: Mapping[Path, Path], layout: str, notes: list[s
     last = max((v for v in first if v != 255), default=0)  # the largest class id
     if 255 in first and last > 1:
         raise DataError(f"{first[255]} holds 0 and 255, {first[last]} class id {last}: two meanings in one folder; "
-                        "write class ids in every mask")  # fmt: skip
+                        "write class ids in every mask")
     if 0 not in first and last > 1:
         raise DataError(f"{min(pairs.values()).parent}: no mask has a pixel of background (0), their values are "
-                        f"{names(sorted(first))}; if one of them is the background, write 0 for it")  # fmt: skip
+                        f"{names(sorted(first))}; if one of them is the background, write 0 for it")
     kinds = _kinds({i: images[i] for i, *_ in rows}, tree.folder) if last < 2 else {}
     class_names = tuple(sorted(set(kinds.values())))
     rows = [(i, class_names.index(kinds[i]) + 1 if kinds else 1 if v == 255 else v, *rest) for i, v, *rest in rows]
@@ -160,7 +160,7 @@ def _labelled(tree: Tree, pairs: Mapping[Path, Path], layout: str, notes: list[s
         meaning = f"of gray values, defect above {options.mask_threshold}"
     split, told = settle_parts({i: part_of(p, tree.folder) for i, p in images.items()})
     return Labelled(tree.folder, entries, rows, tuple(range(1, count + 1)), class_names, f"{layout}, masks {meaning}",
-                    (*notes, *filter(None, [told])), split)  # fmt: skip
+                    (*notes, *filter(None, [told])), split)
 
 
 def _kinds(paths: Mapping[str, Path], below: Path) -> dict[str, str]:
@@ -187,13 +187,13 @@ def _places(images: Path, masks: Path) -> list[Path]:
             raise DataError(f"{root}: no such folder")
     found = [[Path(os.path.relpath(place, root)) for place, _, files in os.walk(root, followlinks=True)
               if any(Path(f).suffix.lower() in SUFFIXES and f[0] != "." for f in files)]
-             for root in (images, masks)]  # fmt: skip
+             for root in (images, masks)]
     if Path() in found[0] and Path() in found[1]:  # what lies deeper is passed over, which `left_out` says
         return [Path()]
     if {*found[0]} != {*found[1]}:
         one_sided = sorted({*found[0]} ^ {*found[1]})
         raise DataError(f"{images.parent}: {names(one_sided)} has image files in {images.name}/ or in {masks.name}/ "
-                        "alone; give the masks the folders of the images")  # fmt: skip
+                        "alone; give the masks the folders of the images")
     return sorted(found[0])
 
 
@@ -217,7 +217,7 @@ def _complain(tree: Tree, pictures: dict, labels: dict, suffix: str, options: Op
         lone = sorted(these[s].name for s in these.keys() - others.keys())
         if alike := look_alikes(lone, (others[s].name for s in others.keys() - these.keys())):
             raise DataError(f"{tree.folder}: {len(alike)} {what}{told}, but of one that differs in case: "
-                            f"{names(alike)}; rename one of the two")  # fmt: skip
+                            f"{names(alike)}; rename one of the two")
         _leave_out(tree, lone, what, options, notes, told)
 
 

@@ -69,7 +69,7 @@ def union(polygons: Sequence[np.ndarray], shape: tuple[int, int], nested: str | 
             if nested is None:
                 raise DataError(f"{where}: a polygon lies inside another one of the same label, and the file does not "
                                 "say whether it is a hole. Say nested='hole' or 'filled' (--nested hole; COCO's own "
-                                "tools fill it)")  # fmt: skip
+                                "tools fill it)")
             whole &= ~mask
         else:
             whole |= mask

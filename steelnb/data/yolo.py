@@ -32,7 +32,7 @@ ROUNDED = 1e-3  # beyond 0 … 1, for exporters that round
 def label_files(tree: Tree) -> list[Path]:
     """The text files that lie in a folder ``labels`` beside one ``images``, at any depth below them."""
     return [p for p in tree.with_suffix(".txt") if "labels" in p.relative_to(tree.folder).parts[:-1]
-            and p.name != "classes.txt"]  # fmt: skip
+            and p.name != "classes.txt"]
 
 
 def read(tree: Tree, files: list[Path], options: Options) -> Labelled:
@@ -45,7 +45,7 @@ def read(tree: Tree, files: list[Path], options: Options) -> Labelled:
         what = f"{len(lone)} text files without an image, {names(lone)}"
         if not options.skip_missing:
             raise DataError(f"{tree.folder}: {what}. Add the images, or leave these out with skip_missing=True "
-                            "(--skip-missing)")  # fmt: skip
+                            "(--skip-missing)")
         notes.append(f"left out: {what}")
     lines = {paths[f.with_suffix("")]: _lines(f) for f in files if f.with_suffix("") in paths}
     if bare := len(paths) - len(lines):
@@ -100,7 +100,7 @@ def _lines(file: Path) -> list[tuple[str, int, np.ndarray]]:
             raise DataError(f"{where}: class {fields[0][:20]!r} is no whole number below {MOST_CLASSES}")
         if len(fields) == 5:
             raise DataError(f"{where}: a box, not a polygon: labels for detection have no masks; export them for "
-                            "segmentation")  # fmt: skip
+                            "segmentation")
         if len(fields) < 7 or len(fields) % 2 == 0:
             raise DataError(f"{where}: {len(fields) - 1} numbers are no polygon, which has pairs of x and y, 3 or more")
         try:
@@ -118,14 +118,14 @@ def _names(tree: Tree) -> list[str]:
     if listed := listed_names(tree):
         return listed
     file = next((f for f in tree.with_suffix(".yaml", ".yml") if f.stem in ("data", "dataset") or len(
-        tree.with_suffix(".yaml", ".yml")) == 1), None)  # fmt: skip
+        tree.with_suffix(".yaml", ".yml")) == 1), None)
     if file is None:
         return []
     try:
         import yaml
     except ImportError:
         raise DataError(f"{file}: reading it needs PyYAML: pip install 'steelnb[yolo]', or write the names of the "
-                        "classes to classes.txt, one a line") from None  # fmt: skip
+                        "classes to classes.txt, one a line") from None
     try:
         content = yaml.safe_load(file.read_text("utf-8-sig"))
     except (ValueError, OSError, yaml.YAMLError, RecursionError) as error:

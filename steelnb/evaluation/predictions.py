@@ -30,7 +30,7 @@ def images_of(trained: Trained, data: SteelData, part: str | None = None) -> tup
     wanted = {"all": set(data.images["ImageId"]), "train": trained_on, "validation": held_out - trained_on}[part]
     ids = [image_id for image_id in data.images["ImageId"] if image_id in wanted]
     which = {"all": "all images", "train": "training images",
-             "validation": "held out for validation (the best epoch was chosen on them)"}[part]  # fmt: skip
+             "validation": "held out for validation (the best epoch was chosen on them)"}[part]
     if part == "validation" and (leaked := len(held_out & trained_on)):
         which += f", less {leaked} that the network was also trained on"
     if part == "all" and (seen := len(trained_on.intersection(ids))):

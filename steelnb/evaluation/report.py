@@ -42,7 +42,7 @@ class Report:
         curve = [
             {"pixels": int(n), "mean_probability": p / n, "defect_share": d / n}
             for n, p, d in zip(pixels, probabilities, defects, strict=True) if n
-        ]  # fmt: skip
+        ]
         return json.loads(
             json.dumps({**self.about, "scores": scores, "calibration": curve, "options": self.options}),
             parse_constant=lambda _: None,
@@ -58,7 +58,7 @@ class Report:
         ]
         if about["replicates"]:
             lines.append(f"[{about['interval']:.0%} intervals: bootstrap over images, {about['replicates']} replicates;"
-                         " of shares of images: Wilson]")  # fmt: skip
+                         " of shares of images: Wilson]")
         labels = dict.fromkeys(key.label for key in values)
         for label in labels:
             lines += ["", *_overlap_table(values, label, about["batch"], titled=len(labels) > 1)]
@@ -72,7 +72,7 @@ class Report:
 def evaluate(
     trained: Trained, data: SteelData, part: str | None = None, *, point: OperatingPoint | None = None,
     flips: bool = False, replicates: int = 1000, progress: bool = False,
-) -> Report:  # fmt: skip
+) -> Report:
     """Scores of a trained network on a data set under every convention.
 
     part: "validation" or "train" images of its training run, or "all"; None is "validation" on the data it was trained
@@ -94,7 +94,7 @@ def evaluate(
 def choose_operating_point(
     trained: Trained, data: SteelData, part: str | None = None, *, alarms: float | None = None, replicates: int = 1000,
     progress: bool = False,
-) -> Report:  # fmt: skip
+) -> Report:
     """Chooses threshold, smallest defect and guard on half of a part; reports on the other half what each one gains.
 
     alarms: at most this share of clean images may raise an alarm, and Dice on defective images is to be highest; None:
@@ -113,7 +113,7 @@ def choose_operating_point(
         sweeps[True].update(*flipped[:2])
     options = {"as it is": (OperatingPoint(), False), "flips": (OperatingPoint(), True)}
     for name, areas, guards in (("threshold", False, False), ("threshold, smallest defect", True, False),
-                                ("threshold, guard", False, True), ("all three", True, True)):  # fmt: skip
+                                ("threshold, guard", False, True), ("all three", True, True)):
         options[name] = (sweeps[False].best(areas=areas, guards=guards, alarms=alarms), False)
     options["all three, flips"] = (sweeps[True].best(alarms=alarms), True)
     scored = {name: _empty(trained, data, point, replicates) for name, (point, _) in options.items()}
@@ -169,12 +169,12 @@ def _empty(trained: Trained, data: SteelData, point: OperatingPoint | None, repl
 def _option(name: str, point: OperatingPoint, flips: bool, before: Scores, after: Scores, taken: bool) -> dict:
     label = "all" if len(after.labels) > 1 else after.labels[0]
     keys = {"dice_empty_is_one": Key("Dice", label, ALL), "dice": Key("Dice", label, DEFECTIVE),
-            "alarms": Key("clean images with an alarm", label)}  # fmt: skip
+            "alarms": Key("clean images with an alarm", label)}
     return {
         "option": name, "operating_point": str(point), "flips": flips, "taken": taken,
         **{name: after.value(key) for name, key in keys.items()},
         "gain": before.gain(after, keys["dice_empty_is_one"])._asdict(),
-    }  # fmt: skip
+    }
 
 
 def _overlap_table(values: dict[Key, Value], label: str, batch: int, titled: bool) -> list[str]:
@@ -189,7 +189,7 @@ def _overlap_table(values: dict[Key, Value], label: str, batch: int, titled: boo
     lines += [
         f"{key.score:<38}{_text(value):<24}" + (f"of {value.n}" if key.score[:5] in ("clean", "defec") else "")
         for key, value in values.items() if key.label == label and not key.over
-    ]  # fmt: skip
+    ]
     return [line.rstrip() for line in lines]
 
 

@@ -25,7 +25,7 @@ DEFECTIVE, ALL, BATCHES, PIXELS, ROWS = OVER
 WHOLE_IMAGE, CENTRE = SCORED_AREAS = ("whole image", "original's centre")
 HARD, SOFT = PREDICTIONS = ("hard", "soft")
 COUNTS = ("true", "hard_both", "hard_predicted", "soft_both", "soft_predicted", "rows", "hard_rows", "soft_rows",
-          "defects", "touched", "half", "alarms")  # fmt: skip
+          "defects", "touched", "half", "alarms")
 SMOOTH = 1e-4  # the original's; matters only for the soft Dice of an empty mask
 BINS = 20  # of the calibration curve
 FIRST_BATCH = 1 << 40  # the bootstrap's number of the first batch; images are numbered from 0
@@ -105,7 +105,7 @@ class Scores:
     def __init__(
         self, labels: Sequence[str] = ("any",), *, point: OperatingPoint | None = None, batch: int = 2,
         replicates: int = 1000, seed: int = 0, depth: int = 4,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.labels, self.point, self.batch = tuple(labels), point or OperatingPoint(), batch
         self.replicates, self.seed, self.depth = replicates, seed, depth
         self.images = self.clean = 0
@@ -115,7 +115,7 @@ class Scores:
     def update(
         self, probabilities: np.ndarray, masks: np.ndarray, rows: np.ndarray | None = None,
         centre: tuple[np.ndarray, np.ndarray] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Adds an image: probabilities, float [K, H, W] in 0…1, and masks, bool [K, H, W].
 
         rows: the masks of its label rows, bool [R, H, W]. centre: probabilities and masks of the original's centre if a

@@ -26,7 +26,7 @@ def use_style() -> None:
         "axes.edgecolor": FAINT, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "text.color": INK,
         "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#EEEEEE",
         "axes.axisbelow": True, "image.cmap": "gray", "image.interpolation": "nearest", "legend.frameon": False,
-    })  # fmt: skip
+    })
 
 
 def overlay(
@@ -86,12 +86,12 @@ def panel(rows: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], width: 
     heights = [0.25 + width / 2 * image.shape[0] / image.shape[1] for image, _, _ in rows.values() for _ in range(2)]
     figure, axes = plt.subplots(
         len(heights), 2, figsize=(width, sum(heights)), height_ratios=heights, squeeze=False
-    )  # fmt: skip
+    )
     for four, (title, (image, prediction, mask)) in zip(axes.reshape(-1, 4), rows.items(), strict=True):
         pictures = {
             title: image, "mask": overlay(image, mask[None]),
             "prediction": overlay(image, prediction[None], [PREDICTION]), "error": errors(image, prediction, mask),
-        }  # fmt: skip
+        }
         for ax, (name, picture) in zip(four, pictures.items(), strict=True):
             show(ax, picture, name, interpolation="antialiased")
     return figure

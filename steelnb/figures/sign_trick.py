@@ -58,7 +58,7 @@ class SignTrickView:
         self.bars = self.parts.barh([1, 0], [0, 0], height=0.5)
         self.parts.axvline(0, color=plots.INK, lw=1)
         self.parts.set(yticks=[1, 0], yticklabels=["2Σxt / N", "(Σx + Σt) / N"], ylim=(-0.6, 1.6),
-                       xlim=(-REACH, REACH + share), xlabel="per pixel")  # fmt: skip
+                       xlim=(-REACH, REACH + share), xlabel="per pixel")
         self.parts.grid(axis="y", visible=False)
         self.titles = [ax.set_title("", loc="left") for ax in (self.curve, self.parts)]
         self.values = [self.parts.text(0, y + 0.3, "", ha="center", va="bottom", fontsize=8) for y in (1, 0)]
@@ -70,7 +70,7 @@ class SignTrickView:
         for left, right, colour, signs in (
             (-REACH, pole, plots.PREDICTION, "(−) / (−)"), (pole, 0, plots.FAINT, "(−)/(+)"),
             (0, REACH, plots.DEFECT, "(+) / (+)"),
-        ):  # fmt: skip
+        ):
             ax.axvspan(left, right, color=colour, alpha=0.12, lw=0)
             ax.text((left + right) / 2, high - 0.15, signs, ha="center", va="top", fontsize=8)
         for side in (np.linspace(-REACH, pole - 1e-4, 400), np.linspace(pole + 1e-4, REACH, 400)):

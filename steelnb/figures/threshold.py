@@ -48,7 +48,7 @@ class ThresholdView:
         self.picture = self.picture_axes.images[0]
         for name, colour, top, bottom in (("Dice", plots.INK, 2 * found, predicted + self.true),
                                           ("precision", plots.FALSE_ALARM, found, predicted),
-                                          ("recall", plots.HIT, found, self.true)):  # fmt: skip
+                                          ("recall", plots.HIT, found, self.true)):
             share = np.where(bottom, top / np.maximum(bottom, 1), np.nan)  # no precision where nothing is predicted
             self.curve.plot(thresholds, share, color=colour, lw=1.5, label=name)
         self.curve.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="this image")

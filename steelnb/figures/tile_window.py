@@ -107,7 +107,7 @@ class OverlapTileView:
         here = tile_window(self.shape, top, left, side, self.depth)
         picture, seen, tile = self.unseen.copy(), here.seen, here.tile
         rows, columns = (slice((start + self.pad) // self.step, -(-(start + n + self.pad) // self.step))
-                         for start, n in zip(seen[:2], seen[2:], strict=True))  # fmt: skip
+                         for start, n in zip(seen[:2], seen[2:], strict=True))
         picture[rows, columns] = self.seen[rows, columns]
         self.picture.set_data(picture)
         for frame, place in zip(self.frames, (seen, tile), strict=True):

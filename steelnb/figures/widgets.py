@@ -47,7 +47,7 @@ def explore_overlap_tile(
         _bar(ipywidgets.IntSlider, value, min=least, max=most, step=grid, description=name)
         for name, value, least, most in (("column", left, 0, last_column), ("row", top, 0, last_row),
                                          ("tile", side, grid, max(512, side)))
-    ]  # fmt: skip
+    ]
     # What is typed beside a slider may be any number between its ends; the view takes the tile that it falls into.
     return _moved(lambda column, row, side: view.move(row, column, side), view, sliders)
 

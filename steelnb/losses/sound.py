@@ -136,7 +136,7 @@ def generalised_dice_loss(logits: Tensor, mask: Tensor, per: str = "image", *, r
 def tversky_loss(
     logits: Tensor, mask: Tensor, alpha: float = 0.3, beta: float = 0.7, per: str = "image", smooth: float = 1.0,
     *, reduction: str = "mean",
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """1 − (TP + smooth) / (TP + α·FP + β·FN + smooth), soft counts; 0…1.  Salehi et al. 2017, equation 3.
 
     α weighs false alarms, β misses; ½ and ½ are `dice_loss` with twice the smooth. Empty masks: α·Σp / (α·Σp + smooth).
@@ -147,7 +147,7 @@ def tversky_loss(
 def focal_tversky_loss(
     logits: Tensor, mask: Tensor, alpha: float = 0.3, beta: float = 0.7, gamma: float = 4 / 3, per: str = "image",
     smooth: float = 1.0, *, reduction: str = "mean",
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """`tversky_loss` to the power 1/γ; 0…1.  Abraham & Khan 2019, equation 4 (their α is our β: it weighs misses).
 
     Its slope is infinite at 0, so losses below 1e-9 have no gradient. Empty masks: that power of `tversky_loss`'s.
@@ -205,7 +205,7 @@ def dice_bce_loss(
 def dice_focal_loss(
     logits: Tensor, mask: Tensor, dice_share: float = 0.5, per: str = "batch", gamma: float = 2.0,
     *, reduction: str = "mean",
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """`dice_share` · Dice + (1 − dice_share) · focal, after Zhu et al. 2019 (AnatomyNet)."""
     terms = focal_loss(logits, mask, gamma, reduction="none")
     return _mix(dice_loss(logits, mask, per, reduction="none"), terms, dice_share, reduction)

@@ -31,7 +31,7 @@ def iter_logits(
     grid = getattr(model, "grid", None)
     if grid is None:
         raise ValueError(f"{type(model).__name__} has no grid, without which its tiles do not fit together: set "
-                         "model.grid = receptive_field.find_grid(model)")  # fmt: skip
+                         "model.grid = receptive_field.find_grid(model)")
     if image.ndim not in (2, 3) or 0 in image.shape:
         raise ValueError(f"an image is [H, W] or [C, H, W] with at least one pixel, got shape {image.shape}")
     if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):

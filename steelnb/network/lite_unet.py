@@ -14,7 +14,7 @@ from steelnb.network import geometry
 
 STAGES = (  # blocks, kernel, stride of the first, widening, channels; after a stem of stride 2 and 32 channels
     (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112),
-)  # fmt: skip
+)
 SKIPS = {0: 16, 2: 24, 4: 40}  # block → channels of the last map at strides 2, 4 and 8
 DECODER = (64, 48, 32, 16)  # channels at strides 8, 4, 2 and 1
 MEAN, DEVIATION = 127 / 255, 128 / 255  # what ImageNet's pixels were shifted and divided by, all three colours alike

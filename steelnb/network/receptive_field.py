@@ -18,7 +18,7 @@ BASE = 192  # pixels: a multiple of the strides below
 SHORT = (64, 192, 384)  # pixels from which a size for the other axis is looked for
 STRIDES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 LOOK_FAR = ("Adaptive", "GlobalAvg", "Squeeze", "SEModule", "SELayer", "InstanceNorm", "GroupNorm", "LayerNorm",
-            "Attention", "Transformer")  # fmt: skip — in the names of layers that look at the whole image
+            "Attention", "Transformer")  # in the names of layers that look at the whole image
 
 
 class NotTileable(ValueError):
@@ -51,7 +51,7 @@ def _along(model: torch.nn.Module, channels: int, longest: int, axis: int) -> Gr
         length = _accepted(model, channels, axis, across, 2 * length)
         stride = None
         field = torch.rand(1, channels, across, length + STRIDES[-1], dtype=torch.float64,
-                           generator=torch.Generator().manual_seed(0))  # fmt: skip
+                           generator=torch.Generator().manual_seed(0))
         lost = (length - _run(model, field[..., :length], axis).shape[3]) // 2
         stains = [_stained(model, field, length, length // 2, axis)]
         if None not in stains:
@@ -124,5 +124,5 @@ def _reason(model: torch.nn.Module, stride: int | None, stains: list, length: in
     looks = f"; layers that look at all of it: {', '.join(far)}" if far else ""
     if None in stains:
         return (f"one pixel changes outputs all over an image of {length} pixels{looks}. A network without global "
-                "pooling, squeeze-and-excitation, attention and norms over the image can be tiled")  # fmt: skip
+                "pooling, squeeze-and-excitation, attention and norms over the image can be tiled")
     return f"no shift of up to {STRIDES[-1]} pixels leaves its answer as it is{looks}"

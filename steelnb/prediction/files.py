@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
 def segment(
     trained: Trained, image: np.ndarray, tile: int | tuple[int, int] | None = None, point: OperatingPoint = PLAIN,
     flips: bool = False,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Masks, bool [K, H, W], of a gray image, uint8 [H, W]; the network's memory grows with the tile.
 
     flips: averages over the four flips of the image, which takes four times as long.
@@ -50,7 +50,7 @@ def predict_files(
     trained: Trained, paths: Iterable[str | Path], out: str | Path, *, tile: int | tuple[int, int] | None = None,
     point: OperatingPoint = PLAIN, flips: bool = False, probabilities: bool = False,
     raw: tuple[int, int] | None = None, kaggle: str | Path | None = None, resume: bool = False, progress: bool = False,
-) -> Outcome:  # fmt: skip
+) -> Outcome:
     """Segments image files, folders of them, patterns such as `steel/**/*.jpg`, and strips, into the folder `out`.
 
     An image leaves `NAME_mask.png` (0/255; one `NAME_class1_mask.png` … a class for a network with a mask a class) and
@@ -92,7 +92,7 @@ def predict_files(
 def _segment_all(
     work: OutputWriter, plan: dict[Path, bool], before: Noted, earlier: dict[Path, bool],
     columns: tuple[str, ...] | None,
-) -> Outcome:  # fmt: skip
+) -> Outcome:
     """What `predict_files` does once nobody else can write to the folder.
 
     before: what earlier commands noted. earlier: what they left that is not in the plan.
@@ -163,7 +163,7 @@ def _masks_of_the_same(
     if digest != before:
         made_of = f"was made of another {path.name}" if before else "says not of which image it was made"
         raise DataError(f"{work.targets(path, strip)[0]} {made_of}: remove it, and {path} is segmented anew, or name "
-                        "another folder")  # fmt: skip
+                        "another folder")
     return masks
 
 
@@ -177,7 +177,7 @@ def _check_strip_masks(work: OutputWriter, path: Path, strip: bool, before: Note
     for name, digest in _digests_of_masks(work, path).items() if strip else ():
         if before.strip_masks.get(name) != digest:
             raise DataError(f"{work.out / name}: not a strip's mask as it was written; remove it, and {path.name} is "
-                            "segmented anew")  # fmt: skip
+                            "segmented anew")
 
 
 def _masks_of_others(work: OutputWriter, before: Iterable[str], plan: dict[Path, bool]) -> dict[Path, bool]:

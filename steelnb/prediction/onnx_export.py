@@ -74,7 +74,7 @@ def packed(trained: Trained, size: tuple[int, int] | None = None) -> bytes:
         onnx_graph.graph(onnx, model, window), producer_name="steelnb", producer_version=steelnb.__version__,
         ir_version=IR, opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         doc_string=f"How to use it: metadata {USE_KEY!r}, JSON",
-    )  # fmt: skip
+    )
     about = {"network": model.config} | trained.metadata
     texts = {weights.KEY: about, USE_KEY: use(trained, window)}
     texts = {key: json.dumps(_strict(value), ensure_ascii=False, allow_nan=False) for key, value in texts.items()}
@@ -126,7 +126,7 @@ def use(trained: Trained, window: tuple[int, int] | None = None) -> dict:
         "tiles": "where top and left are multiples of `multiple`, tiles give the answer of one window over all",
         **({} if grid.mirror is None else {"edges": f"as predicted here, a window ends {grid.mirror} pixels beyond the "
            "image's edges, or at the next multiple, and the output is shifted by as much less"}),
-    }  # fmt: skip
+    }
 
 
 def sizes(model: torch.nn.Module) -> list[tuple[int, int, int]]:
@@ -176,11 +176,11 @@ def check_export(
             raise ExportError(f"{_name(file)}: fails at {list(windows.shape)}: {error}") from None
         if logits.shape != expected.shape:
             raise ExportError(f"{_name(file)}: at {list(windows.shape)} it gives {list(logits.shape)}, PyTorch "
-                              f"{list(expected.shape)}")  # fmt: skip
+                              f"{list(expected.shape)}")
         difference, allowed = float(np.abs(logits - expected).max()), TOLERANCE * max(1, np.abs(expected).max())
         if not difference <= allowed:  # NaN too
             raise ExportError(f"{_name(file)}: at {list(windows.shape)} a logit differs from PyTorch's by "
-                              f"{difference:.2g}, more than {allowed:.2g}")  # fmt: skip
+                              f"{difference:.2g}, more than {allowed:.2g}")
         largest = max(largest, difference)
     return largest
 

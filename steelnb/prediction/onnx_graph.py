@@ -34,7 +34,7 @@ def graph(onnx, model: UNet | LiteUNet, window: tuple[int, int] | None = None):
 
     def layer(module: nn.Module, name: str, x: str, output: str | None = None) -> str:
         weight = [constant(f"{name}.{part}", state[f"{name}.{part}"]) for part in ("weight", "bias", "running_mean",
-                  "running_var") if f"{name}.{part}" in state]  # fmt: skip
+                  "running_var") if f"{name}.{part}" in state]
         match module:
             case nn.Conv2d():
                 attributes = dict(kernel_shape=module.kernel_size, strides=module.stride, group=module.groups)
@@ -68,7 +68,7 @@ def graph(onnx, model: UNet | LiteUNet, window: tuple[int, int] | None = None):
         if window:  # both known: nothing is left to reckon, which not every runtime can
             met = [geometry.levels(n, model.depth, cut)[::-1][level] for n in window]
             ends = [constant(f"{name}.start", [at.start for at in met]),
-                    constant(f"{name}.end", [at.start + at.up for at in met])]  # fmt: skip
+                    constant(f"{name}.end", [at.start + at.up for at in met])]
             return node("Slice", name, skip, *ends, axes)
         if model.crop == "exact":  # by a constant: at a size that is not exact, the Concat then fails
             start = exact[level]
@@ -110,7 +110,7 @@ def graph(onnx, model: UNet | LiteUNet, window: tuple[int, int] | None = None):
         scales = constant("twice", np.array(twice, np.float32))
         for level, modules in enumerate(model.decoder):
             up = node("Resize", f"up.{level}", x, "", scales, mode="nearest", nearest_mode="floor",
-                      coordinate_transformation_mode="asymmetric")  # fmt: skip
+                      coordinate_transformation_mode="asymmetric")
             x = block(modules, f"decoder.{level}", node("Concat", f"joined.{level}", up, skips.pop(), axis=1))
         return x
 

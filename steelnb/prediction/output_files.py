@@ -72,7 +72,7 @@ class OutputWriter:
         ends += ["_defects.csv", "_overview.png"] if strip else ["_overlay.png"]
         if (longest := max(len(os.fsencode(path.stem + end)) for end in ends)) > LONGEST_NAME:
             raise DataError(f"{path}: its name is too long for the files that it leaves ({longest} bytes, and a disk "
-                            f"takes {LONGEST_NAME}): rename it")  # fmt: skip
+                            f"takes {LONGEST_NAME}): rename it")
         return [self.out / f"{path.stem}{end}" for end in ends]
 
     def make(self, path: Path, strip: bool) -> Sequence[Mask]:
@@ -85,7 +85,7 @@ class OutputWriter:
             strip_masks.segment_strip(
                 self.trained, strips.open_strip(path, self.raw), targets[:count], *targets[-2:], classes=self.classes,
                 maps=targets[count:-2], tile=self.tile, point=self.point, flips=self.flips, progress=self.progress,
-            )  # fmt: skip
+            )
             return [strips.open_mask(target) for target in targets[:count]]
         image = _gray(path)
         p = predict_probabilities(self.trained.model, image, self.tile, self.flips)
@@ -110,7 +110,7 @@ class OutputWriter:
         for target, mask in zip(self.targets(path, strip), masks, strict=False):
             if tuple(mask.shape) != tuple(shape):
                 raise DataError(f"{target}: {size_text(*mask.shape)}, but {path} is {size_text(*shape)}: of another "
-                                "image? Remove it, or name another folder")  # fmt: skip
+                                "image? Remove it, or name another folder")
         return masks
 
     def read_masks(self, path: Path, strip: bool) -> Sequence[Mask]:

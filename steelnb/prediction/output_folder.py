@@ -62,7 +62,7 @@ def noted_before(work: OutputWriter, plan: Mapping[Path, bool], kaggle: bool, re
     if not resume:
         if there := there or (settings if settings.exists() else None):
             raise PredictError(f"{there} is there already and would be overwritten: name another folder for the masks, "
-                               "or resume what was begun there (--resume)")  # fmt: skip
+                               "or resume what was begun there (--resume)")
         return Noted({}, {})
     if any(path.resolve().parent == work.out.resolve() for path in plan):
         raise PredictError(f"{work.out} holds the images themselves: to resume, masks need a folder of their own")
@@ -78,7 +78,7 @@ def noted_before(work: OutputWriter, plan: Mapping[Path, bool], kaggle: bool, re
     for path, strip in plan.items():
         if called.get(path.stem, path.name) != path.name and _first_there(work, {path: strip}):
             raise PredictError(f"{path}: {work.out} holds the masks of {called[path.stem]}, which would be "
-                               "overwritten: name another folder")  # fmt: skip
+                               "overwritten: name another folder")
     return Noted(before["inputs"], before["strip_masks"])
 
 

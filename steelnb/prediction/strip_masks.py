@@ -40,7 +40,7 @@ def segment_strip(
     trained: Trained, strip: Strip, masks: Sequence[Path], table: Path, picture: Path, *, classes: Sequence = (None,),
     maps: Sequence[Path] = (), tile: int | tuple[int, int] | None = None, point: OperatingPoint = PLAIN,
     flips: bool = False, progress: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """Writes a strip's files, each of them whole or not at all.
 
     masks: one .npy a class, bool [H, W]; np.load(…, mmap_mode="r") reads them in place.
@@ -57,7 +57,7 @@ def segment_strip(
     with storage.unfinished(*masks, *maps, table, picture) as parts, contextlib.ExitStack() as stack:
         arrays = [stack.enter_context(part.open("wb")) for part in parts[:-2]]
         written = [strips.begin_array(file, np.bool_ if k < len(masks) else np.uint8, strip)
-                   for k, file in enumerate(arrays)]  # fmt: skip
+                   for k, file in enumerate(arrays)]
         rows = csv.writer(stack.enter_context(parts[-2].open("w", newline="")))
         rows.writerow([*["ClassId"] * per_class, "left", "top", "width", "height", "area"])
         trackers = [Defects(point.minimum_area) for _ in classes]

@@ -95,7 +95,7 @@ def open_strip(path: str | Path, raw: tuple[int, int] | None = None) -> Strip:
             strip = Strip(path, tuple(raw))
             if path.stat().st_size != math.prod(raw):
                 raise DataError(f"{path}: {path.stat().st_size} bytes, but {size_text(*raw)} pixels are "
-                                f"{math.prod(raw)}: is its size another, or does it begin with a header?")  # fmt: skip
+                                f"{math.prod(raw)}: is its size another, or does it begin with a header?")
     except DataError:
         raise
     except Exception as error:  # broken bytes raise ValueError, EOFError, struct.error, TiffFileError …
@@ -107,7 +107,7 @@ def open_strip(path: str | Path, raw: tuple[int, int] | None = None) -> Strip:
         raise DataError(f"{path}: cut off: {there} bytes of pixels, and {size_text(*strip.shape)} are {needed}")
     if there > needed and path.suffix.lower() == ".npy":  # a damaged header, or a file that is still being written
         raise DataError(f"{path}: {there} bytes of pixels, but its header says {size_text(*strip.shape)}, which are "
-                        f"{needed}; save it again")  # fmt: skip
+                        f"{needed}; save it again")
     return strip
 
 

@@ -28,10 +28,10 @@ def check_network(classes: Sequence[int | None]) -> None:
     """Raises SubmissionError for a network that does not give a mask for each of Severstal's four classes."""
     if len(classes) == 1:
         raise SubmissionError("this network has one mask for all defects, and Kaggle scores each of the four classes "
-                              "by itself: a submission needs a run that was trained with --per-class")  # fmt: skip
+                              "by itself: a submission needs a run that was trained with --per-class")
     if tuple(classes) != SUBMITTED_CLASSES:
         raise SubmissionError(f"this network's classes are {names(classes, 8)}; Kaggle's are 1, 2, 3, 4: a submission "
-                              "needs a run that was trained on Severstal's labels with --per-class")  # fmt: skip
+                              "needs a run that was trained on Severstal's labels with --per-class")
 
 
 def check_sizes(shapes: Mapping[Path, tuple[int, int]]) -> None:

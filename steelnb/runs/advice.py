@@ -49,8 +49,8 @@ def of_a_failure(history: list[dict], recipe: Recipe, data: SteelData) -> str:
         (recipe.loss in ("bce", "topk_bce"), f"loss {recipe.loss} is content with background: --set loss=dice_bce"),
         (recipe.loss in ("original_dice", "batch_dice", "dice"),
          f"loss {recipe.loss} has no gradient where nothing is found: --set loss=dice_bce"),
-    ]  # fmt: skip
+    ]
     likely = [text for holds, text in causes if holds] or [
-        "look whether the masks lie on their images (steelnb audit), and try another --seed"]  # fmt: skip
+        "look whether the masks lie on their images (steelnb audit), and try another --seed"]
     return (f"It found nothing: Dice on defective images is {best:.3f} at best. Likely, in this order: "
             + "; ".join(likely[:3]))

@@ -54,7 +54,7 @@ class Checkpoints:
     def save(
         self, state: dict, step: int, best: bool = False, before: Callable[[dict], None] = lambda copy: None,
         after: Callable[[dict], None] = lambda copy: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Copies `state` to memory and writes it in the background; returns when the copy is made.
 
         state: of tensors, plain numbers, text, lists and dicts; TypeError for anything else. before, after: called in

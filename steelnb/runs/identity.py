@@ -21,7 +21,7 @@ MUST_MATCH = ("version", "recipe", "seed", "steps", "data", "groups")
 MAY_DIFFER = ("data.name",)  # the same images and labels, in a folder of another name
 NOTED_LATER = ("data.pixels",)  # runs of earlier versions do not say
 KINDS = {"version": str, "recipe": dict, "seed": int, "steps": int, "data": dict, "training": list, "validation": list,
-         "versions": dict}  # fmt: skip
+         "versions": dict}
 Sides = tuple[Sequence[Item], Sequence[Item]]
 
 
@@ -71,11 +71,11 @@ def newest_state(run: Path, checkpoints: Checkpoints, report: Callable[[str], No
         for name, is_ours in OWN_FILES.items():
             if (run / name).exists() and not is_ours(run / name):
                 raise TrainingError(f"{run / name} is there, is no training's and would be overwritten: name another "
-                                    "folder for the run")  # fmt: skip
+                                    "folder for the run")
         return None
     if not _is_config(saved.get("about")):
         raise TrainingError(f"{run}: its newest checkpoint does not say of which run it is: begin a new run in another "
-                            "folder")  # fmt: skip
+                            "folder")
     return saved
 
 
@@ -104,7 +104,7 @@ def kept_sides(then: dict, data: SteelData, recipe: Recipe, seed: int, fresh: Si
         return fresh
     if recipe.samples == "row":
         raise TrainingError(f"recipe {recipe.name} splits label rows, and they are others than those of this run: what "
-                            "was trained on would be held out. Begin a new run in another folder")  # fmt: skip
+                            "was trained on would be held out. Begin a new run in another folder")
     ids = data.images["ImageId"].tolist()
     groups = data.groups or {}
     sides = {}
@@ -147,7 +147,7 @@ def differences(then: dict, now: dict) -> list[str]:
         a, b = flat(then.get(part), part), flat(now.get(part), part)
         found += [f"{name} was {a.get(name)!r} and is {b.get(name)!r}" for name in a | b
               if a.get(name) != b.get(name) and name not in MAY_DIFFER
-              and (name in a or name not in NOTED_LATER)]  # fmt: skip
+              and (name in a or name not in NOTED_LATER)]
     return found
 
 

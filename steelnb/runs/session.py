@@ -17,7 +17,7 @@ from steelnb import storage
 LEDGER = "sessions.csv"
 SESSION_COLUMNS = [
     "session", "began", "process", "device", "processes", "from_step", "to_step", "hours", "hours_in_all", "ended",
-]  # fmt: skip
+]
 REASONS = {  # by the number that processes agree on
     1: "the hours of this run are over",
     2: "the hours of this session are over",
@@ -43,7 +43,7 @@ class Session:
     def __init__(
         self, run: Path, hours: float | None = None, session_hours: float | None = None, patience: float = 10.0,
         leads: bool = True, report: Callable[[str], None] = lambda line: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.report, self._is_written = report, True
         self.run, self.hours, self.session_hours, self.leads = Path(run), hours, session_hours, leads
         self.before, self.number = 0.0, 0
@@ -90,7 +90,7 @@ class Session:
         self.number = len(self._rows) + 1
         began = time.strftime("%Y-%m-%d %H:%M:%S")
         self._rows.append(dict(session=self.number, began=began, process=os.getpid(), device=device,
-                               processes=processes, from_step=step))  # fmt: skip
+                               processes=processes, from_step=step))
         self.note(to_step=step, ended="")
 
     def note(self, **columns) -> None:

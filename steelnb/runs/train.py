@@ -83,13 +83,13 @@ def train(
         parts = batches.training_and_validation_samples(data, recipe, seed, fresh, progress and processes.first)
         if recipe.crop is None and recipe.batch > 1 and len(data.images[["height", "width"]].drop_duplicates()) > 1:
             raise TrainingError(f"{data.name}: images of several sizes do not fit into one batch: take a recipe with "
-                                "crops, or a batch of 1")  # fmt: skip
+                                "crops, or a batch of 1")
         if processes.first:
             (run / "checkpoints").mkdir(parents=True, exist_ok=True)
             copies.keep(groups, run)
             if parts[0].crop != (recipe.crop and tuple(recipe.crop)):
                 report(f"crops are {size_text(*parts[0].crop)} and not {size_text(*recipe.crop)}: half of the images "
-                       "are no larger")  # fmt: skip
+                       "are no larger")
         # A GPU's data workers outlive a killed run by some seconds, and hold its lock.
         patience = 10.0 if device.type == "cuda" else 1.0
         outputs = len(data.classes) if recipe.per_class else 1

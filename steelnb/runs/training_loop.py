@@ -85,7 +85,7 @@ class Loop:
             )
         else:
             self.report(f"{session.line(0, trainer.steps, self.total - trainer.steps)} · goes on after step "
-                        f"{trainer.steps} of {self.total}, in epoch {trainer.epoch + 1}")  # fmt: skip
+                        f"{trainer.steps} of {self.total}, in epoch {trainer.epoch + 1}")
         if self.recipe.compile and not runtime.compiles(self.device):
             self.report("not compiled: torch.compile needs a CUDA card of capability 7.0 or newer, and Triton")
         if self.world.first:
@@ -98,7 +98,7 @@ class Loop:
                 self.checkpoints.wait()
             self.events = SummaryWriter(str(self.run / "tensorboard"), purge_step=trainer.steps + 1)
         self.bar = tqdm(total=self.total, initial=trainer.steps, desc="train", unit="step",
-                        disable=not (progress and self.world.first))  # fmt: skip
+                        disable=not (progress and self.world.first))
 
     @property
     def finished(self) -> bool:
@@ -151,7 +151,7 @@ class Loop:
         self.checkpoints.save(
             state, self.trainer.steps, best is not None, before=weights_for_use_elsewhere,
             after=lambda copy: self.session.note(to_step=copy["step"]),
-        )  # fmt: skip
+        )
 
     def _train_to_the_end_of_the_epoch(self) -> None:
         trainer = self.trainer

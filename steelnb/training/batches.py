@@ -29,7 +29,7 @@ def split_items(data: SteelData, recipe: Recipe, seed: int) -> tuple[list[Item],
     if recipe.samples == "row":
         if data.groups is not None:
             raise ValueError(f"{data.name}: recipe {recipe.name} splits label rows in the file's order, which cannot "
-                             "keep groups together: leave the groups out, or take samples='image'")  # fmt: skip
+                             "keep groups together: leave the groups out, or take samples='image'")
         ids = data.rows["ImageId"].tolist()
         sides = ([Item(ids[row], (row,)) for row in side] for side in splits.by_row(data, recipe.validation))
     else:
@@ -67,7 +67,7 @@ def training_and_validation_samples(
         Samples(data, cache, train_items * visits, crop=recipe.crop, on_defect=recipe.on_defect,
                 flips=recipe.flips, brightness=recipe.brightness, **shared),
         Samples(data, cache, validation_items, **shared),
-    )  # fmt: skip
+    )
 
 
 def scored(data: SteelData, items: list[Item], recipe: Recipe, training: int) -> list[Item]:
@@ -93,7 +93,7 @@ def epoch_length(samples: Samples, recipe: Recipe) -> int:
 def iter_batches(
     samples: Samples, recipe: Recipe, epoch: int, start: int = 0, share: Callable = lambda batch: (batch, 1.0),
     device: torch.device | None = None,
-):  # fmt: skip
+):
     """Yields (windows, masks, factor, drawn) from the sample at `start` of an epoch to the epoch's end.
 
     The order of an epoch follows from (seed, epoch), and each sample from (seed, epoch, index): nothing has to be
@@ -120,4 +120,4 @@ def pixels(samples: Samples, batches: list[list[int]], device: torch.device) -> 
         samples, batch_sampler=batches, pin_memory=cuda,
         num_workers=min(4, os.cpu_count() or 1) if cuda else 0,  # a CPU has no core to spare beside the network
         generator=torch.Generator(),  # else it draws from the global one, once more for each session
-    )  # fmt: skip
+    )

@@ -84,7 +84,7 @@ def world() -> Iterator[World]:
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if cuda else "gloo", store=_fresh(store, rank, size), rank=rank, world_size=size,
         timeout=timedelta(hours=2),  # the others wait while the first scores whole images
-    )  # fmt: skip
+    )
     try:
         yield World(rank, size)
     finally:

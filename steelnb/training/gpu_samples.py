@@ -116,7 +116,7 @@ class PackedMasks:
         if item not in self._in_row:
             return ()
         return Pixels(self._of(item, shape)[:, :: -1 if down else 1], self._in_row[item][:: -1 if down else 1],
-                      shape[1], across)  # fmt: skip
+                      shape[1], across)
 
 
 class Pixels:

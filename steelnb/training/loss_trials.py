@@ -215,7 +215,7 @@ def score(model: UNet, steel: Crops, threshold: float = 0.0) -> dict[str, float]
     return {
         "dice": scores["dice"], "accuracy": scores["accuracy"], "positive": streaming.predicted / streaming.pixels,
         "false_alarm_rate": scores["false_alarm_rate"], "mean": total / streaming.pixels,
-    }  # fmt: skip
+    }
 
 
 def log(notebook: str, rows: list[dict[str, str]]) -> pd.DataFrame:

@@ -30,7 +30,7 @@ MODEL = {  # arguments of each kind of network; the data say how many channels g
 SWITCHES = ("flips", "per_class", "nesterov", "channels_last", "compile")
 LATER = (  # fields that runs of earlier versions know nothing of
     "ema", "nesterov", "channels_last", "compile", "start", "encoder_rate", "brightness", "scoring",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Samples(Dataset):
         self, data: SteelData, cache: ImageCache, items: Sequence[Item], depth: int | Grid = 4, *,
         geometry: str = "exact", crop: tuple[int, int] | None = None, on_defect: float = 0.0, flips: bool = False,
         brightness: float = 0.0, per_class: bool = False, seed: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if geometry not in ("exact", "original"):
             raise ValueError(f"geometry is {geometry!r}; it can be exact or original")
         if geometry == "original" and crop is not None:

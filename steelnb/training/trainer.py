@@ -102,7 +102,7 @@ class Trainer:
             "random": random_state(),
             "epoch": self.epoch, "seen": self.seen, "step": self.steps, "summed": self.summed,
             "seconds": self.seconds, "best": self.best, "history": self.history,
-        }  # fmt: skip
+        }
 
     def restore(self, state: dict, changed: bool = False) -> None:
         """Back to a `state`. changed: it comes from another recipe, whose rates and momenta are not taken over.
@@ -117,7 +117,7 @@ class Trainer:
         fresh = [{key: value for key, value in g.items() if key != "params"} for g in self.optimizer.param_groups]
         # Whether the optimizer is fused is the device's affair, and decides where its moments' counters must lie.
         groups = [saved | {"fused": own["fused"]}
-                  for saved, own in zip(state["optimizer"]["param_groups"], fresh, strict=True)]  # fmt: skip
+                  for saved, own in zip(state["optimizer"]["param_groups"], fresh, strict=True)]
         self.optimizer.load_state_dict(state["optimizer"] | {"param_groups": groups})
         if changed:
             for group, own in zip(self.optimizer.param_groups, fresh, strict=True):

@@ -19,7 +19,7 @@ from steelnb.training.samples import Samples
 def validate(
     model: torch.nn.Module, samples: Samples, loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: bool = False, before_each: Callable[[], None] = lambda: None,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """Scores of a network over whole images, one at a time, at threshold 0.5; NaN where there is nothing to score.
 
     With exact geometry every pixel of an image counts; with the original's, its centre, which is all that it predicts.

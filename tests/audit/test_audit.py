@@ -91,15 +91,15 @@ def test_sound_data_has_no_finding(tmp_path, plain):
 def test_duplicates_and_contradictions(tmp_path, plain):
     names = list(plain)
     images = plain | {"copy.png": np.fliplr(plain[names[0]]), "half.png": np.flipud(plain[names[1]]),
-                      "clean.png": np.rot90(plain[names[2]], 2), "class.png": plain[names[3]]}  # fmt: skip
+                      "clean.png": np.rot90(plain[names[2]], 2), "class.png": plain[names[3]]}
     mask = box(10, 20, 20, 30)
     labels = [(names[0], 3, mask), ("copy.png", 3, np.fliplr(mask)),  # they agree
               (names[1], 3, mask), ("half.png", 3, mask),  # not turned with the image
-              (names[2], 3, mask), (names[3], 3, mask), ("class.png", 4, mask)]  # fmt: skip
+              (names[2], 3, mask), (names[3], 3, mask), ("class.png", 4, mask)]
     found = audit(write(tmp_path, images, labels))
     duplicates = {f.images: f for f in found.findings if f.kind.startswith("duplicate")}
     assert set(duplicates) == {(names[0], "copy.png"), (names[1], "half.png"), (names[2], "clean.png"),
-                               (names[3], "class.png")}  # fmt: skip
+                               (names[3], "class.png")}
     split = splits.by_image(found.data)
     for pair, finding in duplicates.items():
         parted = len(set(pair) & set(split.train)) == 1
@@ -120,7 +120,7 @@ def test_a_thin_defect_may_be_shifted_with_its_image(tmp_path, plain):
     line = box(5, 50, 50, 1)
     labels = [("a.png", 1, line), ("b.png", 1, np.roll(line, 1, 1))]
     assert kinds(audit(write(tmp_path / "moved", {"a.png": image, "b.png": moved}, labels))) in (
-        ["duplicate"], ["duplicate across a split"])  # fmt: skip
+        ["duplicate"], ["duplicate across a split"])
     found = audit(write(tmp_path / "same", {"a.png": image, "b.png": image}, labels))
     assert "contradictory labels" in kinds(found)  # equal pixels leave no excuse
 
@@ -178,7 +178,7 @@ def test_names_survive_the_csv(tmp_path, plain):
 def test_labels_that_leave_the_image(tmp_path, plain):
     names, size = list(plain), SHAPE[0] * SHAPE[1]
     labels = [(names[0], 3, "1 20"), (names[1], 3, f"{size} 2"), (names[2], 3, "5 3 6 1"), (names[3], 1, f"{size} 1"),
-              (names[4], 3, "7 x")]  # fmt: skip
+              (names[4], 3, "7 x")]
     folder = write(tmp_path / "steel", plain, labels)
     found = audit(folder)
     assert not found.ok
@@ -224,7 +224,7 @@ def test_masks_that_are_odd(tmp_path, plain):
     labels = [(names[0], 1, box(3, 3, 3, 5)), (names[1], 1, box(3, 3, 4, 4)), (names[2], 3, whole),
               (names[4], 3, box(10, 20, 20, 50)), (names[5], 3, box(10, 95, 20, 30)),
               (names[6], 1, box(0, 0, 10, 10)), (names[6], 2, box(8, 0, 40, 10)),
-              (names[7], 1, box(0, 0, 10, 10)), (names[7], 2, box(9, 0, 40, 10))]  # fmt: skip
+              (names[7], 1, box(0, 0, 10, 10)), (names[7], 2, box(9, 0, 40, 10))]
     found = audit(write(tmp_path / "steel", images, labels))
     by_kind = {f.kind: f for f in found.findings}
     assert kinds(found) == ["classes overlap", "off the steel", "tiny mask", "whole image"]
@@ -253,7 +253,7 @@ def made_up(areas, class_id=3):
     """A data set without files: one mask of each area."""
     ids = [f"{i:05}.jpg" for i in range(len(areas))]
     images = pd.DataFrame({"ImageId": ids, "classes": [(class_id,)] * len(ids), "format": "JPEG", "height": 256,
-                           "width": 1600, "masks": 1, "path": ids})  # fmt: skip
+                           "width": 1600, "masks": 1, "path": ids})
     rows = pd.DataFrame({"ImageId": ids, "ClassId": class_id, "EncodedPixels": "", "area": areas})
     return dataset.SteelData("made up", Path(), images, rows, (1, 2, 3, 4), "train.csv")
 
@@ -288,10 +288,10 @@ def test_drift_is_exact_and_found():
     ids = [f"{i:03}.jpg" for i in range(200)]
     images = pd.DataFrame({"ImageId": ids, "classes": pd.Series(classes, dtype=object)})
     rows = pd.DataFrame([(i, c, "1 9", 9 + c) for i, found in zip(ids, classes, strict=True) for c in found],
-                        columns=["ImageId", "ClassId", "EncodedPixels", "area"])  # fmt: skip
+                        columns=["ImageId", "ClassId", "EncodedPixels", "area"])
     for order, drifts in ((np.arange(len(rows)), True), (rng.permutation(len(rows)), False)):
         steel = dataset.SteelData("made up", Path(), images, rows.iloc[order].reset_index(drop=True), (1, 2, 3, 4),
-                                  "train.csv")  # fmt: skip
+                                  "train.csv")
         shares = drift(steel).set_index(["split", "class"])
         assert (shares.loc["by image", "p"] > 0.5).all()
         assert (shares.loc["by row", "p"] < 0.001).any() == drifts

@@ -36,7 +36,7 @@ def write(folder, images, defects=(), shape=SHAPE):
 def often(plain, times, kinds=4):
     rng = np.random.default_rng(0)
     return {f"{k}_{n:02}.png": (plain[k].astype(int) + rng.integers(-2, 3, SHAPE)).clip(0, 255).astype(np.uint8)
-            for k in range(kinds) for n in range(times)}  # fmt: skip
+            for k in range(kinds) for n in range(times)}
 
 
 def test_a_group_is_one_finding(tmp_path, plain):
@@ -92,7 +92,7 @@ def test_pages_stay_small(tmp_path, plain, monkeypatch, times):
 def test_a_report_is_below_two_megabytes(tmp_path, plain):
     rng = np.random.default_rng(0)
     images = {f"{n:03}{m}.png": np.kron(rng.integers(40, 200, (48, 48)), np.ones((6, 6))).astype(np.uint8)
-              for n in range(30) for m in "ab"}  # fmt: skip
+              for n in range(30) for m in "ab"}
     for n in range(30):
         images[f"{n:03}b.png"] = images[f"{n:03}a.png"]
     found = audit(write(tmp_path / "set", images, shape=(288, 288)))

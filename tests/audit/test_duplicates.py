@@ -64,7 +64,7 @@ def found(images):
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 24), st.integers(1, 24), st.sampled_from(SYMMETRIES),
-       st.integers(0, 99))  # fmt: skip
+       st.integers(0, 99))
 @settings(max_examples=80, deadline=None)
 def test_a_thumbnail_turns_as_its_image_does(height, width, rows, columns, symmetry, seed):
     image = np.random.default_rng(seed).integers(0, 256, (height, width)).astype(np.uint8)
@@ -219,7 +219,7 @@ def test_real_strip_images():
     assert {(p.a, p.b, p.symmetry) for p in pairs} == {
         ("Pa_101.bmp", "Pa_105.bmp", "same way up"), ("In_125.bmp", "In_88.bmp", "same way up"),
         ("Sc_232.bmp", "Sc_247.bmp", "turned left by 90°"), ("In_188.bmp", "In_210.bmp", "same way up"),
-        ("In_235.bmp", "In_245.bmp", "same way up")}  # fmt: skip
+        ("In_235.bmp", "In_245.bmp", "same way up")}
     assert [p.identical for p in pairs] == [True, *[False] * 4]
     groups = duplicates.group_duplicates(pairs, real.images["ImageId"])
     assert len(set(groups.values())) == 895

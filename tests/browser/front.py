@@ -27,7 +27,7 @@ COLAB = ROOT / ".venv-colab" / "bin" / "python"
 NOISE = ()  # parts of errors in the console that are not ours, each with its reason
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 FOLDERS = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR",
-           "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR", "MPLCONFIGDIR")  # fmt: skip
+           "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR", "MPLCONFIGDIR")
 
 
 def chromium():
@@ -61,7 +61,7 @@ class Server:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "STEELNB", "IPYTHON"))}
         environment |= {name: str(place) for name, place in places.items()}
         environment |= {"STEELNB_PROFILE": "smoke", "STEELNB_HOME": str(self.home), "CUDA_VISIBLE_DEVICES": "",
-                        "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}  # fmt: skip
+                        "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -130,7 +130,7 @@ class JupyterLab(Server):
         return [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser",
                 "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0",
                 f"--ServerApp.root_dir={self.root}", f"--IdentityProvider.token={self.token}",
-                "--LabApp.extension_manager=readonly"]  # fmt: skip
+                "--LabApp.extension_manager=readonly"]
 
     def run_all(self, page):
         page.get_by_role("menuitem", name="Run", exact=True).click()
@@ -149,7 +149,7 @@ class Colab(Server):
     def command(self):
         return [COLAB, "-m", "notebook", "--no-browser", "--allow-root", "--NotebookApp.ip=127.0.0.1",
                 f"--NotebookApp.port={self.port}", "--NotebookApp.port_retries=0",
-                f"--NotebookApp.token={self.token}", f"--NotebookApp.notebook_dir={self.root}"]  # fmt: skip
+                f"--NotebookApp.token={self.token}", f"--NotebookApp.notebook_dir={self.root}"]
 
     def run_all(self, page):
         page.click("#celllink")
@@ -172,7 +172,7 @@ class Notebook:
             f"() => {{const cells = {self.cells}; return {self.front.IDLE} && (cells.every(c => c.execution_count)"
             " || cells.some(c => c.outputs.some(o => o.output_type == 'error')))}",
             timeout=1000 * seconds,
-        )  # fmt: skip
+        )
         self.check()
 
     def code(self):
@@ -209,7 +209,7 @@ class Notebook:
         return base64.b64decode(self.picture.evaluate("""async image => {
             const bytes = new Uint8Array(await (await fetch(image.src)).arrayBuffer());
             return btoa(bytes.reduce((text, byte) => text + String.fromCharCode(byte), ""));
-        }"""))  # fmt: skip
+        }"""))
 
     def stretched(self):
         """By how much the picture is wider on the page than it was drawn."""
@@ -220,7 +220,7 @@ class Notebook:
         self.picture.evaluate("""(image, seconds) => new Promise((done, late) => {
             image.addEventListener("load", done, {once: true});
             setTimeout(() => late(new Error(`no other picture for ${seconds} s`)), 1000 * seconds);
-        })""", seconds)  # fmt: skip
+        })""", seconds)
 
     # ---- the sliders
 
@@ -262,7 +262,7 @@ class Notebook:
             window.steelnb = {times: []};
             handle.addEventListener("keydown", () => window.steelnb.began = performance.now(), true);
             image.addEventListener("load", () => window.steelnb.times.push(performance.now() - window.steelnb.began));
-        }""", self.handle(slider).element_handle())  # fmt: skip
+        }""", self.handle(slider).element_handle())
         self.handle(slider).focus()
         for move in range(moves):  # to and fro
             self.page.keyboard.press("ArrowRight" if move % 2 else "ArrowLeft")

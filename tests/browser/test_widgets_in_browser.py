@@ -173,7 +173,7 @@ def test_the_monitor_of_a_training_and_its_stop_button(either, page):
     stop = page.locator(f"{either.BOOK} .widget-button")
     stop.click()
     page.wait_for_function("([label, end]) => label.innerText.endsWith(end)", timeout=30_000,
-                           arg=[book.label.element_handle(), f"last session: {SIGTERM}"])  # fmt: skip
+                           arg=[book.label.element_handle(), f"last session: {SIGTERM}"])
     assert stop.is_disabled()
     book.screenshot("after")
     book.check()

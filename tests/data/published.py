@@ -58,7 +58,7 @@ def outline(part):
     height, width = part.shape
     for y, x in zip(*np.nonzero(part), strict=True):
         for (dy, dx), a, b in (((-1, 0), (x, y), (x + 1, y)), ((0, 1), (x + 1, y), (x + 1, y + 1)),
-                               ((1, 0), (x + 1, y + 1), (x, y + 1)), ((0, -1), (x, y + 1), (x, y))):  # fmt: skip
+                               ((1, 0), (x + 1, y + 1), (x, y + 1)), ((0, -1), (x, y + 1), (x, y))):
             v, u = y + dy, x + dx
             if not (0 <= v < height and 0 <= u < width and part[v, u]):
                 edges.setdefault((int(a[0]), int(a[1])), []).append((int(b[0]), int(b[1])))
@@ -110,7 +110,7 @@ def coco(folder: Path, masks, form, file="annotations.json"):
                     segmentation["counts"] = compressed(segmentation["counts"])
             document["annotations"].append({"id": len(document["annotations"]) + 1, "image_id": 100 + number,
                                             "category_id": 7 + names.index(kind), "iscrowd": 0,
-                                            "segmentation": segmentation})  # fmt: skip
+                                            "segmentation": segmentation})
     (folder / file).parent.mkdir(parents=True, exist_ok=True)
     (folder / file).write_text(json.dumps(document))
 
@@ -128,11 +128,11 @@ def labelme(folder: Path, masks, form):
                 Image.fromarray(mask[top : bottom + 1, left : right + 1]).save(content, "PNG")
                 shapes.append({"label": kind, "shape_type": "mask", "points": [[float(left), float(top)],
                                [float(right), float(bottom)]],
-                               "mask": base64.b64encode(content.getvalue()).decode()})  # fmt: skip
+                               "mask": base64.b64encode(content.getvalue()).decode()})
             elif mask.any():
                 shapes += [{"label": kind, "shape_type": "polygon", "points": line} for line in solid(mask)[1]]
         document = {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": name, "imageData": None,
-                    "imageHeight": height, "imageWidth": width}  # fmt: skip
+                    "imageHeight": height, "imageWidth": width}
         (folder / name).with_suffix(".json").write_text(json.dumps(document))
 
 
@@ -149,10 +149,10 @@ def cvat(folder: Path, masks, form, file="annotations.xml"):
                 (top, bottom), (left, right) = rows[[0, -1]], columns[[0, -1]]
                 runs = ", ".join(map(str, counts(mask[top : bottom + 1, left : right + 1].ravel())))
                 lines.append(f'<mask label="{kind}" occluded="0" rle="{runs}" left="{left}" top="{top}" '
-                             f'width="{right + 1 - left}" height="{bottom + 1 - top}" z_order="0"></mask>')  # fmt: skip
+                             f'width="{right + 1 - left}" height="{bottom + 1 - top}" z_order="0"></mask>')
             elif mask.any():
                 lines += [f'<polygon label="{kind}" points="{";".join(f"{x:.2f},{y:.2f}" for x, y in line)}"></polygon>'
-                          for line in solid(mask)[1]]  # fmt: skip
+                          for line in solid(mask)[1]]
         lines.append("</image>")
     (folder / file).write_text("\n".join([*lines, "</annotations>"]))
 
@@ -193,7 +193,7 @@ WRITERS = {
     "coco compressed": (coco, "compressed", "images"), "labelme polygons": (labelme, "polygons", "."),
     "labelme masks": (labelme, "masks", "."), "cvat polygons": (cvat, "polygons", "images"),
     "cvat masks": (cvat, "masks", "images"), "yolo": (yolo, "polygons", "images"), "palette": (palette, None, "images"),
-}  # fmt: skip
+}
 
 
 def publish(folder: Path, masks, writer):

@@ -67,7 +67,7 @@ def test_a_round_trip_through_shutil(tmp_path, cache):
 
 @pytest.mark.parametrize("command", [
     ["zip", "-q", "-0", "-r", "../set.made", "."], ["zip", "-q", "-r", "../set.made", "b", "a.txt"],
-])  # fmt: skip
+])
 def test_archives_of_other_programs(tmp_path, cache, command):
     if not shutil.which(command[0]):
         pytest.skip(f"no {command[0]} here")
@@ -211,7 +211,7 @@ def test_names_with_backslashes_are_folders(tmp_path, cache):
 # ---- hostile archives
 
 OUTSIDE = ["../out", "b/../../out", "/out", "//host/out", "..\\out", "b\\..\\..\\out", "C:\\out", "C:out", "\\out",
-           ".."]  # fmt: skip
+           ".."]
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
@@ -243,7 +243,7 @@ def test_links_are_refused(tmp_path, cache):
 @pytest.mark.parametrize("members", [
     [("a", b"1"), ("a", b"2")], [("a", b"1"), ("./a", b"2")], [("a", b"1"), ("a/b", b"2")],
     [("a/b", b"1"), ("a", b"2")], [("a", b"1"), ("a/", b"")],
-])  # fmt: skip
+])
 def test_one_name_twice_is_refused(tmp_path, cache, members):
     with pytest.raises(DataError, match="is there twice"):
         unpacked(zipped(tmp_path / "set.zip", members))
@@ -361,7 +361,7 @@ def test_a_changed_byte_never_changes_what_is_read(tmp_path, place, change):
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(begin=st.sampled_from([b"PK\x03\x04", b"PK\x05\x06" + bytes(18), b"\x1f\x8b\x08", gzip.compress(b"text"), b""]),
-       rest=st.binary(max_size=600))  # fmt: skip
+       rest=st.binary(max_size=600))
 def test_noise_is_refused(tmp_path, begin, rest):
     (tmp_path / "noise.zip").write_bytes(begin + rest)
     with pytest.raises(DataError):

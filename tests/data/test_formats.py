@@ -142,7 +142,7 @@ def coco_of(folder, segmentation, **changes):
     image(folder / "images" / "a.png", (8, 8))
     document = {"images": [{"id": 1, "file_name": "a.png", "height": 8, "width": 8}],
                 "categories": [{"id": 3, "name": "crack"}],
-                "annotations": [{"id": 1, "image_id": 1, "category_id": 3, "segmentation": segmentation}]}  # fmt: skip
+                "annotations": [{"id": 1, "image_id": 1, "category_id": 3, "segmentation": segmentation}]}
     (folder / "labels.json").write_text(json.dumps(document | changes))
     return folder
 
@@ -270,7 +270,7 @@ CASES = [
     ({"size": [8, 9], "counts": [72]}, "labelled as 8×9 pixels, the image is"), ({"counts": [64]}, "no field 'size'"),
     ({"size": [8, 8], "counts": "0\x7f"}, "character 2 of its"), ({"size": [8, 8], "counts": "P"}, "cut off"),
     ({"size": [8, 8], "counts": "P20O"}, "no whole numbers"), ({"size": [8, 8]}, "no whole numbers"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("segmentation", "problem"), CASES)
@@ -289,7 +289,7 @@ def test_wrong_segmentations_of_coco(tmp_path, segmentation, problem):
     ({"categories": []}, "category id 3 is not in the file"), ({"categories": [{"id": 3, "name": " "}]}, "without a"),
     ({"annotations": [{"image_id": 2, "category_id": 3}]}, "image id 2 is not in the file"),
     ({"annotations": [{"image_id": 1}]}, "no field 'category_id'"), ({"annotations": "x"}, "field 'annotations'"),
-])  # fmt: skip
+])
 def test_wrong_files_of_coco(tmp_path, changes, problem):
     with pytest.raises(DataError, match=re.escape(problem)):
         dataset.read_dataset(coco_of(tmp_path, RING[:1], **changes))
@@ -305,7 +305,7 @@ def labelme_of(folder, shape, **changes):
 @pytest.mark.parametrize(("shape", "area"), [
     ({"points": [[1, 1], [5, 1], [5, 3], [1, 3]]}, 8), ({"shape_type": "rectangle", "points": [[5, 3], [1, 1]]}, 8),
     ({"shape_type": "circle", "points": [[4, 4], [4, 7]]}, 32), ({"points": [[1, 1], [1.2, 1], [1.2, 1.2]]}, 0),
-])  # fmt: skip
+])
 def test_shapes_of_labelme(tmp_path, shape, area):
     data = dataset.read_dataset(labelme_of(tmp_path, shape))
     assert data.mask("a.png").sum() == area
@@ -321,7 +321,7 @@ def test_shapes_of_labelme(tmp_path, shape, area):
     ({"points": [[1, 1], [5, 1], [5, 3]]}, {"imageWidth": 9}, "labelled as 8×9"),
     ({"points": [[1, 1], [5, 1], [5, 3]]}, {"imagePath": "b.bmp"}, None),  # the image of the same stem
     ({"points": [[1, 1], [5, 1], [5, 3]]}, {"shapes": [{"points": []}]}, "no field 'label'"),
-])  # fmt: skip
+])
 def test_wrong_files_of_labelme(tmp_path, shape, changes, problem):
     folder = labelme_of(tmp_path, shape, **changes)
     if problem is None:
@@ -349,7 +349,7 @@ def cvat_of(folder, shape):
     ('<mask label="x" rle="1,-2" left="1" top="1" width="2" height="2"/>', None),
     ('<polyline label="x" points="1,1;2,2"/>', None), ('<polygon label="" points="1,1"/>', None),
     ('<polygon label="x" points="1,1;5,1;5,a"/>', None), ('<polygon label="x" points="1,1;5,1;5,1e99"/>', None),
-])  # fmt: skip
+])
 def test_shapes_of_cvat(tmp_path, shape, area):
     folder = cvat_of(tmp_path, shape)
     if area is None:
@@ -386,7 +386,7 @@ def test_xml_that_declares_entities_is_refused(tmp_path):
     ("0 0.5 0.5 0.2 0.2", "a box, not a polygon"), ("0 0.1 0.1 0.5", "3 numbers"), ("x 0 0 1 0 1 1", "class 'x'"),
     ("0 0 0 1 0 1 1.5", "beyond 0 … 1"), ("0 0 0 1 0 1 nan", "beyond 0 … 1"), ("0 0 0 1 0 1 y", "no numbers"),
     ("-1 0 0 1 0 1 1", "class '-1'"), ("99999 0 0 1 0 1 1", "class '99999'"),
-])  # fmt: skip
+])
 def test_wrong_lines_of_yolo(tmp_path, line, problem):
     image(tmp_path / "images" / "a.png", (8, 8))
     (tmp_path / "labels").mkdir()

@@ -109,7 +109,7 @@ def test_a_palette_of_another_file_that_numbers_otherwise(tmp_path):
     other = pairs(tmp_path / "other", masks, {"a": [0, 0, 0, *red, *green], "b": [0, 0, 0, *green]})
     refused(other, "b.png", "index 1", "(0, 200, 0)", "a.png", "one palette")
     moved = pairs(tmp_path / "moved", masks | {"b": mask_of(0, 3)},
-                  {"a": [0, 0, 0, *red, *green], "b": [0, 0, 0, *green, *green, *red]})  # fmt: skip
+                  {"a": [0, 0, 0, *red, *green], "b": [0, 0, 0, *green, *green, *red]})
     refused(moved, "b.png", "colour (200, 0, 0)", "index 3", "in that of a.png 1")
 
 
@@ -137,7 +137,7 @@ def test_what_cannot_be_meant_is_said(tmp_path, masks, part):
 
 @pytest.mark.parametrize(("row", "file"), [
     ("A.JPG", "a.jpg"), ("a.png", "a.jpg"), ("Ä.jpg", "ä.jpg"), ("straße.jpg", "STRASSE.jpg"),
-])  # fmt: skip
+])
 def test_an_image_whose_row_goes_by_another_name_is_never_clean(tmp_path, row, file):
     folder = severstal(tmp_path, [f"{row},3,1 2", "b.jpg,3,1 2"], [file, "b.jpg"])
     for skip in (False, True):
@@ -185,7 +185,7 @@ def test_a_mask_whose_name_differs_in_case_is_told(tmp_path):
 
 def test_look_alikes():
     assert look_alikes(["x.jpg", "X.png", "y.jpg"], ["X.JPG", "z.jpg"]) == [
-        "x.jpg (there is X.JPG)", "X.png (there is X.JPG)"]  # fmt: skip
+        "x.jpg (there is X.JPG)", "X.png (there is X.JPG)"]
 
 
 # What is passed over

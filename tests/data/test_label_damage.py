@@ -23,7 +23,7 @@ from steelnb.data.dataset import DataError
 
 SHAPE = (12, 15)
 FORMATS = ("coco polygons", "coco counts", "coco compressed", "labelme polygons", "labelme masks", "cvat polygons",
-           "cvat masks", "yolo", "palette")  # fmt: skip
+           "cvat masks", "yolo", "palette")
 
 
 def masks(rng):
@@ -34,7 +34,7 @@ def masks(rng):
 
 def labels_of(folder, writer):
     return next(p for p in sorted(folder.rglob("*")) if p.suffix in (".json", ".xml", ".txt")
-                or p.parent.name == "masks")  # fmt: skip
+                or p.parent.name == "masks")
 
 
 def damaged(content, rng):
@@ -163,7 +163,7 @@ def outcome(folder, content, writer, truth):
         wanted = {name: mask for name, mask in reference(folder, writer, unsure).items() if (mask & ~unsure).any()}
         titles = map(data.class_name, data.classes)
         found = {name: mask for name, mask in zip(titles, data.masks("a.png"), strict=True)
-                 if (mask & ~unsure).any()}  # fmt: skip
+                 if (mask & ~unsure).any()}
     assert found.keys() == wanted.keys()
     assert not any(((found[name] != wanted[name]) & ~unsure).any() for name in wanted)
     return "read"

@@ -47,7 +47,7 @@ def check(data, count=4):
     ("kos0{}/Part.jpg", "kos0{}/Part_label.bmp", "X_label.bmp"),
     ("NAME{}.jpg", "NAME{}.png", "an image X.jpg and its mask X.png"),
     ("a/b/{}.jpg", "a/b/{}.png", "side by side"),
-])  # fmt: skip
+])
 def test_layouts(tmp_path, images, masks, told):
     data = dataset.read_dataset(publish(tmp_path, images, masks))
     assert told in check(data)
@@ -75,7 +75,7 @@ def test_one_name_is_no_beginning_of_another(tmp_path):
 @pytest.mark.parametrize(("images", "masks"), [
     ("images/{}/{}.jpg", "annotations/{}/{}.png"), ("{}/images/{}.jpg", "{}/masks/{}.png"),
     ("{}/{}.jpg", "{}/{}_gt.png"),
-])  # fmt: skip
+])
 def test_the_split_that_a_set_brings_is_used(tmp_path, images, masks):
     for k, part in enumerate(("training", "training", "training", "validation")):
         save(tmp_path / images.format(part, k), np.full((6, 8), 10 * k, np.uint8))

@@ -46,7 +46,7 @@ def decode_as_on_kaggle(text, shape):
 #                           3  6  9  12
 BY_HAND = np.array([[0, 0, 1, 0],
                     [1, 0, 1, 0],
-                    [1, 1, 0, 1]], bool)  # fmt: skip
+                    [1, 1, 0, 1]], bool)
 
 
 def test_by_hand():

@@ -94,7 +94,7 @@ def pair(prediction, mask):
     *[([0, 0, 0], [0, 1, 0], empty, 0, 0) for empty in EMPTY],
     *[([1, 1, 0], [0, 1, 1], empty, 2 / 4, 1 / 3) for empty in EMPTY],
     *[([1, 1, 1], [1, 1, 1], empty, 1, 1) for empty in EMPTY],
-])  # fmt: skip
+])
 def test_by_hand(prediction, mask, empty, dice, iou):
     p, t = pair(prediction, mask)
     assert metrics.dice(p, t, empty=empty).item() == pytest.approx(dice, nan_ok=True)
@@ -184,7 +184,7 @@ def test_original_accuracy_is_kaggle_s_up_to_smoothing():
 
 
 CALLS = [metrics.counts, metrics.kaggle_dice, lambda p, t: Streaming().update(p, t),
-         lambda p, t: metrics.dice(p, t, empty="one"), lambda p, t: metrics.iou(p, t, empty="one")]  # fmt: skip
+         lambda p, t: metrics.dice(p, t, empty="one"), lambda p, t: metrics.iou(p, t, empty="one")]
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -198,7 +198,7 @@ def test_what_is_not_bool_is_refused(call, dtype):
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize(("p", "t"), [((2, 1, 3, 3), (2, 3, 3)), ((2, 1, 3, 3), (1, 1, 3, 3)), ((3, 3), (3, 3)),
-                                      ((2, 4, 3, 3), (2, 1, 3, 3))])  # fmt: skip
+                                      ((2, 4, 3, 3), (2, 1, 3, 3))])
 def test_shapes_that_would_broadcast_are_refused(call, p, t):
     with pytest.raises(ValueError, match=r"both must be \[N, K, H, W\], got \["):
         call(torch.ones(p, dtype=torch.bool), torch.ones(t, dtype=torch.bool))
@@ -207,7 +207,7 @@ def test_shapes_that_would_broadcast_are_refused(call, p, t):
 def test_the_convention_must_be_said():
     prediction, mask = sample()
     for call in (lambda e: metrics.dice(prediction, mask, empty=e), lambda e: metrics.iou(prediction, mask, empty=e),
-                 lambda e: Streaming().scores(empty=e)):  # fmt: skip
+                 lambda e: Streaming().scores(empty=e)):
         with pytest.raises(ValueError, match="empty is 'nan'; it must be one of one, skip, zero"):
             call("nan")
     for call in (metrics.dice, metrics.iou):

@@ -39,7 +39,7 @@ def by_scikit_image(probabilities, point):
 
 
 @given(SEEDS, st.sampled_from([0, 0.2, 0.5, 0.6, 0.9]), st.integers(0, 25), st.sampled_from([0, 0.3, 0.7, 0.95]),
-       st.sampled_from([np.float32, np.float64]))  # fmt: skip
+       st.sampled_from([np.float32, np.float64]))
 @fixed
 def test_masks_are_scikit_images(seed, threshold, area, guard, dtype):
     point, p = OperatingPoint(threshold, area, guard), smooth(seed).astype(dtype)
@@ -206,7 +206,7 @@ def test_a_sweep_is_brute_force(seed, dtype):
     best = sweep.best()
     scores = by_brute_force(data, *values)[0]
     at = tuple(list(axis).index(v) for axis, v in zip(values, (best.threshold, best.minimum_area, best.guard),
-                                                      strict=True))  # fmt: skip
+                                                      strict=True))
     assert scores[at] == pytest.approx(scores.max(), abs=1e-12)
 
 
@@ -407,7 +407,7 @@ def test_a_point_of_the_sweep_can_be_looked_up():
         at = tuple(axis.index(v) for axis, v in zip((THRESHOLDS, AREAS, GUARDS),
                                                     (point.threshold, point.minimum_area, point.guard), strict=True))
         assert sweep.at(point) == {"dice": sweep.dice[at], "dice_defective": sweep.dice_defective[at],
-                                   "alarm_rate": sweep.alarm_rate[at]}  # fmt: skip
+                                   "alarm_rate": sweep.alarm_rate[at]}
         assert sweep.at(point)["dice"] == pytest.approx(dice_at(data, point))
     for point in (OperatingPoint(0.51), OperatingPoint(0.5, 3), OperatingPoint(0.5, 0, 0.1)):
         with pytest.raises(ValueError, match="is not a point of this sweep"):

@@ -27,7 +27,7 @@ from steelnb.network.weights import Trained
 
 DICE = Key("Dice", "any", ALL)
 OPTIONS = ["as it is", "flips", "threshold", "threshold, smallest defect", "threshold, guard", "all three",
-           "all three, flips"]  # fmt: skip
+           "all three, flips"]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def trained(steel, tiny, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STEELNB_HOME", str(folder.parent / "home"))
         runs.train(steel, folder, tiny.changed(epochs=1), device=torch.device("cpu"), progress=False,
-                       report=lambda line: None)  # fmt: skip
+                       report=lambda line: None)
     return weights.load_network(folder)
 
 
@@ -374,7 +374,7 @@ def test_the_json_is_strict_and_has_every_number_of_the_table(steel, trained, fo
     for area in ("whole image, hard", "whole image, soft", "original's centre, hard", "original's centre, soft"):
         assert table.count(area) == len(labels)
     for word in (steel.name, about["part"], f"{about['images']} images, {about['clean']} of them clean", "95%",
-                 "60 replicates", about["operating_point"]):  # fmt: skip
+                 "60 replicates", about["operating_point"]):
         assert word in table
     assert about["data"] == {"name": steel.name, "fingerprint": steel.fingerprint(), "classes": [1, 2, 3, 4]}
     assert about["interval"] == 0.95
@@ -384,7 +384,7 @@ def test_the_json_is_strict_and_has_every_number_of_the_table(steel, trained, fo
         line = next(each for each in table.splitlines() if re.match(rf"{option['option']}( ←)?  ", each))
         gain = option["gain"]
         numbers = [f"{option['dice_empty_is_one']:.3f}", f"{option['dice']:.3f}", f"{option['alarms']:.0%}",
-                   option["operating_point"]]  # fmt: skip
+                   option["operating_point"]]
         if option["option"] != "as it is":
             numbers.append(f"{gain['value']:+.3f} [{gain['low']:+.3f} … {gain['high']:+.3f}]")
         assert all(number in line for number in numbers), line
@@ -400,7 +400,7 @@ def test_columns_stand_below_each_other(steel, four):
 
 def test_the_calibration_curve_is_in_the_json(steel, trained):
     p = np.concatenate([sigmoid(inference.predict_logits(trained.model, steel.image(i))).ravel()
-                        for i in steel.images["ImageId"]])  # fmt: skip
+                        for i in steel.images["ImageId"]])
     t = np.concatenate([steel.mask(i).ravel() for i in steel.images["ImageId"]])
     curve = report.evaluate(trained, steel, "all", replicates=0).to_dict()["calibration"]
     assert sum(each["pixels"] for each in curve) == p.size
@@ -531,7 +531,7 @@ def test_options_are_chosen_on_the_first_half_and_scored_on_the_second(forty, mo
         "threshold, smallest defect": (plain.best(guards=False, alarms=alarms), False),
         "threshold, guard": (plain.best(areas=False, alarms=alarms), False),
         "all three": (plain.best(alarms=alarms), False), "all three, flips": (flipped.best(alarms=alarms), True),
-    }  # fmt: skip
+    }
     assert [each["option"] for each in found.options] == OPTIONS
     assert len({str(point) for point, _ in expected.values()}) >= 3
     assert alarms != 1 or (plain.best(alarms=1) != plain.best() and flipped.best(alarms=1) != flipped.best())
@@ -552,11 +552,11 @@ def test_options_are_chosen_on_the_first_half_and_scored_on_the_second(forty, mo
             assert found.scores.point == point
             about = found.to_dict()
             assert (about["threshold"], about["minimum_area"], about["guard"], about["flips"]) == (
-                point.threshold, point.minimum_area, point.guard, flips)  # fmt: skip
+                point.threshold, point.minimum_area, point.guard, flips)
     assert sum(each["taken"] for each in found.options) == 1
     assert found.options[0]["gain"] == {"value": 0, "low": 0, "high": 0, "n": 20}
     assert found.about["part"] == ("40 of 40 images: all images; the 20 images of its second half, the operating point "
-                                   "chosen on the other 20")  # fmt: skip
+                                   "chosen on the other 20")
     assert found.about["images"] == 20
 
 
@@ -572,7 +572,7 @@ def test_the_reported_half_has_no_part_in_the_choice(forty, monkeypatch, alarms)
         return (one if image_id in second else other)(image_id, flips)
 
     three = [report.choose_operating_point(pretend(monkeypatch, each), forty, alarms=alarms, replicates=0)
-            for each in (one, mixed, turned)]  # fmt: skip
+            for each in (one, mixed, turned)]
     assert points(three[0]) == points(three[1]) != points(three[2])
     assert three[0].options[0]["dice"] != three[1].options[0]["dice"]
     rows = forty.rows.copy()

@@ -36,7 +36,7 @@ SHAPE = (34, 44)  # the original's margins leave rows 7 … 26 and columns 4 …
 INNER = (slice(7, 27), slice(4, 40))
 DICE = Key("Dice", "any", ALL)
 RATES = ("precision", "recall", "clean images with an alarm", "defective images without a find",
-         "defects found (any pixel)", "defects found (half of it)", "false defects an image")  # fmt: skip
+         "defects found (any pixel)", "defects found (half of it)", "false defects an image")
 POINT = OperatingPoint(0.6, 3, 0.65)
 
 
@@ -169,7 +169,7 @@ def test_conventions_by_hand():
         ("Dice", BATCHES, SOFT, 2 * 1 / (1.75 + 2 + 0.75)), ("IoU", BATCHES, SOFT, 1 / (2.75 + 0.75)),
         ("Dice", PIXELS, HARD, 2 * 1 / 5), ("IoU", PIXELS, HARD, 1 / 4),
         ("Dice", PIXELS, SOFT, 2 / 5), ("IoU", PIXELS, SOFT, 1 / 4),
-    ):  # fmt: skip
+    ):
         value = values[Key(score, "any", over, WHOLE_IMAGE, kind)]
         assert value.value == pytest.approx(expected, rel=1e-12), (score, over, kind)
         assert value.n == {DEFECTIVE: 1, ALL: 3, BATCHES: 1, PIXELS: 3 if kind == SOFT else 2}[over]
@@ -218,12 +218,12 @@ def test_a_centre_of_its_own_takes_the_place_of_the_cut():
         for over in (DEFECTIVE, ALL, BATCHES, PIXELS):
             for kind in PREDICTIONS:
                 assert values[Key(score, "any", over, WHOLE_IMAGE, kind)].value == pytest.approx(
-                    by_loop(data, score, over, kind)[0], rel=1e-12)  # fmt: skip
+                    by_loop(data, score, over, kind)[0], rel=1e-12)
                 assert values[Key(score, "any", over, CENTRE, kind)].value == pytest.approx(
-                    by_loop(own, score, over, kind)[0], rel=1e-12)  # fmt: skip
+                    by_loop(own, score, over, kind)[0], rel=1e-12)
                 assert by_loop(own, score, over, kind)[0] != by_loop(data, score, over, kind, INNER)[0]
     dices = [np.divide(*overlap("Dice", p[0], row[INNER]))
-             for (p, _), each in zip(own, rows, strict=True) for row in each if row[INNER].any()]  # fmt: skip
+             for (p, _), each in zip(own, rows, strict=True) for row in each if row[INNER].any()]
     assert values[Key("Dice", "any", ROWS, CENTRE, SOFT)].value == pytest.approx(np.mean(dices), rel=1e-12)
 
 
@@ -274,7 +274,7 @@ def rates_by_loop(data, channels, point):
             false += sum(not t[found == f].any() for f in range(1, found.max() + 1))
     pairs = len(data) * len(channels)
     return [(both / predicted, None), (both / true, None), (alarms / clean, clean), (missed / defective, defective),
-            (touched / parts, parts), (half / parts, parts), (false / pairs, pairs)]  # fmt: skip
+            (touched / parts, parts), (half / parts, parts), (false / pairs, pairs)]
 
 
 @pytest.mark.parametrize("point", [OperatingPoint(), POINT])
@@ -378,7 +378,7 @@ def test_intervals_are_those_of_an_ordinary_bootstrap():
         theirs = stats.bootstrap(
             (top, bottom.astype(float)), ratio, paired=True, n_resamples=4000, confidence_level=0.95,
             method="percentile", rng=np.random.default_rng(1),
-        ).confidence_interval  # fmt: skip
+        ).confidence_interval
         width = theirs.high - theirs.low
         assert ours.value == pytest.approx(ratio(top, bottom), rel=1e-12)
         assert ours.low < ours.value < ours.high
@@ -529,7 +529,7 @@ def test_a_gain_is_surer_than_the_difference_of_two_intervals():
     data = images(40, **SMALL)
     before = scored(data, ("any",), replicates=400)
     better = scored([(np.where(t, np.maximum(p, 0.51 * (np.indices(t.shape)[2] % 5 == 0)), p), t) for p, t in data],
-                    ("any",), replicates=400)  # fmt: skip
+                    ("any",), replicates=400)
     gain, own = before.gain(better, DICE), before.values()[DICE]
     assert 0 < gain.low < gain.high
     assert gain.high - gain.low < 0.5 * (own.high - own.low)
@@ -574,7 +574,7 @@ def test_table_by_hand():
          [0, "original's centre", "any", 4, 4, 5, 3, 4, 1, 4 / 7, 3 / 6, nan, nan, nan, nan],
          [1, "whole image", "any", 0, 0, 0, 0, 0, nan, nan, nan, 0, 0, 0, 0]],
         columns=["image", "area", "mask", "true", "hard_both", "hard_predicted", "soft_both", "soft_predicted", "rows",
-                 "hard_rows", "soft_rows", "defects", "touched", "half", "alarms"])  # fmt: skip
+                 "hard_rows", "soft_rows", "defects", "touched", "half", "alarms"])
     pd.testing.assert_frame_equal(table, expected, check_dtype=False)
 
 
@@ -669,7 +669,7 @@ def test_calibration_sums(seed, dtype):
 
 
 @pytest.mark.parametrize(("p", "t"), [((1, 4, 5), (1, 5, 4)), ((2, 4, 5), (2, 4, 5)), ((1, 4, 5), (2, 4, 5)),
-                                      ((4, 5), (4, 5))])  # fmt: skip
+                                      ((4, 5), (4, 5))])
 def test_other_shapes_are_refused(p, t):
     with pytest.raises(ValueError, match=r"probabilities \(.*, masks \(.*; labels \('any',\)"):
         Scores().update(np.zeros(p), np.zeros(t, bool))

@@ -78,7 +78,7 @@ def test_errors_parts_hits_misses_and_false_alarms():
     image, mask, prediction = gray(), box(8, 2, 1, 10), box(8, 7, 1, 12)
     picture = plots.errors(image, prediction, mask)
     for part, colour in ((mask & prediction, plots.HIT), (mask & ~prediction, plots.MISS),
-                         (prediction & ~mask, plots.FALSE_ALARM)):  # fmt: skip
+                         (prediction & ~mask, plots.FALSE_ALARM)):
         assert part.any()
         assert close(picture[part], rgb(colour))
     neither = ~mask & ~prediction
@@ -96,7 +96,7 @@ def test_errors_touches_every_pixel_of_either_and_no_other():
 def test_colours_can_be_told_apart():
     assert set(plots.CLASS_COLOURS) == {1, 2, 3, 4}
     for colours in (list(plots.CLASS_COLOURS.values()), [plots.HIT, plots.MISS, plots.FALSE_ALARM],
-                    [plots.DEFECT, plots.PREDICTION, plots.INK, plots.FAINT]):  # fmt: skip
+                    [plots.DEFECT, plots.PREDICTION, plots.INK, plots.FAINT]):
         values = np.array([to_rgb(colour) for colour in colours])
         apart = np.abs(values[:, None] - values[None]).max(-1) + np.eye(len(values))
         assert apart.min() > 0.2

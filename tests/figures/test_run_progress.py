@@ -29,7 +29,7 @@ def drawing():
 
 def history(rows=3):
     columns = {"epoch": range(1, rows + 1), "step": range(10, 10 * rows + 1, 10), "seconds": 1.0, "train_loss": 0.9,
-               "validation_loss": 0.8, "validation_dice": np.linspace(0.1, 0.3, rows)}  # fmt: skip
+               "validation_loss": 0.8, "validation_dice": np.linspace(0.1, 0.3, rows)}
     return pd.DataFrame(columns)
 
 
@@ -115,7 +115,7 @@ def test_what_stopped_it_is_told(run):
     "content", [None, b"", b"\xff\xfe\x00", b"{", b"[]", b'{"steps": "many"}', b'{"steps": Infinity}',
                 pytest.param(b"[" * 100_000, id="deep"), b"epoch,step\n1", b"\n\n", b'"',
                 b"a\x00b", b"epoch,step,train_loss\n1,2,3,4,5\n\n1,x,\n", b"epoch,step,train_loss\n1,inf,0.5\n"]
-)  # fmt: skip
+)
 def test_a_missing_or_half_written_file_is_left_out(run, name, content):
     (run / name).unlink()
     if content is not None:

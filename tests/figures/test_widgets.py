@@ -160,7 +160,7 @@ def test_a_tile_that_no_slider_could_reach_is_refused(one_image):
 @pytest.mark.parametrize(
     "explorer", [lambda image: widgets.explore_sign_trick(), lambda image: widgets.explore_overlap_tile(image),
                  lambda image: widgets.explore_threshold(image, image / 255, image > 200)]
-)  # fmt: skip
+)
 def test_a_move_takes_less_than_a_tenth_of_a_second_of_the_processor(explorer):
     image = np.random.default_rng(0).integers(0, 256, (256, 1600), dtype=np.uint8)
     slider = explorer(image).children[0]

@@ -172,7 +172,7 @@ def cut_short(noted: Noted):
             (loss_trials, "score", counted_score), (loss_trials, "_undisturbed", counted_watch),
             (runs, "train", short_run), (synthetic, "write_dataset", few_images),
             (IPython.display, "display", mock.MagicMock()), (plt, "show", lambda: plt.close("all")),
-        ):  # fmt: skip
+        ):
             stack.enter_context(mock.patch.object(place, name, stand_in))
         stack.enter_context(matplotlib.rc_context())
         stack.enter_context(pd.option_context("display.max_colwidth", None))

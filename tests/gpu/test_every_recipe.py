@@ -106,9 +106,9 @@ def test_what_was_trained_there_is_used_there(name, card, steel, steel_folder, t
         there = json.loads(call(*scored))
         call(*scored, "--choose", "--part", "all")
         assert "12 images segmented" in call("predict", "--weights", run, "--out", out, "--quiet",
-                                             steel_folder / "train_images")  # fmt: skip
+                                             steel_folder / "train_images")
         call("predict", "--weights", run, "--out", tmp_path / "flipped", "--flips", "--quiet",
-             steel_folder / "train_images" / steel.images["ImageId"][0])  # fmt: skip
+             steel_folder / "train_images" / steel.images["ImageId"][0])
         if importlib.util.find_spec("onnxruntime"):
             call("export", "--weights", run, "--out", tmp_path / "model.onnx")
     here = json.loads(call(*scored))

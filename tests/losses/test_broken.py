@@ -44,7 +44,7 @@ def gradient(loss, x, t):
 
 def test_the_registry_is_complete():
     names = ["raw_dice", "squared_denominator_dice", "raw_squared_dice", "thresholded_dice",
-             "original_thresholded_dice", "probability_bce", "byte_mask_dice", "half_dice"]  # fmt: skip
+             "original_thresholded_dice", "probability_bce", "byte_mask_dice", "half_dice"]
     assert list(FAILURES) == names
     assert all(
         getattr(broken, f"{name}_loss") is loss and "Taught in 0" in loss.__doc__ for name, loss in FAILURES.items()
@@ -108,7 +108,7 @@ def test_squares_in_the_denominator_are_bounded_and_can_work():
 def test_a_squared_sum_keeps_the_pole():
     t = square_mask()
     values = {c: broken.squared_denominator_dice_loss(torch.full_like(t, c), t, squared="sum").item()
-              for c in (-0.07, -0.05)}  # fmt: skip
+              for c in (-0.07, -0.05)}
     assert all(value > 1 for value in values.values())  # the overlap is negative on both sides of the pole
     mixed = torch.where(t > 0, 1.0, -0.13)  # overlap positive, sums nearly cancelling: −6.22 pixels against 6
     assert broken.squared_denominator_dice_loss(mixed, t, squared="sum") < -10

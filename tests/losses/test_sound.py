@@ -117,7 +117,7 @@ FORMULAS = {
     "dice_bce": lambda x, t: 0.5 * dice_formula(x, t, "batch", 1.0) + 0.5 * bce_formula(x, t),
     "dice_focal": lambda x, t: 0.5 * dice_formula(x, t, "batch", 1.0) + 0.5 * focal_formula(x, t),
     "dice_boundary": lambda x, t: 0.5 * dice_formula(x, t, "image", 1.0) + 0.5 * boundary_formula(x, t),
-}  # fmt: skip
+}
 
 
 def sample(seed=0, shape=(2, 3, 5, 4), share=0.3):
@@ -219,7 +219,7 @@ def test_right_is_0_and_wrong_is_bad(name, share):
 
 
 BOUNDED = ["dice", "batch_dice", "original_dice", "squared_dice", "generalised_dice", "tversky", "focal_tversky",
-           "dice_boundary"]  # fmt: skip
+           "dice_boundary"]
 
 
 @pytest.mark.parametrize("name", BOUNDED)
@@ -279,7 +279,7 @@ def test_masks_of_any_dtype(name, dtype):
 
 BAD_SHAPES = [((2, 1, 4, 4), (2, 4, 4)), ((2, 1, 4, 4), (2, 1, 4, 5)), ((2, 1, 4, 4), (1, 1, 4, 4)),
               ((2, 4, 4, 4), (2, 1, 4, 4)), ((4, 4), (4, 4)), ((2, 4, 4), (2, 4, 4)),
-              ((1, 1, 1, 4, 4), (1, 1, 1, 4, 4))]  # fmt: skip
+              ((1, 1, 1, 4, 4), (1, 1, 1, 4, 4))]
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -334,7 +334,7 @@ def test_terms_are_the_loss_of_one_image_and_class(name):
 
 
 @pytest.mark.parametrize("name", ["squared_dice", "log_dice", "generalised_dice", "tversky", "focal_tversky",
-                                  "lovasz_hinge"])  # fmt: skip
+                                  "lovasz_hinge"])
 def test_per_batch_is_the_loss_of_one_long_image(name):
     x, t = sample(11)
     loss = losses.LOSSES[name]
@@ -495,7 +495,7 @@ def test_values_of_monai():
         (losses.tversky_loss(logits, mask), monai.TverskyLoss(sigmoid=True, alpha=0.3, beta=0.7, **one)),
         (losses.dice_focal_loss(logits, mask, per="image"), monai.DiceFocalLoss(
             sigmoid=True, lambda_dice=0.5, lambda_focal=0.5, **one)),
-    ]  # fmt: skip
+    ]
     for ours, theirs in same:
         assert ours.item() == pytest.approx(theirs(logits, mask).item(), rel=1e-5)
     logits, mask = logits[:, :1], mask[:, :1]  # with several channels MONAI's cross entropy is a softmax over them

@@ -202,6 +202,6 @@ def test_refusals_by_hand():
 @pytest.mark.parametrize("depth", [0, -1, 9, 1000])
 def test_refuses_an_impossible_depth(depth):
     for call in (lambda d: geometry.margin(d), lambda d: geometry.output_size(572, d), lambda d: geometry.skew(572, d),
-                 lambda d: geometry.input_size(256, d), lambda d: geometry.check_exact(572, d)):  # fmt: skip
+                 lambda d: geometry.input_size(256, d), lambda d: geometry.check_exact(572, d)):
         with pytest.raises(GeometryError, match=f"number of poolings, 1 to 8, got {depth}"):
             call(depth)

@@ -62,7 +62,7 @@ def test_gray_is_the_same_function_as_three_equal_colours(colour):
 def test_sizes(colour):
     images = torch.zeros(1, 3, 64, 96)
     assert [tuple(m.shape[1:]) for m in colour.encoder(images)] == [
-        (16, 32, 48), (24, 16, 24), (40, 8, 12), (112, 4, 6)]  # fmt: skip
+        (16, 32, 48), (24, 16, 24), (40, 8, 12), (112, 4, 6)]
     assert LiteUNet(1, 4)(images[:, :1]).shape == (1, 4, 64, 96)
     count = {name: sum(p.numel() for p in part.parameters()) for name, part in colour.named_children()}
     assert count == {"encoder": 700_768, "decoder": 216_464, "head": 17}
@@ -72,7 +72,7 @@ def test_sizes(colour):
     ((1, 1, 64, 64), ValueError, r"takes \[N, 3, H, W\], got \[1, 1, 64, 64\]"),
     ((1, 3, 64, 40), GeometryError, "width: 40 pixels are not a multiple of 16"),
     ((1, 3, 0, 32), GeometryError, "height: 0 pixels"),
-])  # fmt: skip
+])
 def test_refused_images(colour, shape, error, message):
     with pytest.raises(error, match=message):
         colour(torch.zeros(shape))

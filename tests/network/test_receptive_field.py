@@ -61,7 +61,7 @@ def test_a_padded_unet_too(depth):
     (nn.Conv2d(1, 2, 3, padding=2, dilation=2), Grid(2, 1)),
     (nn.Sequential(nn.MaxPool2d(2), nn.Upsample(scale_factor=2)), Grid(0, 2)),
     (Pixelwise(), Grid(3, 3)),
-])  # fmt: skip
+])
 def test_networks_known_by_hand(model, grid):
     assert find_grid(model) == grid
 
@@ -70,7 +70,7 @@ def test_networks_known_by_hand(model, grid):
     (Gate(), "AdaptiveAvgPool2d"),
     (nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.InstanceNorm2d(2)), "InstanceNorm2d"),
     (nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.GroupNorm(1, 2)), "GroupNorm"),
-])  # fmt: skip
+])
 def test_what_looks_at_the_whole_image_is_refused_by_name(model, named):
     with pytest.raises(NotTileable, match=f"outputs all over an image .*look at all of it: {named}"):
         find_grid(model)
@@ -119,7 +119,7 @@ NETWORKS["third"].grid = find_grid(NETWORKS["third"])
 
 @settings(deadline=None, max_examples=25)
 @given(st.sampled_from(sorted(NETWORKS)), st.integers(1, 90), st.integers(1, 90), st.integers(1, 50),
-       st.integers(1, 50), st.booleans(), st.sampled_from([None, 0, 1, 3]))  # fmt: skip
+       st.integers(1, 50), st.booleans(), st.sampled_from([None, 0, 1, 3]))
 def test_tiles_are_the_whole_image(name, height, width, down, across, flips, mirror):
     model, image = NETWORKS[name], np.random.default_rng(height).random((height, width), np.float32)
     grid = model.grid

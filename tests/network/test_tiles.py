@@ -138,9 +138,9 @@ def test_tiles_cover_every_pixel_once_from_the_grid(height, width, side, depth):
 def test_tiles_by_hand():
     assert tiles.tiles(256, 1600) == [Tile(0, 0, 256, 1600)]  # one forward for a Severstal image
     assert tiles.tiles(40, 50, 17) == [Tile(0, 0, 32, 32), Tile(0, 32, 32, 18), Tile(32, 0, 8, 32),
-                                              Tile(32, 32, 8, 18)]  # fmt: skip
+                                              Tile(32, 32, 8, 18)]
     assert tiles.tiles(3, 5, (2, 4), depth=1) == [Tile(0, 0, 2, 4), Tile(0, 4, 2, 1), Tile(2, 0, 1, 4),
-                                                         Tile(2, 4, 1, 1)]  # fmt: skip
+                                                         Tile(2, 4, 1, 1)]
     assert Tile(2, 4, 1, 3).region == (slice(2, 3), slice(4, 7))
 
 

@@ -185,7 +185,7 @@ def test_wrong_channels_are_refused(shape):
     (dict(padding="reflect"), "padding is 'reflect'; it can be valid, same"),
     (dict(width=0), "at least 1"), (dict(in_channels=0), "at least 1"), (dict(out_channels=-1), "at least 1"),
     (dict(depth=0), "depth is the number of poolings"), (dict(depth=9), "depth is the number of poolings"),
-])  # fmt: skip
+])
 def test_wrong_options_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         UNet(**{"width": 1, "depth": 2} | wrong)
@@ -207,7 +207,7 @@ def test_cost_of_the_original():
 @pytest.mark.parametrize(("options", "size"), [
     (dict(), (44, 48)), (dict(crop="ceil", norm="encoder"), (45, 51)), (dict(padding="same", out_channels=4), (16, 24)),
     (dict(in_channels=3, norm="none"), (60, 44)),
-])  # fmt: skip
+])
 def test_cost_is_what_pytorch_counts(options, size):
     model = UNet(width=3, depth=2, **options).eval()
     seen = {}

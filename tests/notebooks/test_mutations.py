@@ -23,7 +23,7 @@ FAULTS = {  # module, what stands there, the fault, the notebook, what the red c
         "dice_by_hand("),
     "shifts run-length text by one": (
         "data/rle.py", "lengths = pairs[:, 0] - 1", "lengths = pairs[:, 0]", "01", "past the image of 24 pixels"),
-}  # fmt: skip
+}
 
 
 class WithoutClaims(ast.NodeTransformer):
@@ -45,7 +45,7 @@ def under(folder, notebook, module, old, new, claims=True):
         if cell.cell_type == "code":
             cell.source = ast.unparse(WithoutClaims().visit(ast.parse(cell.source)))
     where = {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": [], "id": "where",
-             "source": f"import steelnb\nassert steelnb.__file__.startswith({str(folder)!r})"}  # fmt: skip
+             "source": f"import steelnb\nassert steelnb.__file__.startswith({str(folder)!r})"}
     book.cells.insert(0, nbformat.from_dict(where))
     nbformat.write(book, folder / path.name)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}

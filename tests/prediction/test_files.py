@@ -166,7 +166,7 @@ def test_bad_files_of_every_kind(pictures, tmp_path):
     good = (pictures / "a.png").read_bytes()
     bad = {
         "cut.png": good[:200], "text.jpg": b"hello", "empty.png": b"", "zeros.bmp": bytes(100), "bad.npy": b"no",
-    }  # fmt: skip
+    }
     for name, content in bad.items():
         (pictures / name).write_bytes(content)
     np.save(pictures / "float.npy", np.zeros((4, 40)))
@@ -186,7 +186,7 @@ def test_strips_beside_images(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(strip_masks, "BAND", 20 * 512)
     rng, trained, out = np.random.default_rng(1), network(2), tmp_path / "out"
     images = {name: rng.integers(0, 256, shape, dtype=np.uint8)
-              for name, shape in {"n": (9, 70), "t": (20, 3000), "r": (70, 9)}.items()}  # fmt: skip
+              for name, shape in {"n": (9, 70), "t": (20, 3000), "r": (70, 9)}.items()}
     np.save(pictures / "n.npy", images["n"])
     tifffile.imwrite(pictures / "t.tif", images["t"])
     images["r"].tofile(pictures / "r.dat")
@@ -329,7 +329,7 @@ def test_resuming_takes_only_what_the_same_settings_made(pictures, tmp_path):
     assert all(files(out)[name] == content for name, content in made.items() if not name.startswith("predictions."))
     for options, told in (
         ({"point": OperatingPoint(0.6)}, "threshold was 0.5, is 0.6"), ({"flips": True}, "flips was False, is True"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(PredictError, match=f"made otherwise.*{told}"):
             predict_files(network(), [pictures], out, resume=True, **options)
     other = network()
@@ -430,7 +430,7 @@ def test_a_second_folder_keeps_the_first_one_s_rows(pictures, tmp_path):
     assert (again.written, again.earlier) == (first.written, ("d.png",))
     assert sorted(pd.read_csv(out / "predictions.csv")["ImageId"].unique()) == [
         "a.png", "b.jpg", "c.bmp", "d.png", "s.npy",
-    ]  # fmt: skip
+    ]
     Image.fromarray(np.zeros((40, 60), np.uint8)).save(second / "a.png")  # another image of a name that is there
     assert "another a.png" in predict_files(trained, [second], out, resume=True).failed[second / "a.png"]
     (second / "a.png").unlink()

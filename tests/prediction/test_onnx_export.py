@@ -21,7 +21,7 @@ from steelnb.prediction.onnx_export import ExportError
 
 EXTRA = "needs the extra onnx: pip install 'steelnb[onnx]'"
 ABOUT = {"recipe": {"name": "tiny"}, "data": {"classes": [1, 2, 3]}, "scores": {"dice": 0.5, "false": math.nan},
-         "Größe": "256×1600"}  # fmt: skip
+         "Größe": "256×1600"}
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_an_image_from_the_file_alone_equals_predict(ort, onnx, tmp_path):
     use = json.loads(told["steelnb_use"])
     image = np.random.default_rng(1).integers(0, 256, (37, 61), np.uint8)
     fitting = [next(n for n in range(use["smallest"], 999, use["multiple"]) if n >= side + 2 * use["margin"])
-               for side in image.shape]  # fmt: skip
+               for side in image.shape]
     assert all(n % use["multiple"] == use["remainder"] for n in fitting)
 
     def mirrored(n, size):
@@ -194,7 +194,7 @@ def test_the_file_is_one_and_says_what_it_is(onnx, tmp_path):
     assert (use["margin"], use["smallest"], use["multiple"], use["remainder"]) == (20, 44, 4, 0)
     assert use["output"]["classes"] == [1, 2, 3]
     dims = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*proto.graph.input,
-            *proto.graph.output)]  # fmt: skip
+            *proto.graph.output)]
     assert dims == [["N", 1, "h", "w"], ["N", 3, "h_out", "w_out"]]
     state = network.model.state_dict()
     kept = {t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer}

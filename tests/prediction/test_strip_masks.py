@@ -64,7 +64,7 @@ def segmented(folder, trained, image, **options):
     masks, maps = ([folder / f"{k}_{name}.npy" for k in range(count)] for name in ("mask", "map"))
     classes = tuple(range(1, count + 1)) if count > 1 else (None,)
     segment_strip(trained, open_strip(folder / "in.npy"), masks, folder / "d.csv", folder / "o.png", classes=classes,
-                  maps=maps, **options)  # fmt: skip
+                  maps=maps, **options)
     assert not list(folder.glob(".*"))
     arrays = [np.stack([np.load(path, mmap_mode="r") for path in paths]) for paths in (masks, maps)]
     return *arrays, pd.read_csv(folder / "d.csv"), np.asarray(Image.open(folder / "o.png")), masks

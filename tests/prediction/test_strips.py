@@ -166,7 +166,7 @@ def test_unfinished_files_appear_whole_or_not_at_all(tmp_path):
         parts[1].unlink()
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
     for error, expected in ((KeyboardInterrupt(), KeyboardInterrupt), (DataError("x"), DataError),
-                            (OSError(errno.ENOSPC, "No space left on device"), StorageError)):  # fmt: skip
+                            (OSError(errno.ENOSPC, "No space left on device"), StorageError)):
         with pytest.raises(expected), unfinished(a) as (part,):  # noqa: PT012 - the block is what fails
             part.write_text("newer")
             raise error

@@ -96,7 +96,7 @@ def test_all_four_classes_of_an_image_are_needed(predicted, tmp_path):
      ("ImageId,EncodedPixels,ClassId\na.jpg,1 2\n", "line 2: not ImageId"),
      ("ImageId_ClassId,EncodedPixels\na.jpg,\n", "line 2: not ImageId_ClassId"),
      ("ImageId,EncodedPixels,ClassId\na.jpg,,x\n", "not among")],
-)  # fmt: skip
+)
 def test_tables_of_another_form(text, reason, predicted, tmp_path):
     (tmp_path / "s.csv").write_text(text)
     with pytest.raises(SubmissionError, match=rf"s\.csv.*({reason})"):

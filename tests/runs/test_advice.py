@@ -10,7 +10,7 @@ from steelnb.training.recipes import FAST, SMOKE
 
 @pytest.mark.parametrize(("total", "hours", "seconds", "steps"), [
     (600, 1.0, 1.0, 600), (600, 0.1, 1.0, 288), (10_000, 1.0, 0.5, 5760), (40, 1.0, 1.0, 40), (75, 1.0, 48.0, 60),
-])  # fmt: skip
+])
 def test_as_many_steps_as_fit(total, hours, seconds, steps):
     assert advice.fitted_steps(total, hours, seconds) == steps
 
@@ -45,7 +45,7 @@ def test_what_found_something_is_left_alone(steel):
     (dict(loss="bce"), rows(0.0), "loss bce is content with background"),
     (dict(loss="original_dice"), rows(0.0), "no gradient where nothing is found"),
     ({}, rows(0.0), "look whether the masks lie on their images"),
-])  # fmt: skip
+])
 def test_causes(steel, changes, history, cause):
     told = advice.of_a_failure(history, SMOKE.changed(**changes), steel)
     assert told.startswith("It found nothing: Dice on defective images is 0.0")

@@ -71,7 +71,7 @@ def test_every_kind_of_content_comes_back_to_the_bit(tmp_path):
         "text": "Größe\0\n", "number": 2**70, "float": 0.1 + 0.2, "nan": float("nan"), "nothing": None, "yes": True,
         "nested": [1, (2.5, [None, {"a": torch.ones(2)}]), {}], 7: {"keys of": {(1, "tuple"): False}},
         "ordered": OrderedDict(b=1, a=2),
-    }  # fmt: skip
+    }
     kept = Checkpoints(tmp_path)
     kept.save(content, 3)
     kept.wait()
@@ -99,7 +99,7 @@ def test_optimizer_and_schedule_come_back_to_the_bit(tmp_path):
 def test_the_draws_after_are_the_draws_it_would_have_made(tmp_path):
     def drawn():
         return (random.random(), random.gauss(0, 1), np.random.rand(3).tolist(), np.random.normal(),  # noqa: NPY002
-                torch.rand(3).tolist(), torch.randperm(9).tolist())  # fmt: skip
+                torch.rand(3).tolist(), torch.randperm(9).tolist())
 
     random.seed(1), np.random.seed(2), torch.manual_seed(3)  # noqa: NPY002
     for _ in range(3):  # an odd number: Python and NumPy keep every second normal number in hand
@@ -303,7 +303,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, way, zipped):
     """Named with its right digest, and listed in a right manifest."""
     trace = tmp_path / "it ran"
     call = {"system": (os.system, f"touch '{trace}'"), "open": (open, str(trace), "w"),
-            "exec": (exec, f"open({str(trace)!r}, 'w')")}[way]  # fmt: skip
+            "exec": (exec, f"open({str(trace)!r}, 'w')")}[way]
     kept = saved(tmp_path / "run", 1)
     torch.save({"step": 2, "weights": Payload(*call)}, tmp_path / "bad", _use_new_zipfile_serialization=zipped)
     content = (tmp_path / "bad").read_bytes()
@@ -429,7 +429,7 @@ def test_what_goes_before_and_after_is_done_with_the_copy(tmp_path):
     kept, seen = Checkpoints(tmp_path), []
     content = state(1)
     kept.save(content, 1, before=lambda copy: seen.append((copy["step"], len(list(tmp_path.iterdir())))),
-              after=lambda copy: seen.append((copy["step"], loaded(tmp_path)[0]["step"])))  # fmt: skip
+              after=lambda copy: seen.append((copy["step"], loaded(tmp_path)[0]["step"])))
     kept.wait()
     assert seen == [(1, 0), (1, 1)]
 

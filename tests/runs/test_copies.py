@@ -47,7 +47,7 @@ def test_copies_stay_on_one_side(doubled, tmp_path, tiny):
     said = train(doubled, tmp_path / "run", tiny)
     told = [line for line in said if "same steel" in line]
     assert told == ["16 of 16 images show the same steel as another one, in 8 groups: each group stays on one side of "
-                    "the split (--ignore-copies splits without looking)"]  # fmt: skip
+                    "the split (--ignore-copies splits without looking)"]
     training, validation = sides(tmp_path / "run")
     assert training
     assert validation
@@ -91,7 +91,7 @@ def test_a_split_that_comes_with_the_set_stays_and_its_leak_is_said(doubled, tmp
     from dataclasses import replace
 
     parts = {i: "validation" if i in ("again0.png", "again1.png", "2.png", "again2.png") else "train"
-             for i in doubled.images["ImageId"]}  # fmt: skip
+             for i in doubled.images["ImageId"]}
     said = train(replace(doubled, parts=parts), tmp_path / "run", tiny)
     assert "of 4 images that the set's own split holds out, 2 have one in training" in said[0]
     config = json.loads((tmp_path / "run" / "config.json").read_text())

@@ -88,6 +88,6 @@ def test_the_weights_in_the_box_can_be_used_and_begun_with():
         before = model.head.weight.clone()
         pretrained.start(model, "steel")
         same = [name for name, tensor in model.state_dict().items()
-                if torch.equal(tensor, found.model.state_dict()[name])]  # fmt: skip
+                if torch.equal(tensor, found.model.state_dict()[name])]
         assert len(same) == len(model.state_dict()) - 2 * (outputs > 1)
         assert torch.equal(before, model.head.weight) == (outputs > 1)

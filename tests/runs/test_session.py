@@ -238,10 +238,10 @@ def test_the_ledger_has_a_line_a_session(tmp_path, clock):
     assert sat(tmp_path, 2.0).number == 3
     first, second, third = ledger(tmp_path)
     assert list(first) == ["session", "began", "process", "device", "processes", "from_step", "to_step", "hours",
-                           "hours_in_all", "ended"]  # fmt: skip
+                           "hours_in_all", "ended"]
     assert first | {"began": ""} == dict(
         session="1", began="", process=str(os.getpid()), device="cpu, 1 threads", processes="1", from_step="0",
-        hours="1.5000", hours_in_all="1.5000", to_step="40", ended="finished")  # fmt: skip
+        hours="1.5000", hours_in_all="1.5000", to_step="40", ended="finished")
     assert re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d", first["began"])
     assert second["ended"] == "ValueError: spoilt over two lines"
     assert (second["hours"], second["hours_in_all"], second["processes"]) == ("0.5000", "2.0000", "2")

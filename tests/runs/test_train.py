@@ -32,7 +32,7 @@ from steelnb.training.trainer import Trainer, decay, optimizer_and_schedule
 
 def run(steel, folder, recipe, **options):
     return runs.train(steel, folder, recipe, device=torch.device("cpu"), progress=False,
-                          report=lambda line: None, **options)  # fmt: skip
+                          report=lambda line: None, **options)
 
 
 def test_a_run_folder_holds_what_it_takes(steel, tiny, tmp_path):
@@ -41,7 +41,7 @@ def test_a_run_folder_holds_what_it_takes(steel, tiny, tmp_path):
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
         "checkpoints", "config.json", "groups.csv", "history.csv", "lock", "sessions.csv", "tensorboard",
         "weights.safetensors",
-    ]  # fmt: skip
+    ]
     assert list(history["epoch"]) == [1, 2]
     assert sum("Dice on defective images" in line for line in lines) == 2
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "run" / "history.csv"), history)
@@ -151,7 +151,7 @@ def test_a_recipe_may_score_a_part_of_the_held_out_images(steel, tiny, tmp_path)
 # ---- stopping, and going on
 
 QUICK = SMOKE.changed(name="quick", model=dict(width=2, depth=1), crop=(32, 32), batch=2, epochs=3, epoch_samples=9,
-                      validation=0.3, scored=3)  # fmt: skip
+                      validation=0.3, scored=3)
 STEPS = 15  # five an epoch, the last of them with one sample
 
 
@@ -389,7 +389,7 @@ def test_a_run_that_another_session_is_busy_with_is_refused(steel, begun):
     ("name", "content"),
     [("config.json", b'{"a model": "of somebody"}'), ("config.json", b"[1]"), ("config.json", b"mine"),
      ("config.json", 100_000 * b"["), ("sessions.csv", b"date,notes\n1 May,mine\n"), ("sessions.csv", b"")],
-)  # fmt: skip
+)
 def test_files_of_somebody_else_in_the_run_folder_are_left_alone(steel, tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(runs.TrainingError, match=f"{name} is there, is no training's and would be overwritten: "):
@@ -426,7 +426,7 @@ def without(name):
      lambda state: state["about"].update(training=[["a"]]), lambda state: state.update(hours="many"),
      lambda state: state.update(history=[3]), lambda state: state.update(history=3),
      lambda state: state.update(optimizer=[]), lambda state: state.update(summed=1.0)],
-)  # fmt: skip
+)
 def test_a_checkpoint_of_something_else_is_refused_in_words(steel, begun, spoil):
     """Its SHA-256 is right: so it was written like this."""
     (path,) = [p for p in (begun / "checkpoints").glob("step-*.pt") if p.name.startswith("step-000000007")]
@@ -466,7 +466,7 @@ def test_a_run_is_not_mixed_up_with_another(steel, begun, monkeypatch, what, tol
     assert str(error.value).startswith(f"{begun} holds another run (")
     assert told in str(error.value)
     assert str(error.value).endswith("): give what it was begun with, name another folder, or go on all the same with "
-                                     "accept_changes (--accept-changes)")  # fmt: skip
+                                     "accept_changes (--accept-changes)")
     assert good(begun) == before
 
 
@@ -486,7 +486,7 @@ def test_accepted_changes_hold_from_the_next_step_on(steel, begun, monkeypatch, 
     monkeypatch.setattr(Trainer, "step", taken)
     recipe = QUICK.changed(**changes)
     runs.train(steel, begun, recipe, accept_changes=True, device=torch.device("cpu"), progress=False,
-                   report=lines.append)  # fmt: skip
+                   report=lines.append)
     assert lines[0].startswith("goes on although this differs: recipe.")
     total = 15 if recipe.batch == 2 else 9
     optimizer, schedule = optimizer_and_schedule(UNet(width=1, depth=1), recipe, total)
@@ -571,7 +571,7 @@ def test_what_was_trained_on_is_never_held_out(steel, tmp_path, seed):
     with pytest.raises(runs.TrainingError, match=r"holds another run .*data\.fingerprint was"):
         run(steel, tmp_path / "run", QUICK)
     runs.train(steel, tmp_path / "run", QUICK, seed=seed, accept_changes=True, progress=False, report=lines.append,
-               device=torch.device("cpu"))  # fmt: skip
+               device=torch.device("cpu"))
     more_training, more_validation = sides_of(tmp_path / "run")
     assert training < more_training
     assert validation < more_validation  # of four new images one
@@ -588,7 +588,7 @@ def test_a_group_follows_its_images_that_were_trained_on(steel):
     ids = steel.images["ImageId"].tolist()
     then = {"training": ids[:4], "validation": ids[4:6]}
     groups = {i: i for i in ids} | {ids[0]: "a", ids[6]: "a", ids[4]: "b", ids[7]: "b", ids[3]: "c", ids[5]: "c",
-                                    ids[8]: "c"}  # fmt: skip
+                                    ids[8]: "c"}
     grouped = steel.with_groups(groups)
     fresh = batches.split_items(grouped, QUICK, 0)
     kept = [{item.image_id for item in side} for side in identity.kept_sides(then, grouped, QUICK, 0, fresh)]
@@ -795,7 +795,7 @@ def test_nothing_is_compiled_on_a_cpu(steel, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda _: pytest.fail("compiled"))
     lines = []
     runs.train(steel, tmp_path / "run", QUICK.changed(compile=True), steps=1, device=torch.device("cpu"),
-                   progress=False, report=lines.append)  # fmt: skip
+                   progress=False, report=lines.append)
     assert lines.count("not compiled: torch.compile needs a CUDA card of capability 7.0 or newer, and Triton") == 1
 
 
@@ -805,7 +805,7 @@ def test_what_is_compiled_is_the_same_network(steel, tmp_path, monkeypatch, undi
     monkeypatch.setattr(torch, "compile", lambda model: lambda x: calls.append(1) or model(x))
     lines = []
     runs.train(steel, tmp_path / "run", QUICK.changed(compile=True), device=torch.device("cpu"), progress=False,
-                   report=lines.append)  # fmt: skip
+                   report=lines.append)
     assert len(calls) == STEPS
     assert not any("not compiled" in line for line in lines)
     assert lives.end_of(tmp_path / "run") == undisturbed
@@ -852,7 +852,7 @@ def test_weights_that_are_not_finite_are_not_kept(steel, begun, after, monkeypat
             run(steel, begun, QUICK)
     assert re.fullmatch(r"a weight became infinite or NaN in epoch 2, near step 8: lower the learning rate \(0\.004\), "
                         r"and go on with accept_changes\. The last checkpoint is untouched; the best weights are of "
-                        r"0\.\d{3} Dice", str(error.value))  # fmt: skip
+                        r"0\.\d{3} Dice", str(error.value))
     assert good(begun) == before
     assert lives.ledger(begun)[-1]["ended"].startswith("TrainingError: a weight became infinite or NaN")
     run(steel, begun, QUICK)
@@ -876,7 +876,7 @@ def test_a_validation_loss_that_is_not_finite_is_not_kept_either(steel, begun, m
     loss = losses.LOSSES[QUICK.loss]
     with monkeypatch.context() as accident:
         accident.setitem(losses.LOSSES, QUICK.loss, lambda logits, masks: loss(logits, masks) + (
-            0 if logits.requires_grad else float("nan")))  # fmt: skip
+            0 if logits.requires_grad else float("nan")))
         with pytest.raises(runs.TrainingError, match=r"^the validation loss became nan in epoch 2, near"):
             run(steel, begun, QUICK)
     run(steel, begun, QUICK)
@@ -910,7 +910,7 @@ def test_a_gpu_without_memory(steel, begun, monkeypatch, undisturbed):
     monkeypatch.setattr(Trainer, "step", full)
     message = (r"^the GPU has too little memory for batches of 2: take a smaller batch or a smaller crop, and free "
                r"what other notebooks hold \(restart their kernels\)\. The last checkpoint is untouched; the best "
-               r"weights are of 0\.\d{3} Dice$")  # fmt: skip
+               r"weights are of 0\.\d{3} Dice$")
     with pytest.raises(runs.TrainingError, match=message):
         run(steel, begun, QUICK)
     assert good(begun) == before
@@ -933,7 +933,7 @@ def test_a_full_disk(steel, begun, monkeypatch, undisturbed):
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert re.match(r"cannot write (step-0000000\d\d\S+\.pt|weights\.safetensors), 0\.\d MB, in .*: File too large\. "
                     r"Make room there \(on Google Drive, empty the trash too\), then give the same command again$",
-                    str(error.value))  # fmt: skip
+                    str(error.value))
     assert good(begun) == before
     run(steel, begun, QUICK)
     assert lives.end_of(begun) == undisturbed
@@ -1082,7 +1082,7 @@ def test_seconds_a_step(steel):
 def test_every_state_that_is_saved_holds_all_that_is_needed(steel, begun):
     state = newest(begun)
     assert set(state) == {"model", "optimizer", "scheduler", "scaler", "random", "epoch", "seen", "step", "summed",
-                          "seconds", "best", "history", "about", "hours"}  # fmt: skip
+                          "seconds", "best", "history", "about", "hours"}
     assert set(state["random"]) == {"python", "numpy", "torch", "cuda"}
     assert (state["epoch"], state["seen"], state["step"]) == (1, 4, 7)
     assert state["best"] == max(row["validation_dice"] for row in state["history"])

@@ -61,13 +61,13 @@ def test_multiply_adds_of_the_plain_network_by_hand():
 def made_up():
     def point(step, macs, dice):
         return {"step": step, "gigamacs": macs, "seconds": macs, "choose": dice, "dice_chosen": dice, "dice_half": dice,
-                "ap": dice, "image_dices": [dice, dice]}  # fmt: skip
+                "ap": dice, "image_dices": [dice, dice]}
 
     rows = [("original", 1e-2, [(80, 10, 0.2), (160, 20, 0.4), (320, 40, 0.5)]), ("original", 1e-3, [(320, 40, 0.1)]),
             ("fast", 4e-3, [(80, 2, 0.3)]), ("fast", 4e-3, [(320, 8, 0.6)]),
-            ("plain", 4e-3, [(320, 4, 0.45)])]  # fmt: skip
+            ("plain", 4e-3, [(320, 4, 0.45)])]
     return pd.DataFrame([{"arm": arm, "rate": rate, "steps": 0, "seed": 0, "curve": [point(*p) for p in curve]}
-                         for arm, rate, curve in rows])  # fmt: skip
+                         for arm, rate, curve in rows])
 
 
 def test_reached_takes_the_first_point_at_the_best_rate_and_nan_where_never():

@@ -58,7 +58,7 @@ def test_verdict():
 
 def test_summary_from_one_cell_and_from_two_seeds():
     arms = {name: {"dice_half": 0.5, "dice_chosen": 0.6, "ap": 0.5, "same_bits": name == "nothing"}
-            for name in [*resume.FORGOTTEN, "undisturbed", "undisturbed, usual batches"]}  # fmt: skip
+            for name in [*resume.FORGOTTEN, "undisturbed", "undisturbed, usual batches"]}
     cell = {"optimizer": "adamw", "cut": "half", "seed": 0, "arms": arms}
     for rows in ([cell], [cell, cell | {"seed": 1}]):
         text = resume.summary(pd.DataFrame(rows))

@@ -84,7 +84,7 @@ def test_a_difference_over_seeds_and_images_is_paired_and_covers_the_truth():
     for _ in range(100):
         images = rng.normal(size=(1, 60))  # what an image is worth falls out of a paired difference
         a, b = ({seed: images[0] + rng.normal(scale=0.05, size=60) + shift for seed in range(5)}
-                for shift in (0.03, 0.0))  # fmt: skip
+                for shift in (0.03, 0.0))
         found = compare.over_seeds_and_images(pd.Series(a), pd.Series(b), draws=400)
         covered += found.low <= 0.03 <= found.high
         assert found.high - found.low < 0.05

@@ -29,7 +29,7 @@ def made_up(dices, halves):
         if cell["loss"] in dices and cell["steps"] in (80, 640) and cell["seed"] < 3:
             noise = rng.normal(scale=0.002, size=50)
             rows.append(cell | {"ap": 0.5, "dice_half": halves[cell["loss"]], "dice_chosen": dices[cell["loss"]],
-                                "alarms": 0.1, "image_dices": (dices[cell["loss"]] + noise).tolist()})  # fmt: skip
+                                "alarms": 0.1, "image_dices": (dices[cell["loss"]] + noise).tolist()})
     return pd.DataFrame(rows)
 
 
@@ -79,5 +79,5 @@ def test_elimination_stands_unless_statistics_or_batch_explain_half_of_the_gap(a
         gap = 0.1 if cell["batch"] == 2 else larger
         modes = {"train": gap, "eval": gap, "recalibrated": again if cell["batch"] == 2 else gap}
         rows.append(cell | {f"training_{mode}": 0.5 + value + 0.001 * cell["seed"] for mode, value in modes.items()}
-                    | {f"report_{mode}": 0.5 for mode in modes})  # fmt: skip
+                    | {f"report_{mode}": 0.5 for mode in modes})
     assert f'elimination" {verdict}' in batch_norm.summary(pd.DataFrame(rows))

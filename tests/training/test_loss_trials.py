@@ -202,7 +202,7 @@ def test_dice_learns(training):
 def test_trials(training):
     both = {"Dice": losses.dice_loss, "BCE": losses.bce_loss}
     table = loss_trials.trials(both, training, training, seeds=(0, 1), steps=2,
-                          model=dict(width=2, depth=2))  # fmt: skip
+                          model=dict(width=2, depth=2))
     assert table.groupby(["name", "seed"], sort=False)["step"].agg(list).to_dict() == {
         (name, seed): [0, 2] for name in ("Dice", "BCE") for seed in (0, 1)}
     assert list(table)[:3] == ["name", "seed", "step"]

@@ -12,7 +12,7 @@ from steelnb.training.recipes import FAST, ORIGINAL, PRETRAINED, RECIPES, SMOKE
 BEFORE = {
     "name", "model", "loss", "optimizer", "learning_rate", "momentum", "weight_decay", "schedule", "batch", "epochs",
     "epoch_samples", "samples", "validation", "scored", "geometry", "crop", "on_defect", "flips", "per_class",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", sorted(set(RECIPES) - {"fast", "pretrained"}))

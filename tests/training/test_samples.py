@@ -87,7 +87,7 @@ def test_crop_is_a_part_of_image_and_mask_with_true_surroundings(steel, cache):
         places = [
             (top, left) for top in range(33) for left in range(137)
             if np.array_equal(padded[60 - margin + top :, 60 - margin + left :][: core.shape[0], : core.shape[1]], core)
-        ]  # fmt: skip
+        ]
         assert any(np.array_equal(full[top : top + 32, left : left + 64], mask[0]) for top, left in places)
 
 
@@ -117,7 +117,7 @@ def test_flips_move_image_and_mask_together(steel, cache):
                 axes for axes in ((), (0,), (1,), (0, 1))
                 if torch.equal(torch.flip(a[0][inner], axes), b[0][inner])
                 and torch.equal(torch.flip(mask_a[0], axes), mask_b[0])
-            ]  # fmt: skip
+            ]
             assert turns
             seen.update(turns)
     assert len(seen) == 4
@@ -238,7 +238,7 @@ def test_one_tiny_image_does_not_shrink_the_others_crop(tmp_path):
                 if np.array_equal(
                     np.pad(data.image("c.png")[:: -1 if down else 1, :: -1 if across else 1],
                            ((margin, 99), (margin, 99)), "symmetric")[: window.shape[1], : window.shape[2]], window[0])
-            ]  # fmt: skip
+            ]
             turned = data.mask("c.png")[:: -1 if flip[0] else 1, :: -1 if flip[1] else 1]
             assert np.array_equal(np.pad(turned, ((0, 41), (0, 45)), "symmetric"), mask[0])
     assert whole(data, ImageCache(data), crop=(96, 96)).crop == (64, 64)  # the median image: half of them are no larger

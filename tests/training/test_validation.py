@@ -60,7 +60,7 @@ def test_the_report_has_the_same_scores(steel, samples, model):
         "dice_empty_is_one": Key("Dice", "any", ALL), "iou_empty_is_one": Key("IoU", "any", ALL),
         "dice_all_pixels": Key("Dice", "any", PIXELS), "precision": Key("precision", "any"),
         "recall": Key("recall", "any"), "false_alarm_rate": Key("clean images with an alarm", "any"),
-    }.items():  # fmt: skip
+    }.items():
         assert scores[name] == pytest.approx(found.value(key)), name
 
 
