@@ -297,8 +297,8 @@ how_it_ends = runs.train(data, undisturbed, small, device=cpu, checkpoint_second
 
 settings = [f"{name}={json.dumps(value)}" for name, value in small.to_dict().items() if value != SMOKE.to_dict()[name]]
 command = [sys.executable, "-m", "steelnb", "train", "--data", str(data.folder), "--run", str(killed),
-           "--checkpoint-seconds", "0", "--quiet", *(word for text in settings for word in ("--set", text))]
-print("python -m steelnb train --data … --run … --checkpoint-seconds 0", *(f"--set {text}" for text in settings))
+           "--recipe", "smoke", "--checkpoint-seconds", "0", "--quiet", *(word for text in settings for word in ("--set", text))]
+print("python -m steelnb train --data … --run … --recipe smoke --checkpoint-seconds 0", *(f"--set {text}" for text in settings))
 
 
 def ledger(run):

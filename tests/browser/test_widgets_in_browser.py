@@ -156,6 +156,7 @@ from steelnb.figures import plots, widgets
 plots.use_style()
 folder, killed = synthetic.write_dataset("steel", 12, seed=3, shape=(64, 200), progress=False), "watched"
 command = [sys.executable, "-m", "steelnb", "train", "--data", str(folder), "--run", killed, "--quiet",
+           "--recipe", "smoke",
            "--set", 'model={"width": 4, "depth": 2}', "--set", "crop=[48, 48]", "--set", "epoch_samples=100",
            "--epochs", "200", "--checkpoint-seconds", "0"]"""
 
