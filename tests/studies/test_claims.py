@@ -1,4 +1,4 @@
-"""Each claim in studies/claims.md has one of three grades, a record or test that exists, and its numbers found there."""
+"""Each claim in studies/claims.md has one of three grades, a record or test that exists, its numbers found there."""
 
 import json
 import re
