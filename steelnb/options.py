@@ -39,8 +39,8 @@ def parser() -> argparse.ArgumentParser:
         "On several GPUs: torchrun --nproc-per-node 2 -m steelnb -- train …")
     _data(add)
     add("--run", type=_path, required=True, metavar="RUN", help="folder of this run, new or to go on with")
-    add("--recipe", metavar="NAME", help="pretrained (default; starts from what others learned), smoke (minutes on a "
-        "CPU), fast, modern or original (want a GPU); a run that was begun keeps its own")
+    add("--recipe", metavar="NAME", help="smoke (default; minutes on a CPU), pretrained (starts from what others "
+        "learned), fast, modern or original (want a GPU); a run that was begun keeps its own")
     add("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE",
         help="change a value of the recipe, such as batch=2 or learning_rate=1e-4; may be repeated")
     length = add.__self__.add_mutually_exclusive_group()
