@@ -47,7 +47,7 @@ def test_colab_constraints_are_the_recorded_ones():
         {line for line in path.read_text(encoding="utf-8").splitlines() if "==" in line and not line.startswith("#")}
         for path in (ROOT / "constraints-colab.txt", recorded)
     )
-    assert {line for line in ours if not line.startswith("tifffile==")} == theirs  # which needs a newer Python than 3.11
+    assert {line for line in ours if not line.startswith("tifffile==")} == theirs  # 3.11 cannot have that tifffile
 
 
 def test_constraints_are_plain_pins():
