@@ -213,7 +213,11 @@ def test_lossy_masks(tmp_path, suffix, options):
 def test_masks_that_keep_their_values(tmp_path, suffix, options):
     for values in (IDS, MASK):
         colour = suffix in ("webp", "ppm")
-        Image.fromarray(values).convert("RGB" if colour else "L").save(path := tmp_path / f"a.{suffix}", **options)
+        picture, path = Image.fromarray(values).convert("RGB" if colour else "L"), tmp_path / f"a.{suffix}"
+        try:
+            picture.save(path, **options)
+        except OSError:
+            pytest.skip("this Pillow has no encoder for it, as Colab's has none for zstd")
         assert (mask_values(path) == values).all()
 
 
