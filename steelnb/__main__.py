@@ -201,7 +201,7 @@ def _reading(options: argparse.Namespace) -> dict:
 
 def _check_new(path: Path) -> None:
     if path.exists():
-        raise ValueError(f"{path} is there already and would be overwritten: name another file")
+        raise ValueError(f"{path} already exists; choose another file")
     if not path.absolute().parent.is_dir():
         raise ValueError(f"{path.parent} is no folder: make it, or name a file elsewhere")
 

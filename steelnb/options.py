@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     add("--size", type=_size, default=(256, 1600), metavar="HxW", help="pixels (default 256x1600)")
 
     add = command("train", "Train a network, or go on where RUN left off; leaves RUN/weights.safetensors. "
-        "Ctrl-C, SIGTERM or the end of the hours stop it cleanly: give the same command again to go on. "
+        "Ctrl-C, SIGTERM or the end of the hours stop it cleanly: run the same command again to go on. "
         f"Exit code 0: finished; {STOPPED}: stopped like that (0 under torchrun, to which others are crashes); "
         "1: an error. "
         "On several GPUs: torchrun --nproc-per-node 2 -m steelnb -- train …")
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         "from the run's")
     add("--seed", type=_seed, default=0, metavar="S", help="split, first weights and order (default 0)")
     add("--deterministic", action="store_true", help="on a GPU too, repeat a run to the last bit; slower")
-    add("--per-class", action="store_true", help="a mask a class instead of one for all defects")
+    add("--per-class", action="store_true", help="one mask per class instead of one for all defects")
     add("--ignore-copies", action="store_true", help="do not look for images that show the same steel, which "
         "are kept on one side of the split otherwise")
     add("--groups", type=_path, metavar="CSV", help="ImageId,group: images that stay on one side (audit writes one)")

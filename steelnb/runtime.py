@@ -171,7 +171,7 @@ def drive_folder() -> Path:
     Raises RuntimeError elsewhere, and where Drive is not given access.
     """
     if where() != "colab":
-        raise RuntimeError("Google Drive can be mounted on Colab alone; elsewhere let STEELNB_HOME name a folder")
+        raise RuntimeError("Google Drive can be mounted on Colab alone; elsewhere set STEELNB_HOME to a folder")
     from google.colab import drive
 
     try:

@@ -175,7 +175,7 @@ def _advice(error: OSError, verb: str, path: Path, size: str = "") -> str:
     """What went wrong with a file, and what to do."""
     what = f"cannot {verb} {path.name}{size} in {path.parent}: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{what}. Make room there (on Google Drive, empty the trash too), then give the same command again"
+        return f"{what}. Make room there (on Google Drive, empty the trash too), then run the same command again"
     if error.errno in (errno.ENOENT, errno.ENOTCONN, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENOTDIR):
-        return f"{what}. The folder can no longer be reached: mount it again, then give the same command again"
-    return f"{what}. Mend that, then give the same command again"
+        return f"{what}. The folder can no longer be reached: mount it again, then run the same command again"
+    return f"{what}. Fix this, then run the same command again"

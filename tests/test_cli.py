@@ -80,7 +80,7 @@ def test_from_steel_to_mask(tmp_path, monkeypatch, capsys, tiny):
         (("evaluate", "--weights", "run", "--choose", "--guard", "0.9"), "--choose finds threshold, "),
         (("evaluate", "--weights", "run", "--choose", "--flips"), "guard and flips by itself: leave them out"),
         (("evaluate", "--weights", "run", "--alarms", "0.1"), "--alarms says how --choose chooses: add --choose"),
-        (("evaluate", "--weights", "run", "--out", "."), ". is there already and would be overwritten: name another"),
+        (("evaluate", "--weights", "run", "--out", "."), ". already exists; choose another"),
     ],
 )
 def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
@@ -382,7 +382,7 @@ def test_evaluate_leaves_its_json_in_a_file(run, steel_folder, tmp_path, capsys)
     other.write_text("mine")
     assert call(*command) == 1
     error = capsys.readouterr().err
-    assert error == (f"steelnb evaluate: {other} is there already and would be overwritten: name another file\n")
+    assert error == (f"steelnb evaluate: {other} already exists; choose another file\n")
     assert other.read_text() == "mine"
 
 
@@ -454,14 +454,14 @@ def test_a_full_disk_is_told_with_the_place(run, steel_folder, tmp_path, monkeyp
     monkeypatch.setenv("STEELNB_HOME", str(tmp_path / "home"))
     assert call("evaluate", "--data", "synthetic", "--weights", run, "--quiet") == 1
     told = capsys.readouterr().err
-    assert "No space left on device. Mend that, or let STEELNB_HOME name a folder on another disk" in told
+    assert "No space left on device. Fix this, or set STEELNB_HOME to a folder on another disk" in told
     assert [path.suffix for path in (tmp_path / "home" / "cache").iterdir()] == [".lock"]
     monkeypatch.undo()
     monkeypatch.setenv("STEELNB_HOME", str(tmp_path / "other"))
     monkeypatch.setattr(dataset.SteelData, "image", Full)
     assert call(*cache) == 1
     told = capsys.readouterr().err
-    assert "cannot write the cache of images: No space left on device. Make room there, or let STEELNB_HOME" in told
+    assert "cannot write the cache of images: No space left on device. Make room there, or set STEELNB_HOME" in told
 
 
 def test_a_full_disk_under_predict_tells_of_resume(run, steel_folder, tmp_path, monkeypatch, capsys):

@@ -13,8 +13,8 @@ import pytest
 from steelnb import storage
 from steelnb.storage import StorageError
 
-ROOM = "Make room there (on Google Drive, empty the trash too), then give the same command again"
-REACH = "The folder can no longer be reached: mount it again, then give the same command again"
+ROOM = "Make room there (on Google Drive, empty the trash too), then run the same command again"
+REACH = "The folder can no longer be reached: mount it again, then run the same command again"
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_what_reads_back_otherwise_is_not_taken(old, monkeypatch, back):
 @pytest.mark.parametrize(
     ("number", "advice"),
     [(errno.ENOSPC, ROOM), (errno.EDQUOT, ROOM), (errno.EFBIG, ROOM), (errno.ENOENT, REACH), (errno.ENOTCONN, REACH),
-     (errno.EIO, REACH), (errno.EACCES, "Mend that, then give the same command again")],
+     (errno.EIO, REACH), (errno.EACCES, "Fix this, then run the same command again")],
 )
 def test_the_error_says_what_to_do(old, monkeypatch, operation, number, advice):
     fail(monkeypatch, operation, number)

@@ -47,7 +47,7 @@ def audit(source: SteelData | str | Path, *, seed: int = 0, validation: float = 
         except DataError as error:
             if not folder.is_dir():
                 raise
-            told = f"{error}. Nothing else was looked at: mend this, then audit again"
+            told = f"{error}. Nothing else was looked at: fix this, then audit again"
             findings = (Finding("refused", "error", (), told), *checks.bad_rows(folder))
             return Audit(folder.name, "It could not be read.", findings, pd.DataFrame())
     finder, findings = duplicates.DuplicateFinder(), [*checks.files(data), *checks.odd_areas(data)]

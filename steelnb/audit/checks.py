@@ -56,7 +56,7 @@ def bad_rows(folder: Path) -> Iterator[Finding]:
             rle.runs(line["EncodedPixels"].strip(), math.prod(sizes[image_id]), f"line {number}, image {image_id}")
         except (rle.RLEError, DataError) as error:
             shape = f" The image is {size_text(*sizes[image_id])}." if image_id in sizes else ""
-            told = f"train.csv, {error}.{shape} Mend the row, or remove it"
+            told = f"train.csv, {error}.{shape} Fix the row, or remove it"
             yield Finding("out of range", "error", (image_id,), told)
 
 

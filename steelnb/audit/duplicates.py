@@ -81,7 +81,7 @@ class DuplicateFinder:
         """Every pair of the same steel, the most alike first. read: gives an image's pixels again, uint8 [H, W].
 
         Images without texture (black, of one gray) are pairs only where all their pixels are equal, each with the
-        next such one. Of a block of images, the 50 candidates a image that are most alike are looked at.
+        next such one. Of a block of images, the 50 candidates per image that are most alike are looked at.
         """
         best: dict[tuple[int, int], tuple[float, int]] = {}
         for i, j, symmetry in self._candidates(progress):

@@ -139,7 +139,7 @@ def _check_room(size: int, archive: Path, folder: Path) -> None:
 def _full(archive: Path, folder: Path, size: int = 0) -> DataError:
     needed, free = f"{size / 1e9:.2f} GB are needed, " if size else "", shutil.disk_usage(folder).free / 1e9
     return DataError(f"{archive}: no room to unpack it in {folder}: {needed}{free:.2f} GB are free. Make room, or "
-                     "let STEELNB_HOME name a folder on another disk")
+                     "set STEELNB_HOME to a folder on another disk")
 
 
 def _refused(archive: Path, name: str, problem: str) -> DataError:

@@ -80,6 +80,6 @@ class ImageCache:
             storage.replace_file(unfinished, self.path)
         except OSError as error:
             raise DataError(f"{self.path}: cannot write the cache of images: {error.strerror or error}. "
-                            "Make room there, or let STEELNB_HOME name a folder on another disk") from error
+                            "Make room there, or set STEELNB_HOME to a folder on another disk") from error
         finally:
             unfinished.unlink(missing_ok=True)

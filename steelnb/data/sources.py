@@ -104,8 +104,8 @@ def _synthetic(images: int, seed: int, progress: bool) -> SteelData:
     try:
         storage.make_folder(folder, draw, lambda made: _complete(made, images))
     except OSError as error:
-        raise DataError(f"{folder}: cannot draw synthetic steel there: {error.strerror or error}. Mend that, "
-                        "or let STEELNB_HOME name a folder on another disk") from error
+        raise DataError(f"{folder}: cannot draw synthetic steel there: {error.strerror or error}. Fix this, "
+                        "or set STEELNB_HOME to a folder on another disk") from error
     return _from(dataset.read_dataset(folder), f"made by steelnb from seed {seed}", name="synthetic steel")
 
 

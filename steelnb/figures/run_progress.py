@@ -28,7 +28,7 @@ NEEDED = ["epoch", "step", *(column for curves in CURVES.values() for column in 
 class Progress:
     """How far a run is. Steps are those of the last checkpoint or score, seconds at the pace of the last session."""
 
-    history: pd.DataFrame  # a row an epoch, the columns NEEDED; empty before the first
+    history: pd.DataFrame  # one row per epoch, the columns NEEDED; empty before the first
     step: int = 0
     total: int | None = None  # steps of the whole run
     seconds_left: float | None = None

@@ -53,7 +53,7 @@ def predict_files(
 ) -> Outcome:
     """Segments image files, folders of them, patterns such as `steel/**/*.jpg`, and strips, into the folder `out`.
 
-    An image leaves `NAME_mask.png` (0/255; one `NAME_class1_mask.png` … a class for a network with a mask a class) and
+    An image leaves `NAME_mask.png` (0/255; one `NAME_class1_mask.png` … per class where the network has several) and
     `NAME_overlay.png`; with `probabilities` also `NAME_probability.png`, round(255 p). A strip (.npy, a TIFF above
     `strips.LARGE` pixels, raw bytes) leaves what `strip_masks.segment_strip` says: `NAME_mask.npy`, `NAME_defects.csv`,
     `NAME_overview.png`, `NAME_probability.npy`. All of them: `predictions.csv` (ImageId, ClassId for a network with a
@@ -152,7 +152,7 @@ def _made(work: OutputWriter, path: Path, strip: bool, digest: str | None) -> Se
     masks = work.make(path, strip)
     if output_folder.file_digest(path) != digest:
         _remove(*work.targets(path, strip))
-        raise DataError(f"{path}: changed while it was read: give the same command again, with --resume")
+        raise DataError(f"{path}: changed while it was read: run the same command again, with --resume")
     return masks
 
 

@@ -61,7 +61,7 @@ def noted_before(work: OutputWriter, plan: Mapping[Path, bool], kaggle: bool, re
     there = next((work.out / name for name in tables if (work.out / name).exists()), None) or _first_there(work, plan)
     if not resume:
         if there := there or (settings if settings.exists() else None):
-            raise PredictError(f"{there} is there already and would be overwritten: name another folder for the masks, "
+            raise PredictError(f"{there} already exists; choose another folder for the masks, "
                                "or resume what was begun there (--resume)")
         return Noted({}, {})
     if any(path.resolve().parent == work.out.resolve() for path in plan):
@@ -73,7 +73,7 @@ def noted_before(work: OutputWriter, plan: Mapping[Path, bool], kaggle: bool, re
     before, now = _read(settings), work.settings()
     if other := [name for name in now if before.get(name) != now[name]]:
         told = names((f"{name} was {before.get(name)}, is {now[name]}" for name in other), 8)
-        raise PredictError(f"{work.out} holds masks that were made otherwise ({told}): name another folder")
+        raise PredictError(f"{work.out} contains masks made with other settings ({told}): name another folder")
     called = {Path(name).stem: name for name in before["inputs"]}
     for path, strip in plan.items():
         if called.get(path.stem, path.name) != path.name and _first_there(work, {path: strip}):

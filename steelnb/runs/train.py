@@ -3,7 +3,7 @@
 A run folder holds
 
     config.json          recipe, seed, data, versions: what makes this run this run
-    history.csv          a row an epoch: losses and scores
+    history.csv          one row per epoch: losses and scores
     groups.csv           which images show the same steel and stay on one side of the split
     sessions.csv         a row a session: when, how long, on what, how it ended
     tensorboard/         the curves, live
@@ -51,7 +51,7 @@ def train(
     progress: bool = True,
     report: Callable[[str], None] = print,
 ) -> pd.DataFrame:
-    """Trains a network on `data` by `recipe`, or goes on where `run` left off. Returns the history, a row an epoch.
+    """Trains a network on `data` by `recipe`, or goes on where `run` left off. Returns the history, one row per epoch.
 
     epochs: instead of the recipe's number; steps: instead of epochs (the last epoch may then be a part of one).
     hours: where neither epochs nor steps are given, a one-cycle schedule is shortened to end within them; see `advice`.

@@ -36,8 +36,9 @@ class Samples(Dataset):
     crop: (H, W) of the rectangle to draw from each image, for a valid network no larger than the median; a smaller
         image goes on as its mirror image, mask and all. None: the whole image.
     on_defect: share of crops that are centred on a defect pixel, where the image has one.
-    flips: mirror left-right and top-bottom at random. brightness: b makes of each gray value x, as one for a window,
-        x · g + s, with g from 1 ± b and s from ± 128 b. per_class: a mask a class (K of them) instead of their union.
+    flips: mirror left-right and top-bottom at random.
+    brightness: b makes of each gray value x, as one for a window, x · g + s, with g from 1 ± b and s from ± 128 b.
+    per_class: one mask per class (K of them) instead of their union.
     The random choices depend on (seed, epoch, index): call `set_epoch` before each epoch.
     """
 
@@ -121,7 +122,7 @@ class Samples(Dataset):
         return np.rint(np.clip(gain * np.arange(256) + shift, 0, 255)).astype(np.uint8)
 
     def mask(self, item: Item, shape: tuple[int, int]) -> np.ndarray:
-        """Bool [K, H, W]: a mask a class, or one union of all that the item's rows label."""
+        """Bool [K, H, W]: one mask per class, or one union of all that the item's rows label."""
         classes = self.data.classes if self.per_class else (None,)
         mask = np.zeros((len(classes), *shape), bool)
         for position in self._rows_of.get(item.image_id, ()) if item.rows is None else item.rows:

@@ -31,7 +31,7 @@ def validate(
     false_alarm_rate: share of clean images in which something was found.
     original_accuracy: the original's metric, with its smoothing; a logit of exactly 0 is a defect there (≥), and
         nowhere else here (>). loss: mean over images, if `loss` is given.
-    images, defective: how many of each were scored (with a mask a class: pairs of image and class).
+    images, defective: how many of each were scored (with one mask per class: pairs of image and class).
 
     before_each: called before each image; may raise to end the scoring.
     """

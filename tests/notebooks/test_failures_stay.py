@@ -78,7 +78,7 @@ def test_needed_leaves_out_what_plays_no_part():
 @pytest.mark.parametrize(
     ("notebook", "module", "broken", "claim"),
     [
-        ("04", losses, "bce_loss", 'assert FULL or (plateau["dice"] < 0.03).all()'),
+        ("04", losses, "bce_loss", 'assert FULL or ((plateau["dice"] < 0.03).all()'),
         ("05", broken, "raw_dice_loss", "negative >= 1 and positive >= 1"),
         ("05", broken, "thresholded_dice_loss", "backward should have been refused"),
         ("05", broken, "original_thresholded_dice_loss", "assert before == after and not any(gradients)"),

@@ -93,11 +93,11 @@ def test_refusals(pictures, tmp_path):
     with pytest.raises(PredictError, match="several images are called 'a'"):
         predict_files(network(), [pictures, pictures / "a.png"], tmp_path / "out")
     predict_files(network(), [pictures / "a.png"], tmp_path / "out")
-    with pytest.raises(PredictError, match="is there already and would be overwritten"):
+    with pytest.raises(PredictError, match="already exists"):
         predict_files(network(), [pictures / "b.jpg"], tmp_path / "out")
     (tmp_path / "out" / "predictions.csv").unlink()
     before = (tmp_path / "out" / "a_mask.png").read_bytes()
-    with pytest.raises(PredictError, match=r"a_mask\.png is there already"):
+    with pytest.raises(PredictError, match=r"a_mask\.png already exists"):
         predict_files(network(), [pictures / "a.png"], tmp_path / "out")
     assert (tmp_path / "out" / "a_mask.png").read_bytes() == before
 
@@ -330,7 +330,7 @@ def test_resuming_takes_only_what_the_same_settings_made(pictures, tmp_path):
     for options, told in (
         ({"point": OperatingPoint(0.6)}, "threshold was 0.5, is 0.6"), ({"flips": True}, "flips was False, is True"),
     ):
-        with pytest.raises(PredictError, match=f"made otherwise.*{told}"):
+        with pytest.raises(PredictError, match=f"made with other settings.*{told}"):
             predict_files(network(), [pictures], out, resume=True, **options)
     other = network()
     with torch.no_grad():
@@ -488,7 +488,7 @@ def test_two_commands_into_one_folder(pictures, tmp_path, monkeypatch):
         outcome = predict_files(trained, [pictures / "a.png"], out)
     assert list(outcome.written) == ["a"]
     assert told[0] == f"{out} is in use by another command: wait until it ends, or name another folder"
-    assert "is there already" in told[1]
+    assert "already exists" in told[1]
     assert predict_files(trained, [pictures], out, resume=True).kept == ("a",)
 
 

@@ -932,7 +932,7 @@ def test_a_full_disk(steel, begun, monkeypatch, undisturbed):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert re.match(r"cannot write (step-0000000\d\d\S+\.pt|weights\.safetensors), 0\.\d MB, in .*: File too large\. "
-                    r"Make room there \(on Google Drive, empty the trash too\), then give the same command again$",
+                    r"Make room there \(on Google Drive, empty the trash too\), then run the same command again$",
                     str(error.value))
     assert good(begun) == before
     run(steel, begun, QUICK)
