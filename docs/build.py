@@ -58,7 +58,8 @@ def library(readme: str, folder: Path) -> None:
     for name in names:
         room = ROOT / "steelnb" / name
         modules = [f"{name}.{path.stem}" for path in sorted(room.glob("*.py")) if path.stem != "__init__"]
-        parts = [heading(name, "="), AUTO % name]
+        # what a room hands on is documented once, where it is defined
+        parts = [heading(name, "="), AUTO % name + "   :no-members:\n" * room.is_dir()]
         parts += [part for module in modules for part in (heading(module.partition(".")[2], "-"), AUTO % module)]
         (folder / f"{name}.rst").write_text("\n".join(parts), encoding="utf-8")
     linked = re.sub(r"^\| `[^|]*\|", lambda row: re.sub(r"`(\w+)(/?)`", r"[`\1\2`](\1.rst)", row[0]), table, flags=re.M)
