@@ -52,7 +52,7 @@ def test_the_contents_lead_to_every_notebook_and_its_figures(site):
 
 
 def test_a_module_is_described(site, address):
-    site.goto(f"{address}/api/widgets.html")
+    site.goto(f"{address}/api/figures.html")
     assert site.locator("dt", has_text="explore_threshold").is_visible()
     site.screenshot(path=front.LEFT / "site-module.png")
 
