@@ -93,7 +93,7 @@ class _Monitor:
         parts = [now.line()]
         if alive:
             parts += ["it is stopping"] if self.asked else [now.age()]
-        elif self.process is not None and self.process.returncode not in (0, 3) and not now.finished:  # 3: it was stopped
+        elif self.process is not None and self.process.returncode not in (0, 3) and not now.finished:  # 3: stopped
             parts.append(f"its process has ended ({self.process.returncode})")
         self.text.value = " · ".join(filter(None, parts))
         self.stop.disabled = self.asked or not alive

@@ -183,4 +183,4 @@ def test_the_monitor_of_a_training_and_its_stop_button(either, page):
     assert not book.code()[-1]["outputs"]  # while it trained: None
     book.run_last()
     page.wait_for_function(f"{book.cells}.at(-1).outputs.length == 1", timeout=30_000)
-    assert book.code()[-1]["outputs"][0]["data"]["text/plain"] == "0"  # in good order
+    assert book.code()[-1]["outputs"][0]["data"]["text/plain"] == "3"  # in good order
