@@ -979,7 +979,7 @@ def test_a_run_does_not_stop_for_a_log_that_another_program_has_open(steel, begu
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of TensorBoard's writer
 def test_a_run_folder_that_vanishes(steel, begun, after):
     after(8, lambda _: shutil.rmtree(begun))
-    with pytest.raises(StorageError, match="The folder can no longer be reached: mount it again, then give the same "):
+    with pytest.raises(StorageError, match="The folder can no longer be reached: mount it again, then run the same "):
         run(steel, begun, QUICK)
     assert not begun.exists(), "something was written where the mount was"
 
