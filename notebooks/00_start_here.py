@@ -136,8 +136,8 @@ if runtime.precision(device) is torch.float32:
     print(f"after 8 steps all {sum(a.numel() for a, _ in pairs):,} numbers of both networks are equal, to the last bit")
 
 # %% [markdown]
-# How such a network is built stands in [03](03_unet.ipynb), what the losses do in [04](04_bce_imbalance.ipynb) to
-# [06](06_choosing_a_loss.ipynb), the rest in [07](07_hundred_hours.ipynb).
+# How such a network is built stands in [03](03_unet.ipynb), what the losses do in [05](05_bce_imbalance.ipynb) to
+# [07](07_choosing_a_loss.ipynb), the rest in [09](09_hundred_hours.ipynb).
 
 # %% [markdown]
 # Four fifths of the images train the network, one fifth is held out: it never trains on those, and every score below is
@@ -210,7 +210,7 @@ print(*(line[:62].rstrip() for line in report.table().splitlines() if line.start
 
 # %% [markdown]
 # In brackets: how far chance alone would move each number with other images of the same kind. `report.table()` has a dozen
-# more, which [08](08_results.ipynb) explains.
+# more, which [10](10_results.ipynb) explains.
 #
 # Is that any good? The least a network must beat is a mask that ignores the image. The best of those is all defect:
 

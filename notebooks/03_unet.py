@@ -673,4 +673,4 @@ print(f"{macs / 1e9:.0f} GMAC, {parameters / 1e6:.1f} M parameters; can see {sid
 # - Ronneberger, Fischer, Brox 2015, [U-Net](https://arxiv.org/abs/1505.04597): Figure 1, and section 3 on the weights.
 # - He, Zhang, Ren, Sun 2015, [Delving deep into rectifiers](https://arxiv.org/abs/1502.01852): section 2.2.
 # - Luo, Li, Urtasun, Zemel 2016, [Understanding the effective receptive field](https://arxiv.org/abs/1701.04128).
-# - Next: [04 · Why did cross entropy fail?](04_bce_imbalance.ipynb)
+# - Next: [05 · Why did cross entropy fail?](05_bce_imbalance.ipynb)

@@ -204,7 +204,7 @@ def describe() -> str:
         lines.append(f"No GPU: the smoke profile goes on. For a GPU: {COLAB_GPU}")
     if on.type == "cuda" and (cards := torch.cuda.device_count()) > 1:
         lines.append(f"{cards} GPUs, of which a notebook uses one. A training on all: "
-                     f"!torchrun --nproc-per-node {cards} -m steelnb -- train --run FOLDER (07_hundred_hours)")
+                     f"!torchrun --nproc-per-node {cards} -m steelnb -- train --run FOLDER (09_hundred_hours)")
     return "\n".join(lines)
 
 

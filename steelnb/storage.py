@@ -1,4 +1,4 @@
-"""Files that a kill, a full disk or a lost mount cannot spoil.  Taught in 07_hundred_hours."""
+"""Files that a kill, a full disk or a lost mount cannot spoil.  Taught in 09_hundred_hours."""
 
 import contextlib
 import errno

@@ -63,7 +63,7 @@ def test_the_page_quotes_the_studies():
     def seeds(data, loss, steps, number):
         return [numbers[data, loss, steps, seed][number] for seed in range(3)]
 
-    head, *rows = cells_below(PAGE, "## What notebooks 04 to 06 found")
+    head, *rows = cells_below(PAGE, "## What notebooks 05 to 07 found")
     assert len(head) == 7
     assert len(rows) == 6
     wanted = [(data, *shown) for data in ("saliency", "synthetic")
@@ -94,7 +94,7 @@ def test_the_page_quotes_how_often_intervals_cover():
 
 
 def test_notebook_08_quotes_the_ladder_and_the_labels():
-    text = (ROOT / "notebooks" / "08_results.py").read_text(encoding="utf-8").replace("\n# ", " ")
+    text = (ROOT / "notebooks" / "10_results.py").read_text(encoding="utf-8").replace("\n# ", " ")
     gap = results("gap")
     ladder = {arm["name"]: arm["summary"] for arm in gap["ladder"]["arms"]}
 
@@ -164,8 +164,8 @@ def test_the_page_and_notebook_09_quote_the_races():
         assert f"{fast} against {original}" in page
         lowest.append(min(ratios))
         highest.append(max(ratios))
-    assert (round(min(lowest)), round(max(highest))) == (6, 38)  # in words at the top of notebook 09
-    text = (ROOT / "notebooks" / "09_hundred_times_faster.py").read_text(encoding="utf-8").replace("\n# ", " ")
+    assert (round(min(lowest)), round(max(highest))) == (6, 38)  # in words at the top of notebook 11
+    text = (ROOT / "notebooks" / "11_hundred_times_faster.py").read_text(encoding="utf-8").replace("\n# ", " ")
     assert "in a sixth to a thirty-eighth of its time" in text
     seed_1 = data["sd_saliency_900"]["by_seed"][1]
     on_all = ended(seed_1, "original")
@@ -173,7 +173,7 @@ def test_the_page_and_notebook_09_quote_the_races():
 
 
 QUOTED = {  # notebook: what it prints, and the page's words with the same numbers
-    "04": [
+    "05": [
         (r"(\d+)% of the pull at the first step, (\d+)% on the plateau",
          "{} % of the gradient's pull comes from background at the first step, {} % on the plateau"),
         (r"all black for (\d) of (\d) seeds", "All black for {} of {} seeds"),
@@ -182,7 +182,7 @@ QUOTED = {  # notebook: what it prints, and the page's words with the same numbe
         (r"defect moves by ([\d.]+)% of the pixels after step \d+, with Dice loss by (\d+)%",
          "moves by {} % of the pixels between scores, with Dice loss by {} %"),
     ],
-    "05": [
+    "06": [
         (r"hard Dice of 'all defect' on them: (0\.\d\d)", "calling everything a defect scores {}"),
         (r"(\d) of (\d) seeds; (\d) blow up positive", "{} of {} seeds end negative, {} of 8 positive without bound"),
         (r"800 steps: loss down by ([\d.]+)", "loss down by {}, Dice 0"),
@@ -193,7 +193,7 @@ QUOTED = {  # notebook: what it prints, and the page's words with the same numbe
         (r"sigmoid ([\d.]+), ([\d.]+) at worst; raw ([\d.]+), ([\d.]+) at worst",
          "on equal terms Dice {}, {} at worst of four seeds; raw {}, {} at worst"),
     ],
-    "06": [
+    "07": [
         (r"against a spread of ([\d.]+)", "spread over seeds {})"),
         (r"clean crops with an alarm: batch_dice (\d+)%",
          "{} % of clean crops with a false alarm for Dice over the batch"),
@@ -213,7 +213,7 @@ def test_the_page_quotes_what_the_committed_notebooks_print(notebook):
 def test_the_page_quotes_what_options_gain_on_synthetic_steel():
     page, number = " ".join(PAGE.split()), r"([+-]?0\.\d+)"
     row = rf" +0\.\d+ +(?:{number} \[{number} … {number}\])? +{number} +\d+% "
-    plain, taken = (re.search(name + row, printed("08")).groups() for name in ("as it is", "all three ←"))
+    plain, taken = (re.search(name + row, printed("10")).groups() for name in ("as it is", "all three ←"))
     gain, low, high = (f"{float(each):+.2f}".replace("-", "−") for each in taken[:3])
     assert f"gain {gain[1:]} [{low} … {high}] with empty = 1" in page
     assert f"drops from {float(plain[3]):.2f} to {float(taken[3]):.2f}." in page
@@ -221,7 +221,7 @@ def test_the_page_quotes_what_options_gain_on_synthetic_steel():
 
 def test_the_page_quotes_which_losses_tie():
     columns = r"^(\w+) +(?:pixels, weighted|pixels|overlap|mixed) +(0\.\d+) +0\.\d+ +0\.\d+ +(0\.\d+)"
-    rows = re.findall(columns, printed("06"), re.MULTILINE)
+    rows = re.findall(columns, printed("07"), re.MULTILINE)
     dice = {name: float(mean) for name, mean, _ in rows}
     alarms = {name: float(share) for name, _, share in rows}
     assert len(dice) == 16

@@ -172,4 +172,4 @@ def test_it_is_read_without_a_network_and_says_nothing_of_the_machine(site, page
         text = path.read_text(encoding="utf-8")
         assert str(ROOT) not in text, path
         assert not (found := machine.search(text)), (path, text[found.start() - 80 : found.end() + 40])
-    assert "<math" in (site / "notebooks" / "04_bce_imbalance.html").read_text(encoding="utf-8")
+    assert "<math" in (site / "notebooks" / "05_bce_imbalance.html").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The bootstrap over images: how much would a score move with other images of the same kind?  Taught in 08_results.
+"""The bootstrap over images: how much would a score move with other images of the same kind?  Taught in 10_results.
 
 In each replicate a unit (an image or a batch) counts Poisson(1) times (Chamandy et al., *Estimating Uncertainty for
 Massive Data Streams*, 2012). Its weights follow from (seed, number of the unit) alone: two scores over the same images

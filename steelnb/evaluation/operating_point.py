@@ -1,4 +1,4 @@
-"""From probabilities to a mask: threshold, smallest defect, clean-image guard.  Taught in 08_results.
+"""From probabilities to a mask: threshold, smallest defect, clean-image guard.  Taught in 10_results.
 
 A network gives one probability per pixel; an operating point decides which pixels are defect. Its three numbers are
 chosen on one part of the data (`Sweep`) and reported on another: on the same images, the scores would be too high.

@@ -1,4 +1,4 @@
-"""Recorded results of long runs, with date and machine.  Taught in 09_hundred_times_faster.
+"""Recorded results of long runs, with date and machine.  Taught in 11_hundred_times_faster.
 
 Benchmarks write ``benchmarks/results/QUESTION-DATE.json``, studies ``studies/records/NAME.jsonl``; an installed steelnb
 contains them as ``steelnb/results`` and ``steelnb/records``.

@@ -1,4 +1,4 @@
-"""Dice, IoU and rates under every convention side by side, with intervals.  Taught in 08_results.
+"""Dice, IoU and rates under every convention side by side, with intervals.  Taught in 10_results.
 
 A Dice without its convention says little: clean images counted as 1 or not at all, averaged over images or pooled over
 pixels, thresholded or not, over the whole image or the centre that the original predicted. `Scores` counts the pixels

@@ -79,7 +79,7 @@ def stack(pictures: Mapping[str, np.ndarray], width: float = WIDTH) -> Figure:
 
 
 def panel(rows: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], width: float = WIDTH) -> Figure:
-    """Image, mask, prediction and errors, two beside two, for each of `rows`.  Taught in 08_results.
+    """Image, mask, prediction and errors, two beside two, for each of `rows`.  Taught in 10_results.
 
     rows: image, uint8 [H, W], prediction and mask, bool [H, W]; images wider than high.
     """

@@ -1,4 +1,4 @@
-"""What a run folder tells while it is trained: curves, progress, time left.  Taught in 07_hundred_hours.
+"""What a run folder tells while it is trained: curves, progress, time left.  Taught in 09_hundred_hours.
 
 Everything is read from the files that `training` leaves, whoever trains; none of them has to be there, or whole.
 """
@@ -77,7 +77,7 @@ def progress(run: str | Path) -> Progress:
 
 
 def draw_run(run: str | Path, figure: Figure | None = None) -> Figure:
-    """The curves of a run folder so far.  Taught in 07_hundred_hours.
+    """The curves of a run folder so far.  Taught in 09_hundred_hours.
 
     Losses, and Dice on the validation images with a defect. The static twin of `widgets.monitor_training`; by default a
     new pyplot figure.

@@ -1,4 +1,4 @@
-"""Dice on raw outputs over one constant output: how a loss falls while signs cancel.  Taught in 05_negative_dice.
+"""Dice on raw outputs over one constant output: how a loss falls while signs cancel.  Taught in 06_negative_dice.
 
 Drawn at one value here, and under a slider in `widgets`: GitHub, a printed page and a committed notebook show this one.
 """
@@ -34,7 +34,7 @@ def sign_trick(x: float, share: float) -> SignTrick:
 
 
 def draw_sign_trick(x: float, share: float = 0.06, figure: Figure | None = None) -> Figure:
-    """The loss over one constant output, the point at `x`, and its signs.  Taught in 05_negative_dice.
+    """The loss over one constant output, the point at `x`, and its signs.  Taught in 06_negative_dice.
 
     The static twin of `widgets.explore_sign_trick`; by default a new pyplot figure.
     """

@@ -1,4 +1,4 @@
-"""What a threshold makes of a probability map: mask, errors, Dice over all thresholds.  Taught in 08_results.
+"""What a threshold makes of a probability map: mask, errors, Dice over all thresholds.  Taught in 10_results.
 
 Drawn at one value here, and under a slider in `widgets`.
 """
@@ -17,7 +17,7 @@ HEIGHT = 3.1  # inches
 def draw_threshold(
     image: np.ndarray, probability: np.ndarray, mask: np.ndarray, threshold: float = 0.5, figure: Figure | None = None
 ) -> Figure:
-    """What becomes of one image at a threshold, over its Dice at every one.  Taught in 08_results.
+    """What becomes of one image at a threshold, over its Dice at every one.  Taught in 10_results.
 
     Hits, misses and false alarms. image: uint8 [H, W]; probability: float [H, W] in 0…1; mask: bool [H, W]. The static
     twin of `widgets.explore_threshold`; by default a new pyplot figure.

@@ -1,4 +1,4 @@
-"""Sliders over pictures, and a monitor of a training.  Taught in 02_overlap_tile, 05_negative_dice and others.
+"""Sliders over pictures, and a monitor of a training.  Taught in 02_overlap_tile, 06_negative_dice and others.
 
 In a notebook each is followed by its static twin. Only what ipywidgets 7.7 and 8 both have is used. Moving a slider
 draws the few parts that move over a picture of the rest and encodes it, some tens of milliseconds; nothing is trained.
@@ -22,7 +22,7 @@ from steelnb.figures.threshold import ThresholdView
 
 
 def explore_sign_trick(x: float = -0.065, share: float = 0.06) -> ipywidgets.VBox:
-    """`sign_trick.draw_sign_trick` under a slider for x. Taught in 05_negative_dice."""
+    """`sign_trick.draw_sign_trick` under a slider for x. Taught in 06_negative_dice."""
     view = SignTrickView(share, _figure())
     return _slider(view, x, min=-REACH, max=REACH, step=0.0025, description="output x", readout_format=".4f")
 
@@ -30,7 +30,7 @@ def explore_sign_trick(x: float = -0.065, share: float = 0.06) -> ipywidgets.VBo
 def explore_threshold(
     image: np.ndarray, probability: np.ndarray, mask: np.ndarray, threshold: float = 0.5
 ) -> ipywidgets.VBox:
-    """`threshold.draw_threshold` under a slider for the threshold. Taught in 08_results."""
+    """`threshold.draw_threshold` under a slider for the threshold. Taught in 10_results."""
     view = ThresholdView(image, probability, mask, _figure())
     return _slider(view, threshold, min=0.01, max=0.99, step=0.01, description="threshold", readout_format=".2f")
 
@@ -55,7 +55,7 @@ def explore_overlap_tile(
 def monitor_training(
     run: str | Path, process: subprocess.Popen | None = None, seconds: float = 1.0
 ) -> ipywidgets.VBox:
-    """`run_progress.draw_run` again every few `seconds`.  Taught in 07_hundred_hours.
+    """`run_progress.draw_run` again every few `seconds`.  Taught in 09_hundred_hours.
 
     process: the process that trains there, if this notebook started one: gives a button that sends it SIGTERM, at which
         `python -m steelnb train` leaves a checkpoint at its next step and ends. Who trains elsewhere is only watched.

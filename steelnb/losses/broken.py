@@ -1,4 +1,4 @@
-"""Losses that are broken on purpose, kept runnable.  Taught in 05_negative_dice and 06_choosing_a_loss.
+"""Losses that are broken on purpose, kept runnable.  Taught in 06_negative_dice and 07_choosing_a_loss.
 
 Each can be watched failing; never train with one. Each takes outputs [N, K, H, W] and a mask of that shape (bool or
 0/1), as the sound ones in `losses` do, and returns a scalar to minimise. "Raw" outputs have no sigmoid: they can be any
@@ -18,7 +18,7 @@ IMAGE = (2, 3)
 
 
 def raw_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
-    """1 − (2·Σxt + s) / (Σx + Σt + s) on raw outputs x: the sign trick.  Taught in 05_negative_dice.
+    """1 − (2·Σxt + s) / (Σx + Σt + s) on raw outputs x: the sign trick.  Taught in 06_negative_dice.
 
     The original's second problem. Wrong: with x < 0 and Σx < −Σt numerator and denominator are both negative, and their
     ratio is a positive "Dice" that has a pole at Σx = −Σt and no upper end. Shows: the loss falls below 0 and on, while
@@ -29,7 +29,7 @@ def raw_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
 
 
 def squared_denominator_dice_loss(outputs: Tensor, mask: Tensor, squared: str = "pixels") -> Tensor:
-    """Dice on raw outputs, squares in the denominator alone.  Taught in 05_negative_dice.
+    """Dice on raw outputs, squares in the denominator alone.  Taught in 06_negative_dice.
 
     One reading of the original's third step.
 
@@ -49,7 +49,7 @@ def squared_denominator_dice_loss(outputs: Tensor, mask: Tensor, squared: str = 
 
 
 def raw_squared_dice_loss(outputs: Tensor, mask: Tensor, squared: str = "pixels") -> Tensor:
-    """Dice on raw outputs, numerator and denominator squared.  Taught in 05_negative_dice.
+    """Dice on raw outputs, numerator and denominator squared.  Taught in 06_negative_dice.
 
     The other reading of the original's third step. Wrong: a square forgets the sign, so x = −t scores as x = t does
     (with "ratio" it lies on the pole). Shows: the loss falls, and outputs inside the defect are as likely to end below
@@ -72,7 +72,7 @@ def raw_squared_dice_loss(outputs: Tensor, mask: Tensor, squared: str = "pixels"
 
 
 def thresholded_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
-    """Dice of (x ≥ 0.5): the original's fourth step.  Taught in 05_negative_dice.
+    """Dice of (x ≥ 0.5): the original's fourth step.  Taught in 06_negative_dice.
 
     This is how PyTorch answers it when nothing silences it. Wrong: a comparison has no derivative, and the graph ends
     there. Shows: `backward` raises RuntimeError, "element 0 of tensors does not require grad and does not have a
@@ -83,7 +83,7 @@ def thresholded_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
 
 
 def original_thresholded_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
-    """`thresholded_dice_loss` as the original had it, its error silenced.  Taught in 05_negative_dice.
+    """`thresholded_dice_loss` as the original had it, its error silenced.  Taught in 06_negative_dice.
 
     It calls `requires_grad_(True)` on prediction and target. Wrong: the error is silenced, not repaired. `backward`
     runs because a graph leads to the *target*; the weights are not in it. Shows: every weight's `.grad` stays None, the
@@ -97,7 +97,7 @@ def original_thresholded_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
 
 
 def probability_bce_loss(outputs: Tensor, mask: Tensor) -> Tensor:
-    """Cross entropy of p = sigmoid(x), written out in the outputs' precision.  Taught in 06_choosing_a_loss.
+    """Cross entropy of p = sigmoid(x), written out in the outputs' precision.  Taught in 07_choosing_a_loss.
 
     It is −mean of t·log p + (1 − t)·log(1 − p). Wrong: where p rounds to 1 (x > 17 in float32, x > 8.3 in float16)
     log(1 − p) is −∞, and 0·∞ is NaN. Shows: the loss is inf or NaN once the network is sure of a few pixels. PyTorch's
@@ -110,7 +110,7 @@ def probability_bce_loss(outputs: Tensor, mask: Tensor) -> Tensor:
 
 
 def byte_mask_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
-    """Sound Dice against a mask on the scale 0/255, as a file has it.  Taught in 06_choosing_a_loss.
+    """Sound Dice against a mask on the scale 0/255, as a file has it.  Taught in 07_choosing_a_loss.
 
     The sigmoid comes first. Wrong: t = 255 makes the numerator 255 times too large, the denominator by less. Shows:
     "Dice" of up to 1.99, so a negative loss, and nearly as good for calling everything a defect (1.88 at 6 % defect) as
@@ -121,7 +121,7 @@ def byte_mask_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
 
 
 def half_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
-    """Sound Dice with its sums in float16, where numbers end at 65,504.  Taught in 06_choosing_a_loss.
+    """Sound Dice with its sums in float16, where numbers end at 65,504.  Taught in 07_choosing_a_loss.
 
     The sigmoid comes first. Wrong: an image of 256×1600 has 409,600 pixels. Shows: Σp + Σt is inf, the loss exactly 1
     and its gradient 0; where the overlap is inf too, inf / inf is NaN. A crop of 64×64 fits, so small tests pass.

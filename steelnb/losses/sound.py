@@ -1,4 +1,4 @@
-"""Sound losses on logits [N, K, H, W] against masks of that shape (bool or 0/1).  Taught in 06_choosing_a_loss.
+"""Sound losses on logits [N, K, H, W] against masks of that shape (bool or 0/1).  Taught in 07_choosing_a_loss.
 
 Every loss applies the sigmoid itself, sums in float32 whatever the precision of the logits (half precision overflows
 at 65,504, fewer pixels than one image has; float64 stays), and is to be minimised. Below, p = sigmoid(logits) and t is

@@ -1,4 +1,4 @@
-"""Masks → a submission in Kaggle's form, written, read back and compared.  Taught in 08_results.
+"""Masks → a submission in Kaggle's form, written, read back and compared.  Taught in 10_results.
 
 Kaggle scores each (image, class) by itself, empty masks included: so there is a row for each of the four classes of
 each image, with empty text where nothing was found.

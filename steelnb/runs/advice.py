@@ -1,4 +1,4 @@
-"""How long a training has to be, and what to say of one that found nothing.  Taught in 07_hundred_hours."""
+"""How long a training has to be, and what to say of one that found nothing.  Taught in 09_hundred_hours."""
 
 from steelnb.data.dataset import SteelData
 from steelnb.runs.identity import TrainingError

@@ -1,4 +1,4 @@
-"""Everything a run needs to go on, kept so that nothing can spoil it.  Taught in 07_hundred_hours.
+"""Everything a run needs to go on, kept so that nothing can spoil it.  Taught in 09_hundred_hours.
 
 A folder of checkpoints holds one file a checkpoint, `step-000001200.3f2a….pt`, and
 `manifest.json`, written last, which says which of them count. A file is a dict as torch.save writes it, with the first

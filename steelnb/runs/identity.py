@@ -1,4 +1,4 @@
-"""Identity of a run: the settings that must match to resume it.  Taught in 07_hundred_hours."""
+"""Identity of a run: the settings that must match to resume it.  Taught in 09_hundred_hours."""
 
 import hashlib
 import json

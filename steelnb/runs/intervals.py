@@ -1,4 +1,4 @@
-"""How often to write a checkpoint, and what a session that ends loses by it.  Taught in 07_hundred_hours.
+"""How often to write a checkpoint, and what a session that ends loses by it.  Taught in 09_hundred_hours.
 
 Often costs time while all is well, seldom costs work when the session is killed. With one kill a session, the sum of
 both is least at √(2 · cost · length) (Young 1974, *A first order approximation to the optimum checkpoint interval*).

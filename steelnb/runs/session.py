@@ -1,4 +1,4 @@
-"""One sitting of a run: its lock, its line in the ledger, its time.  Taught in 07_hundred_hours."""
+"""One sitting of a run: its lock, its line in the ledger, its time.  Taught in 09_hundred_hours."""
 
 import contextlib
 import csv

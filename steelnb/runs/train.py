@@ -1,4 +1,4 @@
-"""One recipe trained on one data set, over any number of sessions.  Taught in 07_hundred_hours.
+"""One recipe trained on one data set, over any number of sessions.  Taught in 09_hundred_hours.
 
 A run folder holds
 

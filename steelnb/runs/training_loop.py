@@ -1,4 +1,4 @@
-"""The loop of one session: steps, scores, checkpoints, stops.  Taught in 07_hundred_hours."""
+"""The loop of one session: steps, scores, checkpoints, stops.  Taught in 09_hundred_hours."""
 
 import contextlib
 import json

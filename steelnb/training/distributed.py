@@ -1,4 +1,4 @@
-"""One training on several processes, each with its own GPU or machine.  Taught in 07_hundred_hours.
+"""One training on several processes, each with its own GPU or machine.  Taught in 09_hundred_hours.
 
 `torchrun --nproc-per-node 2 -m steelnb -- train …` starts the processes and tells each its place in the environment.
 Gradients are averaged by PyTorch's DistributedDataParallel; here are only the agreements that a run needs beside them.

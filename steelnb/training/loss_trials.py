@@ -1,4 +1,4 @@
-"""Small controlled trials, in which the loss is the only thing that differs.  Taught in 04_bce_imbalance.
+"""Small controlled trials, in which the loss is the only thing that differs.  Taught in 05_bce_imbalance.
 
 A trial trains a U-Net of a few thousand weights on crops of steel for some 200 steps: seconds on one CPU core. Its
 seed decides the first weights and the batches, so two losses with one seed start from the same network and see the same

@@ -1,4 +1,4 @@
-"""Training state and one optimisation step.  Taught in 07_hundred_hours."""
+"""Training state and one optimisation step.  Taught in 09_hundred_hours."""
 
 import copy
 import math

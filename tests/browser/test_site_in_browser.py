@@ -70,7 +70,7 @@ def search(page, query, slug):
     assert query in page.locator("main").inner_text().lower()
 
 
-@pytest.mark.parametrize(("query", "slug"), [("threshold", "08_results"), ("checkpoint", "07_hundred_hours")])
+@pytest.mark.parametrize(("query", "slug"), [("threshold", "10_results"), ("checkpoint", "09_hundred_hours")])
 def test_the_search_finds(site, address, query, slug):
     site.goto(f"{address}/search.html")
     search(site, query, slug)

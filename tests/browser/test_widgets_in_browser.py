@@ -83,7 +83,7 @@ def measure(book, times, widget, slider=0):
 
 def test_the_sign_trick_explorer(either, page, times):
     imports = "from steelnb.figures import plots, widgets\n\nplots.use_style()"
-    book = either.open(page, "sign_trick", [imports, cell_with("05", "widgets.explore_sign_trick(")])
+    book = either.open(page, "sign_trick", [imports, cell_with("06", "widgets.explore_sign_trick(")])
     book.run_all()
     explore(book, lambda: draw_sign_trick(book.readout()))
     measure(book, times, "sign trick")
@@ -104,7 +104,7 @@ keep = [found.clip(0, 1)[None, None]]"""
 
 
 def test_the_threshold_explorer(either, page, times):
-    book = either.open(page, "threshold", [STEEL, cell_with("08", "widgets.explore_threshold(")])
+    book = either.open(page, "threshold", [STEEL, cell_with("10", "widgets.explore_threshold(")])
     book.run_all()
     exec(STEEL, there := {})
     image, probability, mask = there["images"][0], there["keep"][0][0].max(0), there["true_masks"][0]
@@ -162,7 +162,7 @@ command = [sys.executable, "-m", "steelnb", "train", "--data", str(folder), "--r
 
 
 def test_the_monitor_of_a_training_and_its_stop_button(either, page):
-    watched, run = cell_with("07", "widgets.monitor_training("), either.root / "watched"
+    watched, run = cell_with("09", "widgets.monitor_training("), either.root / "watched"
     book = either.open(page, "monitor", [TRAINING, watched, "process.poll()"])
     book.run_all()
     for _ in range(2):  # by itself, from epoch to epoch

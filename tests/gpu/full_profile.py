@@ -41,8 +41,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.py"))}
 STEPS, RUN_STEPS, IMAGES = 1, 2, 24
 MAKE, FORWARD = UNet.__init__, UNet.forward
-CAPS = {"09_hundred_times_faster": {"STEPS": dict(original=2, fast=2), "POINTS": 2, "SEEDS": (0,)}}  # names set there
-ENOUGH = {"07_hundred_hours": "## 4 · Kill it"}  # from there on other processes, on the CPU
+CAPS = {"11_hundred_times_faster": {"STEPS": dict(original=2, fast=2), "POINTS": 2, "SEEDS": (0,)}}  # names set there
+ENOUGH = {"09_hundred_hours": "## 4 · Kill it"}  # from there on other processes, on the CPU
 
 sys.path.append(str(ROOT / "tools"))
 from book import code_cells, from_text  # noqa: E402

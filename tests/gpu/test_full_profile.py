@@ -23,7 +23,7 @@ PLANNED = re.compile(r"on a T4 (\d+) minutes planned: ([\d.]+) PFLOP in (half|si
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """One folder for all notebooks, as a reader has it: they share data, and 08 may find the run of 07."""
+    """One folder for all notebooks, as a reader has it: they share data, and 10 may find the run of 09."""
     return tmp_path_factory.mktemp("full")
 
 
@@ -74,7 +74,7 @@ def test_every_batch_of_the_full_profile_fits_a_t4(name, place, monkeypatch):
 def test_the_full_profile_takes_a_quarter_of_an_hour_and_its_card_says_so(name, place, monkeypatch):
     """By counting: operations over a rate. No T4 has measured it yet.
 
-    Roughly: 06 trains each loss again for as many steps as fit into the time of the cheapest, which it measures.
+    Roughly: 07 trains each loss again for as many steps as fit into the time of the cheapest, which it measures.
     """
     work = noted(name, place, monkeypatch).work
     minutes = sum(count / RATES[precision] for precision, count in work.items()) / 60
@@ -131,6 +131,6 @@ def test_memory_counted_from_shapes_is_that_of_real_tensors():
 
 
 def test_a_network_too_large_is_seen():
-    """Notebook 04 had this batch, and would have ended in OutOfMemory."""
+    """Notebook 05 had this batch, and would have ended in OutOfMemory."""
     network = (("width", 64), ("depth", 4), ("norm", "encoder"))
     assert peak(Batch(network, (8, 1, 444, 1788), torch.float32, True)) > LIMIT

@@ -131,15 +131,15 @@ RACES = "`benchmarks/results/time_to_quality-2026-11-24.json`"
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        (["x", "04", "certain", "`README.md`", ""], "no grade"),
+        (["x", "05", "certain", "`README.md`", ""], "no grade"),
         (["x", "", "toy", "`README.md`", ""], "not where"),
-        (["x", "04", "toy", "`notebooks/44_gone.ipynb`", ""], "there is no"),
+        (["x", "05", "toy", "`notebooks/44_gone.ipynb`", ""], "there is no"),
         (["x", "02", "proved", "`tests/network/test_tiles.py::test_gone`", ""], "no test"),
-        (["x", "04", "recorded", LOSSES, ""], "without a number"),
-        (["**0.121**", "04", "recorded", LOSSES, ""], "1 numbers in bold and 0"),
-        (["**0.122**", "04", "recorded", LOSSES, BCE], "0.122 is not at"),
-        (["**39**", "09", "recorded", RACES, "data.synthetic.by_seed.2.fast.ratio"], "39 is not at"),
-        (["**88%**", "08", "recorded", "`studies/records/intervals.jsonl`", '"89% (n = 7)"'], "88% is not at"),
+        (["x", "05", "recorded", LOSSES, ""], "without a number"),
+        (["**0.121**", "05", "recorded", LOSSES, ""], "1 numbers in bold and 0"),
+        (["**0.122**", "05", "recorded", LOSSES, BCE], "0.122 is not at"),
+        (["**39**", "11", "recorded", RACES, "data.synthetic.by_seed.2.fast.ratio"], "39 is not at"),
+        (["**88%**", "10", "recorded", "`studies/records/intervals.jsonl`", '"89% (n = 7)"'], "88% is not at"),
         (["**5.5%**", "02", "proved", "`notebooks/02_overlap_tile.ipynb`", "printed"], "5.5% is not at"),
     ],
 )

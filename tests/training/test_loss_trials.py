@@ -222,11 +222,11 @@ def test_score_leaves_the_mode_as_it_was(training):
 
 def test_the_log_runs_across_notebooks():
     row = dict(disease="sign trick", symptom="Dice > 1", measured="-3.2, \"quoted\"", fix="sigmoid")
-    assert loss_trials.log("06", [row | {"disease": "bytes"}])["notebook"].tolist() == ["06"]
-    table = loss_trials.log("05", [row, row | {"disease": "threshold"}])
+    assert loss_trials.log("07", [row | {"disease": "bytes"}])["notebook"].tolist() == ["07"]
+    table = loss_trials.log("06", [row, row | {"disease": "threshold"}])
     assert table["disease"].tolist() == ["sign trick", "threshold", "bytes"]
-    table = loss_trials.log("05", [row])
-    assert table["notebook"].tolist() == ["05", "06"]
-    assert table.iloc[0].to_dict() == {"notebook": "05"} | row
+    table = loss_trials.log("06", [row])
+    assert table["notebook"].tolist() == ["06", "07"]
+    assert table.iloc[0].to_dict() == {"notebook": "06"} | row
     assert [path.name for path in runtime.runs_folder().iterdir()] == ["loss_log.csv"]
     assert pd.read_csv(runtime.runs_folder() / "loss_log.csv").equals(table.astype({"notebook": int}))

@@ -21,8 +21,8 @@
 # steps and a threshold chosen on the training crops, the six losses that were run again scored 0.38 to 0.39, plain cross entropy among
 # them. What does stand: how a broken loss looks. Where one misbehaves, look its symptom up in section 7.
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your--name/steelnb/blob/v0.1.0/notebooks/06_choosing_a_loss.ipynb)
-# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/your--name/steelnb/blob/v0.1.0/notebooks/06_choosing_a_loss.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your--name/steelnb/blob/v0.1.0/notebooks/07_choosing_a_loss.ipynb)
+# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/your--name/steelnb/blob/v0.1.0/notebooks/07_choosing_a_loss.ipynb)
 #
 # | what you will learn | what it needs |
 # |---|---|
@@ -386,14 +386,14 @@ else:
 # | symptom | cause | fix |
 # |---|---|---|
 # | Dice > 1, up to 1.99 | the mask is 0/255 | `mask > 0` before the loss |
-# | the loss is negative, −1000 | Dice on outputs without a sigmoid, near its pole ([05](05_negative_dice.ipynb)) | a loss on logits |
+# | the loss is negative, −1000 | Dice on outputs without a sigmoid, near its pole ([06](06_negative_dice.ipynb)) | a loss on logits |
 # | Dice loss between 0 and −0.99 | the mask is 0/255 | `mask > 0` |
-# | all black | every probability is still below ½, where plain cross entropy begins ([04](04_bce_imbalance.ipynb)) | a threshold chosen on other images; patience; an overlap loss or a weight speaks sooner |
-# | all white | 0/255 masks again: a false alarm hardly costs; or Dice, or a large weight, in its first steps ([04](04_bce_imbalance.ipynb)) | `mask > 0`; or wait |
+# | all black | every probability is still below ½, where plain cross entropy begins ([05](05_bce_imbalance.ipynb)) | a threshold chosen on other images; patience; an overlap loss or a weight speaks sooner |
+# | all white | 0/255 masks again: a false alarm hardly costs; or Dice, or a large weight, in its first steps ([05](05_bce_imbalance.ipynb)) | `mask > 0`; or wait |
 # | NaN in half precision | Dice summed in float16, or the logarithm of a probability that rounded to 1 | sum in float32; BCE on logits |
 # | outputs stuck at 0.5 | a sigmoid in the network and another in the loss | one sigmoid |
 # | Dice stuck at 0.5 | nothing found, half the images clean, empty masks counted as 1 | score defective images alone |
-# | the loss moves with the batch only | a threshold before the loss; `requires_grad_` hid the error ([05](05_negative_dice.ipynb)) | no threshold in training |
+# | the loss moves with the batch only | a threshold before the loss; `requires_grad_` hid the error ([06](06_negative_dice.ipynb)) | no threshold in training |
 #
 # Each row, provoked; the right-hand number is the same with the fix.
 
@@ -484,7 +484,7 @@ assert full or (3 * called["bce"] < min(true, called["weighted_bce"]) and floode
 # %% [markdown]
 # ## 8 · The loss log
 #
-# One line for each disease, measured; notebooks 04 and 05 leave theirs in the same file (`loss_trials.log`) when they run on the
+# One line for each disease, measured; notebooks 05 and 06 leave theirs in the same file (`loss_trials.log`) when they run on the
 # same machine with the same `STEELNB_HOME`.
 
 # %%
@@ -496,11 +496,11 @@ lines = [
     ("sigmoid twice", "outputs stuck at 0.5", "lowest probability of background, sigmoid twice", "one sigmoid"),
     ("empty = 1", "Dice stuck at 0.5", "Dice of all black, half the images clean", "score defective images"),
 ]
-log = loss_trials.log("06_choosing_a_loss", [
+log = loss_trials.log("07_choosing_a_loss", [
     dict(disease=disease, symptom=symptom, fix=fix, measured=f"{table[key]['broken']} → {table[key]['fixed']} ({key})")
     for disease, symptom, key, fix in lines
 ])
-assert len(log[log["notebook"] == "06_choosing_a_loss"]) == len(lines)
+assert len(log[log["notebook"] == "07_choosing_a_loss"]) == len(lines)
 for row in log.itertuples():
     print(f"{row.notebook[:2]} {row.disease}: {row.symptom}\n   {row.measured} → {row.fix}")
 
@@ -532,4 +532,4 @@ print(f"overlap losses {dice_of[overlap].mean():.2f}, plain pixel losses {dice_o
 #   [Kervadec et al. 2019](https://arxiv.org/abs/1812.07032), the boundary loss;
 #   [Lin et al. 2017](https://arxiv.org/abs/1708.02002), focal.
 # - [Isensee et al. 2021](https://doi.org/10.1038/s41592-020-01008-z), nnU-Net, which takes Dice + cross entropy everywhere.
-# - Next: [07 · How do I train for 100 hours on sessions that end?](07_hundred_hours.ipynb)
+# - Next: [09 · How do I train for 100 hours on sessions that end?](09_hundred_hours.ipynb)

@@ -22,8 +22,8 @@
 # eight small networks ends with a usable mask within 200 steps; one that goes on learns it upside down. A sigmoid in front removes
 # the pole and keeps the loss within 0 … 1, for any outputs; how well a network learns then is a matter of optimizer and budget.
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your--name/steelnb/blob/v0.1.0/notebooks/05_negative_dice.ipynb)
-# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/your--name/steelnb/blob/v0.1.0/notebooks/05_negative_dice.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your--name/steelnb/blob/v0.1.0/notebooks/06_negative_dice.ipynb)
+# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/your--name/steelnb/blob/v0.1.0/notebooks/06_negative_dice.ipynb)
 #
 # | what you will learn | what it needs |
 # |---|---|
@@ -526,7 +526,7 @@ assert FULL or by_form["Dice"].min()[none] < everything < by_form["Dice"].min()[
 
 # %%
 verdicts = pd.DataFrame([
-    (1, "cross entropy drowns in background, training is unstable", "see 04", ""),
+    (1, "cross entropy drowns in background, training is unstable", "see 05", ""),
     (2, "raw Dice: outputs turn negative while the loss falls", "refined",
      f"{negative} of {len(table)} seeds; {positive} blow up positive. Seed {patient} in {4 * STEPS} steps: loss down by {fell:.2f}"),
     (3, "squaring the denominator's sum does not help", "refined",
@@ -542,16 +542,16 @@ with pd.option_context("display.max_colwidth", None):
     print(verdicts["here"].iloc[1:].to_string())
 
 # %% [markdown]
-# Statement 1 has [a notebook of its own](04_bce_imbalance.ipynb). What refines statement 2: which side a network ends on is
+# Statement 1 has [a notebook of its own](05_bce_imbalance.ipynb). What refines statement 2: which side a network ends on is
 # decided by its seed, at the threshold the positive side is as blind as the negative, and on the negative side the loss first
 # goes flat; where it does fall with negative outputs, it falls because the network learns the mask upside down. What
 # refines statement 3: it holds for the words taken literally, which help but cannot be relied on, and for squaring both sums on a network that starts below
 # zero (one seed of four here); with squared pixels, as V-Net had published four years before, it does not.
 #
-# The running loss log of notebooks 04 to 06 gets four lines:
+# The running loss log of notebooks 05 to 07 gets four lines:
 
 # %%
-log = loss_trials.log("05_negative_dice", [
+log = loss_trials.log("06_negative_dice", [
     {"disease": "Dice on raw outputs", "symptom": "loss below 0, or stuck at 1 − 2f; outputs all of one sign, without bound",
      "measured": f"{negative} of {len(table)} seeds all negative, {positive} all positive; Dice at the end ≤ {table['Dice'].max():.2f}",
      "fix": "a sigmoid in front"},
@@ -592,4 +592,4 @@ print(f"raw Dice over {len(table)} seeds: {negative} all negative, {positive} al
 # - Drozdzal et al. 2016, [The importance of skip connections](https://arxiv.org/abs/1608.04117): Dice with plain sums.
 # - PyTorch, [Autograd mechanics](https://pytorch.org/docs/stable/notes/autograd.html): what requires a gradient, and when.
 # - The library's `losses.broken`: the broken losses of this page and three more, each with its symptom.
-# - Next: [06 · Which loss should I take?](06_choosing_a_loss.ipynb)
+# - Next: [07 · Which loss should I take?](07_choosing_a_loss.ipynb)

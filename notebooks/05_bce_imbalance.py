@@ -18,12 +18,12 @@
 #
 # **Why did cross entropy fail?** An all-black mask is a threshold before it is a failure to learn. The cheapest thing to
 # learn is how rare defects are: every probability stays below ½, and at p > ½ the mask is black, 94 % of the pixels right,
-# Dice 0. But BCE ranks pixels, and the threshold need not be ½. In a rerun of notebook 06's trial BCE scored 0.04 at p > ½ after
+# Dice 0. But BCE ranks pixels, and the threshold need not be ½. In a rerun of notebook 07's trial BCE scored 0.04 at p > ½ after
 # 80 steps and 0.28 at a threshold chosen on the training crops; after 640 steps 0.38 there, beside 0.38 for Dice and 0.39 for
 # focal loss (mean of 5 seeds at 80 steps, of 3 at 640; held-out crops). The cells below read p > ½ alone, for 240 steps at most.
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your--name/steelnb/blob/v0.1.0/notebooks/04_bce_imbalance.ipynb)
-# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/your--name/steelnb/blob/v0.1.0/notebooks/04_bce_imbalance.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your--name/steelnb/blob/v0.1.0/notebooks/05_bce_imbalance.ipynb)
+# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/your--name/steelnb/blob/v0.1.0/notebooks/05_bce_imbalance.ipynb)
 #
 # | what you will learn | what it needs |
 # |---|---|
@@ -437,7 +437,7 @@ assert FULL or (np.isfinite(tried["loss"]).all() and np.isfinite(bce["loss"]).al
 # that Dice and weighted BCE call defect moves by a fifth or more of all pixels, so at least so many change sides. Plain BCE
 # calls none while it waits, which is stable at the wrong place; after that, averaged over the seeds, its share still moves
 # less than Dice's, though single seeds do jump (Figure 2). The learning rate is one
-# for all losses, so this says nothing about each loss at its own best rate: that is notebook 06's matter.
+# for all losses, so this says nothing about each loss at its own best rate: that is notebook 07's matter.
 #
 # ## 7 · The verdict
 #
@@ -461,11 +461,11 @@ for claim, verdict, number in verdicts:
     print(f"{claim:<29} {verdict:<10} {number}")
 
 # %% [markdown]
-# The loss log, which notebooks 05 and 06 go on with. (Read "focal loss as a cure: still all black" and "Dice in the loss" with the
+# The loss log, which notebooks 06 and 07 go on with. (Read "focal loss as a cure: still all black" and "Dice in the loss" with the
 # threshold in mind: a lower threshold, chosen on images that are not reported, is the cheaper thing to try first.)
 
 # %%
-log = loss_trials.log("04_bce_imbalance", [
+log = loss_trials.log("05_bce_imbalance", [
     dict(disease="waiting at the base rate", symptom="all black, accuracy 94 %, loss near the entropy of the share, logits differ",
          measured=f"Dice {plateau['dice'].mean():.2f}, BCE {plateau['loss'].mean():.2f} (entropy {entropy:.2f})",
          fix="more steps, a better optimizer, Dice in the loss"),
@@ -505,4 +505,4 @@ print(f"BCE: {plateau['accuracy'].mean():.0%} of the pixels right with Dice {pla
 # - Lin et al. 2017, [Focal loss for dense object detection](https://arxiv.org/abs/1708.02002): sections 3.3 and 4.1, the prior.
 # - Milletari et al. 2016, [V-Net](https://arxiv.org/abs/1606.04797): section 3, the Dice loss and why.
 # - Lu et al. 2019, [Dying ReLU and initialization](https://arxiv.org/abs/1903.06733).
-# - Next: [05 · How can a loss fall while the outputs turn negative?](05_negative_dice.ipynb)
+# - Next: [06 · How can a loss fall while the outputs turn negative?](06_negative_dice.ipynb)

@@ -20,8 +20,8 @@
 # *everything* that the next step depends on, and begin every session by looking for it. Then a killed run ends with the
 # same weights as one that was never stopped: not similar ones, the same bits. This page kills one to show it.
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your--name/steelnb/blob/v0.1.0/notebooks/07_hundred_hours.ipynb)
-# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/your--name/steelnb/blob/v0.1.0/notebooks/07_hundred_hours.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your--name/steelnb/blob/v0.1.0/notebooks/09_hundred_hours.ipynb)
+# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/your--name/steelnb/blob/v0.1.0/notebooks/09_hundred_hours.ipynb)
 #
 # | what you will learn | what it needs |
 # |---|---|
@@ -233,7 +233,7 @@ print(f"the original: {the_original:,.0f} steps in 100 h (estimated) would be {1
 # and more. These are the original's three curves.
 
 # %%
-run = runs_folder / f"07_hundred_hours_{recipe.name}_{data.fingerprint()[:8]}"  # other data, another run
+run = runs_folder / f"09_hundred_hours_{recipe.name}_{data.fingerprint()[:8]}"  # other data, another run
 CURVES = {"train_loss": "training loss", "validation_loss": "validation loss",
           "validation_original_accuracy": "validation accuracy"}
 
@@ -485,4 +485,4 @@ print(f"{kills} kills and a broken checkpoint: same weights, same history, to th
 #   two pages, and still the rule; `benchmarks/checkpoints.py` measures the cost of one at the original's size.
 # - PyTorch, [Reproducibility](https://pytorch.org/docs/stable/notes/randomness.html) and
 #   [torchrun](https://pytorch.org/docs/stable/elastic/run.html).
-# - Next: [08 · How good is it, against the original, and where does it fail?](08_results.ipynb)
+# - Next: [10 · How good is it, against the original, and where does it fail?](10_results.ipynb)

@@ -22,8 +22,8 @@
 # cannot be learned from this page: its network trained for half a minute. It raises an alarm on 14 of 18 clean images, and what the
 # choice of a threshold gains, +0.08, has an interval from −0.17 to +0.35.
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your--name/steelnb/blob/v0.1.0/notebooks/08_results.ipynb)
-# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/your--name/steelnb/blob/v0.1.0/notebooks/08_results.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your--name/steelnb/blob/v0.1.0/notebooks/10_results.ipynb)
+# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/your--name/steelnb/blob/v0.1.0/notebooks/10_results.ipynb)
 #
 # | what you will learn | what it needs |
 # |---|---|
@@ -71,14 +71,14 @@ print(data.describe())
 # %% [markdown]
 # ## 1 · A run
 #
-# `STEELNB_RUN` names a run folder of yours (`python -m steelnb train`, or notebook 07). Without it this page trains one,
-# or goes on with the one it began: small in the smoke profile, notebook 07's in the full one. A third of the images is
+# `STEELNB_RUN` names a run folder of yours (`python -m steelnb train`, or notebook 09). Without it this page trains one,
+# or goes on with the one it began: small in the smoke profile, notebook 09's in the full one. A third of the images is
 # held out. All scores below are theirs; the epoch that was kept is the one that did best on them, which flatters.
 
 # %%
 full = runtime.profile() == "full"
 recipe = MODERN if full else SMOKE.changed(epochs=7, validation=1 / 3, scored=16)
-run = runtime.runs_folder() / f"{'07_hundred_hours_modern' if full else '08_results'}_{data.fingerprint()[:8]}"
+run = runtime.runs_folder() / f"{'09_hundred_hours_modern' if full else '10_results'}_{data.fingerprint()[:8]}"
 if yours := os.environ.get("STEELNB_RUN"):
     run = Path(yours).expanduser()
     print(f"loads the run {run.name!r}, named by STEELNB_RUN")
@@ -525,4 +525,4 @@ print(f"Dice {strict.value:.2f} [{strict.low:.2f}–{strict.high:.2f}] on defect
 #   question.
 # - Chamandy et al. 2012, *Estimating Uncertainty for Massive Data Streams*: the bootstrap that needs no second pass.
 # - Guo et al. 2017, [On Calibration of Modern Neural Networks](https://arxiv.org/abs/1706.04599).
-# - Next: [09_hundred_times_faster](09_hundred_times_faster.ipynb)
+# - Next: [11_hundred_times_faster](11_hundred_times_faster.ipynb)

@@ -22,13 +22,13 @@
 # learning rate was chosen here, the original's is the one of 2020, far too small for so few steps. How much is left when both have
 # their best rate, the study `recipes` is to say; it has no record yet. No GPU has run this, and nobody ran hours.
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your--name/steelnb/blob/v0.1.0/notebooks/09_hundred_times_faster.ipynb)
-# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/your--name/steelnb/blob/v0.1.0/notebooks/09_hundred_times_faster.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your--name/steelnb/blob/v0.1.0/notebooks/11_hundred_times_faster.ipynb)
+# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/your--name/steelnb/blob/v0.1.0/notebooks/11_hundred_times_faster.ipynb)
 #
 # | what you will learn | what it needs |
 # |---|---|
 # | where 100 hours go: work, speed and steps, each counted or measured | a CPU and about two minutes; on a GPU a longer race of the full networks |
-# | what each change did on the way from one recipe to the other, one bar a change, in this order and at these rates | 02, 03 and 06 are useful, not needed |
+# | what each change did on the way from one recipe to the other, one bar a change, in this order and at these rates | 02, 03 and 07 are useful, not needed |
 # | how to compare two trainings fairly: same images, same clock, several seeds | synthetic steel, drawn on the spot |
 #
 # Three kinds of numbers stand on this page, and each says which it is: **live** (measured as you run the cell),
@@ -147,7 +147,7 @@ assert FAST.geometry == "exact" and ORIGINAL.geometry == "original"
 # | change | why |
 # |---|---|
 # | exact geometry, batch norm in the decoder | no skewed skips, every pixel predicted (02); steadier activations |
-# | whole masks, clean images too | a label row calls the other classes' defects background (08) |
+# | whole masks, clean images too | a label row calls the other classes' defects background (10) |
 # | AdamW at 0.004 instead of SGD at 0.001 with momentum 0.99 | the step of each weight no longer waits for the size of its gradient |
 # | depth 3, crops of 64×64, batches of 4 | a valid network pays for its margin: a step becomes 4 times cheaper |
 # | three crops in four on a defect | 94 % of the pixels of *defective* images are background |
