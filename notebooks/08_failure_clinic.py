@@ -199,7 +199,7 @@ print(f"{steel.name}: {len(train.masks)}, {len(choose.masks)} and {len(report.ma
 # and stay so, the network has learnt nothing: look at the gradient ([symptom 8](#no-gradient)).
 
 # %%
-silent = fit(losses.bce_loss, steps=40).model
+silent = fit(losses.bce_loss, steps=64).model
 at_choose, at_report = (loss_trials.logits(silent, part) for part in (choose, report))
 candidates = at_choose.quantile(torch.linspace(0.5, 0.999, 60)).tolist()
 mean_dice = [metrics.dice(at_choose > each, choose.masks, empty="skip").nanmean().item() for each in candidates]
@@ -207,7 +207,7 @@ chosen = candidates[int(np.argmax(mean_dice))]
 half, mended = (metrics.dice(at_report > each, report.masks, empty="skip").nanmean() for each in (0.0, chosen))
 row(f"Dice of a silent network at p > ½ (then at p > {1 / (1 + np.exp(-chosen)):.2f})", half, mended)
 inside, outside = (at_report[report.masks == kind].median().item() for kind in (True, False))
-assert half < 0.1 and mended > half + 0.05 and inside > outside
+assert half < 0.1 and mended > half + 0.1 and inside > outside
 
 places = report.masks.flatten(1).sum(1).argsort(descending=True)[:2]
 margin = (report.windows.shape[-1] - report.masks.shape[-1]) // 2
