@@ -42,7 +42,7 @@ TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / 
 STEPS, RUN_STEPS, IMAGES = 1, 2, 24
 MAKE, FORWARD = UNet.__init__, UNet.forward
 CAPS = {"11_hundred_times_faster": {"STEPS": dict(original=2, fast=2), "POINTS": 2, "SEEDS": (0,)}}  # names set there
-ENOUGH = {"09_hundred_hours": "## 4 · Kill it"}  # from there on other processes, on the CPU
+ENOUGH = {"09_hundred_hours": "## 7 · Kill it"}  # from there on other processes, on the CPU
 
 sys.path.append(str(ROOT / "tools"))
 from book import code_cells, from_text  # noqa: E402
