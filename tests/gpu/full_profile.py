@@ -52,15 +52,10 @@ ROOT = Path(__file__).resolve().parents[2]
 TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.py"))}
 STEPS, RUN_STEPS, IMAGES = 1, 2, 24
 MAKE, FORWARD = UNet.__init__, UNet.forward
-<<<<<<< HEAD
 TERA = 1e12
 RATES = {torch.float16: 8 * TERA, torch.float32: 3 * TERA}  # planned for a T4, whose peaks are 65 and 8.1
 STEP = 0.01  # seconds planned for the kernels of one training step to start, however little each of them does
 WORDS = {torch.float16: "half", torch.float32: "single"}
-=======
-CAPS = {"11_hundred_times_faster": {"STEPS": dict(original=2, fast=2), "POINTS": 2, "SEEDS": (0,)}}  # names set there
-ENOUGH = {"09_hundred_hours": "## 7 · Kill it"}  # from there on other processes, on the CPU
->>>>>>> w09
 
 sys.path.append(str(ROOT / "tools"))
 from book import code_cells, from_text  # noqa: E402
