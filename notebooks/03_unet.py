@@ -403,4 +403,4 @@ print(f"{macs / 1e9:.0f} GMAC, {parameters / 1e6:.1f} M parameters; of {side} px
 # - Ronneberger, Fischer, Brox 2015, [U-Net](https://arxiv.org/abs/1505.04597): Figure 1, and section 3 on the weights.
 # - He, Zhang, Ren, Sun 2015, [Delving deep into rectifiers](https://arxiv.org/abs/1502.01852): section 2.2.
 # - Luo, Li, Urtasun, Zemel 2016, [Understanding the effective receptive field](https://arxiv.org/abs/1701.04128).
-# - Next: [04 · How good is a mask?](04_metrics.ipynb)
+# - Next: [04 · What does a score say, and what does it leave out?](04_metrics.ipynb)
