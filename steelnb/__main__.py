@@ -93,11 +93,13 @@ def run_predict(options: argparse.Namespace) -> int:
     """Segments images and strips; 1 where one of them failed."""
     from steelnb import runtime, storage
     from steelnb.data.images import left_out
-    from steelnb.network import pretrained, weights
+    from steelnb.network import inference, pretrained, weights
     from steelnb.prediction.files import predict_files
 
     point = _point(options)
     trained = weights.load_network(options.weights or pretrained.STEEL, runtime.device())
+    if options.margin is not None:
+        trained.model.grid = inference.grid_with_margin(trained.model, options.margin)
     try:
         outcome = predict_files(
             trained, options.images, options.out, tile=options.tile, point=point, flips=options.flips,

@@ -86,14 +86,14 @@ def test_the_page_quotes_how_often_intervals_cover():
     page, study = " ".join(PAGE.split()), (ROOT / "studies" / "README.md").read_text(encoding="utf-8")
     found = re.search(r"intervals cover 89% \(n = 7\), .*", study)[0]
     cover = {n: share for share, n in re.findall(r"(\d+)% \(n = (\d+)\)", found)}
-    assert f"covers {cover['7']} % at n = 7, {cover['10']} % at n = 10, {cover['18']} % at n = 18 and n = 25, " in page
+    assert f"cover {cover['7']} % at n = 7, {cover['10']} % at n = 10, {cover['18']} % at n = 18 and n = 25, " in page
     assert f"{cover['50']} % at n = 50 and {cover['180']} % at n = 180" in page
     assert cover["18"] == cover["25"]
     wider = re.search(r"([\d.]+) times as wide at n = 7", study)[1]
     assert f"are {wider} times as wide" in page
 
 
-def test_notebook_08_quotes_the_ladder_and_the_labels():
+def test_notebook_10_quotes_the_ladder_and_the_labels():
     text = (ROOT / "notebooks" / "10_results.py").read_text(encoding="utf-8").replace("\n# ", " ")
     gap = results("gap")
     ladder = {arm["name"]: arm["summary"] for arm in gap["ladder"]["arms"]}
