@@ -56,7 +56,7 @@ from steelnb.figures import budgets, narrow, plots
 from steelnb.training import loss_trials, recipes
 
 plots.use_style()
-pd.set_option("display.max_colwidth", None)
+pd.set_option("display.max_colwidth", None, "display.width", 200)
 full = runtime.profile() == "full"
 steel = sources.open_dataset("synthetic", images=512 if full else 64, progress=False)
 print(steel.describe())
@@ -141,7 +141,7 @@ def race(names, parts, steps, seeds):
 parts = three_parts(steel)
 everything = mean_dice(torch.ones_like(parts[2].masks).float(), parts[2].masks, 0.5)
 began = time.perf_counter()
-short, long = race(family, parts, steps, range(3)), race(few, parts, 4 * steps, range(2))
+short, long = race(family, parts, steps, range(2)), race(few, parts, 4 * steps, range(2))
 print(f"{len(short)} networks of {steps} steps and {len(long)} of {4 * steps} in {time.perf_counter() - began:.0f} s; "
       f"calling everything a defect scores Dice {everything:.2f}")
 half, chosen = (short.groupby("loss")[name].mean() for name in ("half", "chosen"))
@@ -166,8 +166,7 @@ narrow.legend(ax, 1)
 plt.show()
 
 # %% [markdown]
-# *Figure 1: One race, three readings: mean over seeds (three for the short race, two for the long one) and lowest to highest
-# seed. Dashed: Dice of calling everything a defect. A toy: crops of synthetic steel, networks of seconds.*
+# *Figure 1: One race, three readings: mean of two seeds, and each of them at the ends of a bar. Dashed: Dice of calling everything a defect. A toy: crops of synthetic steel, networks of seconds.*
 
 # %%
 plain, overlap = families["pixels"], [name for name in families["overlap"] if name != "lovasz_hinge"]
@@ -200,7 +199,8 @@ for data, rows in study.groupby("data"):
           f"{seeds.min()} to {seeds.max()} seeds each")
 quoted = study[study["seed"] < 3].groupby(["data", "loss", "steps"])[["dice_half", "dice_chosen", "ap"]].mean().round(3)
 first = quoted.loc["saliency"].xs(80, level="steps")
-assert (first.loc["bce", "dice_half"], first.loc["bce", "dice_chosen"], first.loc["dice", "dice_half"]) == (0.121, 0.270, 0.381)
+assert first.loc["bce", ["dice_half", "dice_chosen"]].tolist() == [0.121, 0.270]  # the text below
+assert first.loc["dice", ["dice_half", "dice_chosen"]].tolist() == [0.381, 0.443]
 
 # %% [markdown]
 # At 80 steps (SD-saliency-900, 3 seeds) `bce` scores 0.121 at p > ½ and 0.270 at the chosen threshold, `dice` 0.381 and 0.443:
