@@ -416,7 +416,7 @@ def verdict(fact, holds, works, planned=10):
 #
 # Raters agree on 100 pixels, and mark each of 200 more with some chance. Soft Dice is not best at these chances: pixels
 # below about half of the reachable Dice are pushed to 0, those above it to 1 (Bertels et al. 2019). The area is then too
-# small or too large, by a third. Measured: the area found over the mean area of the labels, less 1.
+# small or too large, by a third and more. Measured: the area found over the mean area of the labels, less 1.
 #
 # **Repair:** cross entropy, alone or mixed in, where areas matter.
 
@@ -572,7 +572,7 @@ by_semimetric = free_answer(lambda x: (x.sigmoid() - t).abs().sum() / (x.sigmoid
 unsure = (t > 0) & (t < 1)
 off = [(answer - t)[unsure].abs().mean().item() for answer in (by_dice, by_semimetric)]
 row("error on the edge's pixels, soft Dice (then semimetric)", *off)
-assert off[0] > 0.2 and off[1] < 0.05
+assert off[0] > 0.1 and off[1] < 0.02
 verdict("soft_labels", holds=[(0.01, ANY)], works=[(-ANY, 0.02)])
 
 figure, (ax,) = narrow.panels(2.0)

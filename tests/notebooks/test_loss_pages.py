@@ -84,7 +84,7 @@ def test_every_symptom_leads_to_its_section():
 def test_an_altered_record_turns_the_pages_red():
     """The numbers that the pages' text repeats are asserted where the record is read."""
     for notebook, study, words, where in (
-        ("07", "losses", 'first.loc["bce", "dice_half"]', {"data": "saliency", "loss": "bce", "steps": 80, "seed": 0}),
+        ("07", "losses", 'first.loc["bce"', {"data": "saliency", "loss": "bce", "steps": 80, "seed": 0}),
         ("08", "clinic", 'quoted.to_dict() == ', {"fact": "count", "seed": 0}),
     ):
         records = recorded.records(study)
