@@ -63,6 +63,8 @@ def parser() -> argparse.ArgumentParser:
         "that come with steelnb, trained on synthetic steel")
     add("--out", type=_path, default=Path("masks"), metavar="OUT", help="folder for what is written (default masks)")
     add("--tile", type=_at_least_one, metavar="PIXELS", help="side of a tile; smaller takes less memory")
+    add("--margin", type=_not_negative, metavar="PIXELS", help="surroundings that a network with padding sees around a "
+        "tile (default: all that can change its answer); fewer take less time and leave seams")
     _operating_point(add)
     add("--probabilities", action="store_true", help="leave NAME_probability.png too, round(255 p)")
     add("--kaggle", type=_named, metavar="FORM", help="leave submission.csv: now, 2019, or the path of Kaggle's "

@@ -52,9 +52,11 @@ class OutputWriter:
         return ("ClassId",) * (len(self.classes) > 1)
 
     def settings(self) -> dict:
-        """What the masks depend on, for JSON: the digest of the weights, and how a mask was made of their answer."""
-        weights = digest_of(self.trained.model.state_dict())
-        return {"weights": weights, "classes": list(self.classes), **asdict(self.point), "flips": self.flips}
+        """What the masks depend on, for JSON: the digest of the weights, the margin of their tiles, and how a mask was
+        made of their answer."""
+        model = self.trained.model
+        network = {"weights": digest_of(model.state_dict()), "margin": model.grid.margin}
+        return network | {"classes": list(self.classes), **asdict(self.point), "flips": self.flips}
 
     def is_strip(self, path: Path) -> bool:
         """Whether the file is read as a strip."""

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from steelnb import runs
 from steelnb.data import dataset as steel_data
@@ -254,6 +255,47 @@ def test_four_classes_have_kaggles_score(steel, four):
 def test_one_mask_has_no_kaggle_score(steel, trained):
     found = report.evaluate(trained, steel, replicates=0)
     assert found.to_dict()["kaggle"].startswith("needs a mask for each of Severstal's four classes")
+
+
+@pytest.fixture(scope="module")
+def elsewhere(steel, tmp_path_factory):
+    """The same images with the union of their masks as files, as in sets that are not Severstal."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    for place in ("images", "masks"):
+        (folder / place).mkdir()
+    for image_id in steel.images["ImageId"]:
+        stem = image_id.partition(".")[0]
+        Image.fromarray(steel.image(image_id)).save(folder / "images" / f"{stem}.png")
+        Image.fromarray(steel.mask(image_id)).save(folder / "masks" / f"{stem}.png")
+    return steel_data.read_dataset(folder)
+
+
+@pytest.mark.parametrize("choosing", [False, True])
+def test_what_makes_sense_for_severstal_alone_is_shown_for_severstal_alone(steel, elsewhere, trained, choosing):
+    ask = report.choose_operating_point if choosing else report.evaluate
+    theirs, ours = (ask(trained, data, "all", replicates=0) for data in (steel, elsewhere))
+    words = ("original's centre", "label rows", "aggle")
+    assert all(word in theirs.table() and word in str(theirs.to_dict()) for word in words)
+    assert not any(word in ours.table() or word in str(ours.to_dict()) for word in words)
+    assert re.search("^ +whole image, hard +whole image, soft$", ours.table(), re.M)
+    kept = {"score": "Dice", "over": DEFECTIVE, "area": WHOLE_IMAGE}
+    assert len(told(ours, **kept)) == 2
+    assert Key("Dice", "any", ROWS, CENTRE) in ours.scores.values()  # counted all the same
+    assert replace(ours, hidden=()).to_dict()["scores"][0].keys() == theirs.to_dict()["scores"][0].keys()
+    assert len(replace(ours, hidden=()).values()) == len(theirs.values())
+
+
+def test_the_centre_of_a_network_in_the_originals_geometry_is_shown_for_every_set(elsewhere, original):
+    found = report.evaluate(original, elsewhere, replicates=0)
+    assert "original's centre, hard" in found.table()
+    assert "label rows" not in found.table()
+
+
+def test_four_classes_of_another_set_have_no_kaggle_score(steel, four):
+    named = replace(steel, class_names=("crack", "pit", "scale", "dent"))
+    found = report.evaluate(four, named, replicates=0)
+    assert "aggle" not in found.table()
+    assert "kaggle" not in found.to_dict()
 
 
 # ---- the original's geometry

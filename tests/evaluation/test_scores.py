@@ -382,8 +382,8 @@ def test_intervals_are_those_of_an_ordinary_bootstrap():
     ):
         ours = values[key]
         theirs = stats.bootstrap(
-            (top, bottom.astype(float)), ratio, paired=True, n_resamples=4000, confidence_level=1 - 2 * ends((bottom > 0).sum())[0],
-            method="percentile", rng=np.random.default_rng(1),
+            (top, bottom.astype(float)), ratio, paired=True, n_resamples=4000,
+            confidence_level=1 - 2 * ends((bottom > 0).sum())[0], method="percentile", rng=np.random.default_rng(1),
         ).confidence_interval
         width = theirs.high - theirs.low
         assert ours.value == pytest.approx(ratio(top, bottom), rel=1e-12)
@@ -440,7 +440,9 @@ def test_two_units_have_the_widest_interval_and_one_has_none():
     two = scored(data, ("any",), replicates=500).values()[DICE]
     assert (two.low, two.high) == pytest.approx((min(dices(data)), max(dices(data))))
     one = scored(data[:1], ("any",), replicates=500).values()[DICE]
-    assert one.value == pytest.approx(dices(data[:1])[0]) and math.isnan(one.low) and math.isnan(one.high)
+    assert one.value == pytest.approx(dices(data[:1])[0])
+    assert math.isnan(one.low)
+    assert math.isnan(one.high)
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
