@@ -45,13 +45,16 @@ def told(error: Exception) -> str:
 
 def run_sample(options: argparse.Namespace) -> int:
     """Draws a set of synthetic steel; see --help."""
-    from steelnb.data import synthetic
+    from steelnb.data import digests, synthetic
 
     try:
+        alone = not options.out.exists() or not any(options.out.iterdir())
         folder = synthetic.write_dataset(
             options.out, options.images, seed=options.seed, shape=options.size, form=options.form,
             progress=options.progress,
         )
+        if alone:  # else the list would hold files of others
+            digests.write(folder)
     except OSError as error:  # a full disk names no file
         raise OSError(error.errno, error.strerror or str(error), str(options.out)) from error
     print(f"{options.images} images of synthetic steel in {folder}")

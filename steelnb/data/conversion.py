@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from steelnb.data import dataset
+from steelnb.data import dataset, digests
 from steelnb.data.dataset import CLASS_NAMES, PARTS_TABLE, SteelData
 from steelnb.data.images import DataError, names
 from steelnb.data.labels import LABEL_COLUMNS, SEVERSTAL_CLASSES, SIZE
@@ -21,7 +21,8 @@ def convert(data: SteelData, out: str | Path) -> SteelData:
 
     Images are copied as they are; one that lay in folders gets a name of them all (``a/b.jpg`` → ``a__b.jpg``). Of sets
     with images of several sizes, train.csv has columns height and width as well. classes.csv holds the classes' names,
-    split.csv the split that the set brings. The masks are the same to the pixel, or DataError is raised.
+    split.csv the split that the set brings, SHA256SUMS the digests of all files. The masks are the same to the pixel,
+    or DataError is raised.
     """
     out = Path(out).expanduser().absolute()
     if out.exists():
@@ -39,6 +40,7 @@ def convert(data: SteelData, out: str | Path) -> SteelData:
             shutil.copyfile(path, made / "train_images" / renamed[image_id])
         _write_tables(data, made, renamed)
         _check(data, dataset.read_dataset(made), renamed)
+        digests.write(made)
         made.rename(out)
     return dataset.read_dataset(out)
 

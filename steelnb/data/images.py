@@ -22,6 +22,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # th
 PAGED = ("TIFF", "GIF", "PNG", "WEBP")  # formats that hold several pages or an animation
 SUFFIXES = (".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 LONGEST_CELL = 2**31 - 1  # characters; the csv module's own limit is below the text of a noisy mask
+SUMS = "SHA256SUMS"  # digests of files, see `digests`
 SYNTHETIC_MARK = "SYNTHETIC.txt"  # lies in a set that synthetic.write_dataset has made
 
 
@@ -125,7 +126,8 @@ def left_out(*folders: Path) -> list[str]:
 
 def _others(folder: Path) -> str:
     """What a folder holds besides image files; hidden files do not count."""
-    others = [p for p in sorted(folder.iterdir()) if p.suffix.lower() not in SUFFIXES and not p.name.startswith(".")]
+    others = [p for p in sorted(folder.iterdir())
+              if p.suffix.lower() not in SUFFIXES and not p.name.startswith(".") and p.name != SUMS]
     files, folders = ([p.name for p in others if p.is_dir() == kind] for kind in (False, True))
     told = [f"{len(files)} files that are no images by their suffix, {names(files)}"] * bool(files)
     return "; ".join(told + [f"{len(folders)} folders, {names(folders)}"] * bool(folders))

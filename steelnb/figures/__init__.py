@@ -1,7 +1,8 @@
 """What a reader looks at.
 
 Figures in one style (`plots`), pictures with parts that move (`sign_trick`, `threshold`, `tile_window`), a sheet in
-tiles (`tiling`), the progress of a run (`run_progress`), sliders over them (`widgets`, which alone needs ipywidgets).
+tiles (`tiling`), a U-Net (`unet_sketch`), the progress of a run
+(`run_progress`), sliders over them (`widgets`, which alone needs ipywidgets).
 """
 
 from steelnb.figures.plots import overlay, use_style

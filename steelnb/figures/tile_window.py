@@ -114,6 +114,7 @@ class OverlapTileView:
         for frame, place in zip(self.frames, (seen, tile), strict=True):
             frame.set_bounds(place.left, place.top, place.width, place.height)
         self.title.set_text(
-            f"Tile {tile.height} × {tile.width} at ({tile.top}, {tile.left}) sees\n"
-            f"{seen.height} × {seen.width} = {here.pixels:,} pixels, {here.mirrored / here.pixels:.0%} of them mirrored"
+            f"Tile {tile.height} × {tile.width} at ({tile.top}, {tile.left}):\n"
+            f"sees {seen.height} × {seen.width} = {here.pixels:,} pixels, {here.mirrored:,} of them mirrored "
+            f"({here.mirrored / here.pixels:.0%})"
         )

@@ -39,7 +39,7 @@ def draw_sheet_to_mask(sheet: np.ndarray, found: np.ndarray, label: np.ndarray, 
     for place in places:
         corner = place.left + margin - 0.5, place.top + margin - 0.5
         figure.axes[1].add_patch(Rectangle(corner, place.width, place.height, fill=False, ec=TILE, lw=1))
-    one = tiles.input_place(places[len(places) // 2 - 1 if len(places) > 1 else 0], grid)
+    one = tiles.input_place(places[min(1, len(places) - 1)], grid)
     corner = one.left + margin - 0.5, one.top + margin - 0.5
     figure.axes[1].add_patch(Rectangle(corner, one.width, one.height, fill=False, ec=plots.PREDICTION, lw=2.5))
     return figure

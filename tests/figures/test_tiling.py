@@ -13,7 +13,7 @@ def test_the_sheet_its_tiles_and_its_mask():
     grid = Grid.of_unet(2)
     figure = tiling.draw_sheet_to_mask(sheet, mask, mask, grid, side=32)
     first, middle, last = figure.axes
-    assert "60 × 100" in first.get_title(loc="left")
+    assert "60 × 100" in first.get_title()
     assert middle.images[0].get_array().shape == (60 + 2 * grid.margin, 100 + 2 * grid.margin, 3)
     *shown, window = middle.patches
     assert len(shown) == 2 * 4

@@ -277,11 +277,11 @@ class Computed(ast.NodeTransformer):
 
 
 def execute(name: str) -> None:
-    """The code cells of a notebook, one after the other, in a module of their own; up to the first one after the setup
-    that starts processes, which have CPUs of their own."""
+    """The code cells of a notebook, one after the other, in a module of their own; up to the first one that trains in
+    other processes, which know of no pretended device."""
     place = {"__name__": "notebook"}
     for number, cell in enumerate(code_cells(from_text(TEXTS[name])), 1):
-        if number > 1 and "sys.executable" in cell.source:
+        if '"-m", "steelnb", "train"' in cell.source:
             break
         tree = Computed().visit(ast.parse(cell.source, f"{name}, cell [{number}]"))
         exec(compile(ast.fix_missing_locations(tree), f"{name}, cell [{number}]", "exec"), place)
