@@ -1,4 +1,4 @@
-"""Losses that are broken on purpose, kept runnable.  Taught in 06_negative_dice and 07_choosing_a_loss.
+"""Losses that are broken on purpose, kept runnable.  Taught in 06_negative_dice and 08_failure_clinic.
 
 Each can be watched failing; never train with one. Each takes outputs [N, K, H, W] and a mask of that shape (bool or
 0/1), as the sound ones in `losses` do, and returns a scalar to minimise. "Raw" outputs have no sigmoid: they can be any
@@ -97,7 +97,7 @@ def original_thresholded_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
 
 
 def probability_bce_loss(outputs: Tensor, mask: Tensor) -> Tensor:
-    """Cross entropy of p = sigmoid(x), written out in the outputs' precision.  Taught in 07_choosing_a_loss.
+    """Cross entropy of p = sigmoid(x), written out in the outputs' precision.  Taught in 08_failure_clinic.
 
     It is −mean of t·log p + (1 − t)·log(1 − p). Wrong: where p rounds to 1 (x > 17 in float32, x > 8.3 in float16)
     log(1 − p) is −∞, and 0·∞ is NaN. Shows: the loss is inf or NaN once the network is sure of a few pixels. PyTorch's
@@ -110,7 +110,7 @@ def probability_bce_loss(outputs: Tensor, mask: Tensor) -> Tensor:
 
 
 def byte_mask_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
-    """Sound Dice against a mask on the scale 0/255, as a file has it.  Taught in 07_choosing_a_loss.
+    """Sound Dice against a mask on the scale 0/255, as a file has it.  Taught in 08_failure_clinic.
 
     The sigmoid comes first. Wrong: t = 255 makes the numerator 255 times too large, the denominator by less. Shows:
     "Dice" of up to 1.99, so a negative loss, and nearly as good for calling everything a defect (1.88 at 6 % defect) as
@@ -121,7 +121,7 @@ def byte_mask_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
 
 
 def half_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
-    """Sound Dice with its sums in float16, where numbers end at 65,504.  Taught in 07_choosing_a_loss.
+    """Sound Dice with its sums in float16, where numbers end at 65,504.  Taught in 08_failure_clinic.
 
     The sigmoid comes first. Wrong: an image of 256×1600 has 409,600 pixels. Shows: Σp + Σt is inf, the loss exactly 1
     and its gradient 0; where the overlap is inf too, inf / inf is NaN. A crop of 64×64 fits, so small tests pass.
