@@ -160,7 +160,8 @@ def imported_rooms(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "steelnb":
             inside = node.module.split(".")[1:]
-            yield from inside[:1] or [alias.name for alias in node.names if alias.name != "__version__"]
+            names = {alias.name for alias in node.names} - {"__version__", "EXIT_STOPPED"}
+            yield from inside[:1] or sorted(names)
 
 
 # ---- what the notebooks teach
