@@ -9,6 +9,7 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from steelnb import runs, runtime
@@ -35,7 +36,8 @@ def main() -> None:
             history = runs.train(data, Path(folder) / "run", recipe, progress=False, report=lambda line: None)
             trained = weights.load_network(Path(folder) / "run")
         began = time.perf_counter()
-        scored, halved = evaluate(trained, data), choose_operating_point(trained, data)
+        scored, halved = (replace(each, hidden=())  # with the original's conventions for every set
+                          for each in (evaluate(trained, data), choose_operating_point(trained, data)))
         seconds = {"training": float(history["seconds"].iloc[-1]), "scoring": time.perf_counter() - began}
         results["runs"].append({"mask_a_class": per_class, "seconds": seconds, "report": scored.to_dict(),
                                 "chosen": halved.to_dict()})

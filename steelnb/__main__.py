@@ -46,13 +46,16 @@ def one_line(error: Exception) -> str:
 
 def run_sample(options: argparse.Namespace) -> int:
     """Draws a set of synthetic steel; see --help."""
-    from steelnb.data import synthetic
+    from steelnb.data import digests, synthetic
 
     try:
+        alone = not options.out.exists() or not any(options.out.iterdir())
         folder = synthetic.write_dataset(
             options.out, options.images, seed=options.seed, shape=options.size, form=options.form,
             progress=options.progress,
         )
+        if alone:  # else the list would hold files of others
+            digests.write(folder)
     except OSError as error:  # the error of a full disk has no file name
         raise OSError(error.errno, error.strerror or str(error), str(options.out)) from error
     print(f"{options.images} images of synthetic steel in {folder}")
@@ -94,11 +97,13 @@ def run_predict(options: argparse.Namespace) -> int:
     """Segments images and strips; returns 1 if one of them failed."""
     from steelnb import runtime, storage
     from steelnb.data.images import left_out
-    from steelnb.network import pretrained, weights
+    from steelnb.network import inference, pretrained, weights
     from steelnb.prediction.files import predict_files
 
     point = _point(options)
     trained = weights.load_network(options.weights or pretrained.STEEL, runtime.device())
+    if options.margin is not None:
+        trained.model.grid = inference.grid_with_margin(trained.model, options.margin)
     try:
         outcome = predict_files(
             trained, options.images, options.out, tile=options.tile, point=point, flips=options.flips,

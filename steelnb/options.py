@@ -63,6 +63,8 @@ def parser() -> argparse.ArgumentParser:
         "that come with steelnb, trained on synthetic steel")
     add("--out", type=_path, default=Path("masks"), metavar="OUT", help="output folder (default masks)")
     add("--tile", type=_at_least_one, metavar="PIXELS", help="side of a tile; smaller ones need less memory")
+    add("--margin", type=_not_negative, metavar="PIXELS", help="surroundings around a tile for a network with padding "
+        "(default: all pixels that can change its output); fewer take less time and cause seams")
     _operating_point(add)
     add("--probabilities", action="store_true", help="write NAME_probability.png too, round(255 p)")
     add("--kaggle", type=_named, metavar="FORM", help="write submission.csv: now, 2019, or the path of Kaggle's "

@@ -279,6 +279,7 @@ def pretended(card: Card = CARDS["T4"], free: int | None = None):
             stack.enter_context(mock.patch.object(torch.cuda, name, answer))
         for place, name, stand_in in (
             (torch, "inference_mode", torch.no_grad),  # its tensors would refuse to be wrapped
+            (torch.accelerator, "is_available", lambda: False),  # no pinning: a CUDA build would start its driver
             (torch, "autocast", Autocast),
             (torch, "compile", lambda model, **_: model),
             (grouping, "_group_tensors_by_device_and_dtype", grouped),

@@ -267,7 +267,8 @@ OPTIONS = {
     "train": (*DATA, "--run", "--recipe", "--set", "--epochs", "--steps", "--hours", "--session-hours",
               "--checkpoint-seconds", "--accept-changes", "--seed", "--per-class", "--ignore-copies", "--groups",
               "--deterministic"),
-    "predict": ("--weights", "--out", "--tile", *OPERATING_POINT, "--probabilities", "--kaggle", "--raw", "--resume"),
+    "predict": ("--weights", "--out", "--tile", "--margin", *OPERATING_POINT, "--probabilities", "--kaggle", "--raw",
+                "--resume"),
     "evaluate": (*DATA, "--weights", *OPERATING_POINT, "--choose", "--alarms", "--part", "--replicates", "--out",
                  "--json"),
     "audit": (*DATA, "--out", "--seed", "--against"),
@@ -290,6 +291,22 @@ def test_every_command_has_its_options_and_tells_them(command, capsys):
     assert set(commands.choices) == set(OPTIONS)
     has = {name for action in commands.choices[command]._actions for name in action.option_strings}
     assert has == {"-h", "--help", "--debug", "--quiet", *OPTIONS[command]}
+
+
+def test_predict_takes_the_margin_that_is_chosen(steel_folder, tmp_path, capsys):
+    image = next((steel_folder / "train_images").iterdir())
+    for margin, fits in ((208, True), (32, True), (100, False)):
+        out = tmp_path / str(margin)
+        command = ("predict", "--margin", margin, "--tile", 32, "--probabilities", "--out", out, "--quiet", image)
+        assert call(*command) == (0 if fits else 1)
+        assert out.exists() == fits
+    assert "no multiple of the network's stride 16; the next ones are 96 and 112" in capsys.readouterr().err
+    exact, less = (np.asarray(Image.open(tmp_path / name / f"{image.stem}_probability.png")).astype(int)
+                   for name in ("208", "32"))
+    assert np.abs(exact - less).max() > 0
+    assert json.loads((tmp_path / "32" / "predictions.json").read_text("utf-8"))["margin"] == 32
+    assert call("predict", "--margin", 48, "--tile", 32, "--resume", "--out", tmp_path / "32", "--quiet", image) == 1
+    assert "margin was 32, is 48" in capsys.readouterr().err
 
 
 # ---- evaluate

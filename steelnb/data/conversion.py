@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from steelnb.data import dataset
+from steelnb.data import dataset, digests
 from steelnb.data.dataset import CLASS_NAMES, PARTS_TABLE, SteelData
 from steelnb.data.images import DataError, names
 from steelnb.data.labels import LABEL_COLUMNS, SEVERSTAL_CLASSES, SIZE
@@ -21,7 +21,7 @@ def convert(data: SteelData, out: str | Path) -> SteelData:
 
     Image files are copied unchanged; folders become part of the name (``a/b.jpg`` → ``a__b.jpg``). If images differ in
     size, train.csv also has columns height and width. classes.csv contains the names of classes, split.csv the data
-    set's own split. Masks are the same to the pixel, otherwise DataError is raised.
+    set's own split, SHA256SUMS the digests of all files. Masks are the same to the pixel, or DataError is raised.
     """
     out = Path(out).expanduser().absolute()
     if out.exists():
@@ -39,6 +39,7 @@ def convert(data: SteelData, out: str | Path) -> SteelData:
             shutil.copyfile(path, made / "train_images" / renamed[image_id])
         _write_tables(data, made, renamed)
         _check(data, dataset.read_dataset(made), renamed)
+        digests.write(made)
         made.rename(out)
     return dataset.read_dataset(out)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from steelnb.data import digests, layouts, mask_folders, rle
 from steelnb.data import labels as label_tables
-from steelnb.data import layouts, mask_folders, rle
 from steelnb.data.images import (
     SYNTHETIC_MARK,
     DataError,
@@ -191,7 +191,8 @@ def read_dataset(
     mask_threshold: for gray mask files, the value above which a pixel is defect, 0 … 254. nested: meaning of a polygon
         inside another one of the same label, "filled" or "hole". Neither is guessed: if it is needed, DataError says
         so.
-    Whether an image can be decoded completely shows only when `SteelData.image` reads it. Raises DataError.
+    Whether an image can be decoded completely shows only when `SteelData.image` reads it. If the folder has a
+    SHA256SUMS, its files are compared with it first, see `digests`. Raises DataError.
     """
     if format not in (None, *layouts.FORMATS):
         raise ValueError(f"format is {format!r}; it can be {', '.join(layouts.FORMATS)}")
@@ -203,9 +204,15 @@ def read_dataset(
     if not folder.is_dir():
         problem = "is a file; unpack it first, and give the folder" if folder.exists() else "no such folder"
         raise DataError(f"{folder}: {problem}")
-    options = Options(skip_missing, mask_threshold, nested, progress)
+    masks = None if masks is None else Path(masks).expanduser().absolute()
+    vouched = digests.check_data(folder, masks, skip_missing, progress)
+    found = _read(folder, masks, format, Options(skip_missing, mask_threshold, nested, progress))
+    return replace(found, notes=(*vouched, *found.notes))
+
+
+def _read(folder: Path, masks: Path | None, format: str | None, options: Options) -> SteelData:
     if masks is not None:
-        pair = folder / "images" if (folder / "images").is_dir() else folder, Path(masks).expanduser().absolute()
+        pair = folder / "images" if (folder / "images").is_dir() else folder, masks
         return _assembled(mask_folders.read_folders(walk(folder), [pair], options), folder)
     if format in (None, "severstal"):
         for roots in ([folder], sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")):
@@ -214,7 +221,7 @@ def read_dataset(
                 named = names([r.name for r in found] + _others(folder, found[0]))
                 raise DataError(f"{folder}: several data sets, {named}; choose one")
             if found:
-                return _read_severstal(found[0], skip_missing, progress)
+                return _read_severstal(found[0], options.skip_missing, options.progress)
     return _assembled(layouts.recognise(folder, format)(options), None)
 
 

@@ -22,6 +22,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # th
 PAGED = ("TIFF", "GIF", "PNG", "WEBP")  # formats that hold several pages or an animation
 SUFFIXES = (".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 LONGEST_CELL = 2**31 - 1  # characters; the csv module's default limit is too small for the text of a noisy mask
+SUMS = "SHA256SUMS"  # digests of files, see `digests`
 SYNTHETIC_MARK = "SYNTHETIC.txt"  # file in every set made by synthetic.write_dataset
 
 
@@ -124,7 +125,8 @@ def left_out(*folders: Path) -> list[str]:
 
 def _others(folder: Path) -> str:
     """The contents of a folder other than image files and hidden files, in words."""
-    others = [p for p in sorted(folder.iterdir()) if p.suffix.lower() not in SUFFIXES and not p.name.startswith(".")]
+    others = [p for p in sorted(folder.iterdir())
+              if p.suffix.lower() not in SUFFIXES and not p.name.startswith(".") and p.name != SUMS]
     files, folders = ([p.name for p in others if p.is_dir() == kind] for kind in (False, True))
     found = [f"{len(files)} files without an image suffix, {names(files)}"] * bool(files)
     return "; ".join(found + [f"{len(folders)} folders, {names(folders)}"] * bool(folders))

@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from steelnb import runtime, storage
-from steelnb.data import archives, dataset, synthetic, synthetic_drawing
+from steelnb.data import archives, dataset, digests, synthetic, synthetic_drawing
 from steelnb.data.dataset import DataError, SteelData
+from steelnb.data.images import SUMS
 
 COMPETITION = "severstal-steel-defect-detection"
 KAGGLE_INPUTS = tuple(Path("/kaggle/input", *middle, COMPETITION) for middle in ((), ("competitions",)))
@@ -99,14 +100,18 @@ def _synthetic(images: int, seed: int, progress: bool) -> SteelData:
     folder = cache / f"synthetic-{drawn_by}-seed{seed}-{images}"
 
     def draw(draft: Path) -> Path:
-        return synthetic.write_dataset(draft / "set", images, seed=seed, progress=progress)
+        made = synthetic.write_dataset(draft / "set", images, seed=seed, progress=progress)
+        digests.write(made)
+        return made
 
     try:
         storage.make_folder(folder, draw, lambda made: _complete(made, images))
     except OSError as error:
         raise DataError(f"{folder}: cannot draw synthetic steel there: {error.strerror or error}. Fix this, "
                         "or set STEELNB_HOME to a folder on another disk") from error
-    return _from(dataset.read_dataset(folder), f"made by steelnb from seed {seed}", name="synthetic steel")
+    found = dataset.read_dataset(folder)
+    notes = tuple(note for note in found.notes if not note.startswith(SUMS))  # it goes without saying
+    return _from(replace(found, notes=notes), f"made by steelnb from seed {seed}", name="synthetic steel")
 
 
 def _complete(folder: Path, images: int) -> bool:

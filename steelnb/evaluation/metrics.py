@@ -1,4 +1,4 @@
-"""Dice, IoU and related scores, always stating how empty masks count.  Taught in 01_data_exploration.
+"""Dice, IoU and related scores, always stating how empty masks count.  Taught in 04_metrics.
 
 Predictions and masks are bool [N, K, H, W] (tensors or arrays), K masks per image. Averages are over (image, class)
 pairs. `empty` is the contribution of a pair with an empty mask:
@@ -56,6 +56,28 @@ def original_accuracy(probabilities: Tensor, mask: Tensor, smooth: float = 1e-4)
     """The original's "accuracy": hard Dice at p ≥ 0.5, (2·I + 1e-4) / (P + T + 1e-4) per image, mean over the batch."""
     both, predicted, true = counts(probabilities >= 0.5, torch.as_tensor(mask).bool())
     return ((2 * both.double() + smooth) / ((predicted + true).double() + smooth)).mean().item()
+
+
+def precision_and_recall(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision and recall where all pixels scored at least as high as a threshold are called defect.
+
+    scores: any numbers, [N]; truth: bool [N], of which one at least is true, else recall is NaN. Returns precision,
+    recall and thresholds, float [M] each, for the M distinct scores from the highest to the lowest.
+    """
+    order = np.argsort(-scores, kind="stable")
+    scores, truth = scores[order], truth[order]
+    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # of each run of equal scores
+    hits = np.cumsum(truth)[last]
+    return hits / (last + 1), hits / (hits[-1] or np.nan), scores[last]
+
+
+def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Σ (R_n − R_(n−1)) · P_n over the distinct scores, in 0…1: how well pixels are ranked, whatever the threshold.
+
+    Arguments as for `precision_and_recall`; NaN without a defect pixel.
+    """
+    precision, recall, _ = precision_and_recall(scores, truth)
+    return float(np.sum(np.diff(recall, prepend=0) * precision))
 
 
 class Components(NamedTuple):

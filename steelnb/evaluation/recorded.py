@@ -38,6 +38,17 @@ def records(name: str) -> pd.DataFrame:
     return table(lines(files[name]))
 
 
+def csv(name: str) -> pd.DataFrame:
+    """A table that a study leaves beside its records while it goes on, for example "long_run-original-history".
+
+    Raises FileNotFoundError with the names of those that there are.
+    """
+    files = {file.stem: file for place in RECORDS for file in place.glob("*.csv")}
+    if name not in files:
+        raise FileNotFoundError(f"no table {name!r}; there are: {', '.join(sorted(files)) or 'none at all'}")
+    return pd.read_csv(files[name])
+
+
 def table(rows: list[dict]) -> pd.DataFrame:
     """Records as a table. Raises ValueError if a number has the name of a setting."""
     for row in rows:

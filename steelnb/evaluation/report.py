@@ -8,6 +8,7 @@ import torch
 
 import steelnb
 from steelnb.data.dataset import SteelData
+from steelnb.data.labels import SEVERSTAL_CLASSES
 from steelnb.evaluation.bootstrap import LEVEL
 from steelnb.evaluation.operating_point import OperatingPoint, Sweep
 from steelnb.evaluation.predictions import (
@@ -19,7 +20,19 @@ from steelnb.evaluation.predictions import (
     with_and_without_flips,
     with_classes_of,
 )
-from steelnb.evaluation.scores import ALL, BATCHES, DEFECTIVE, OVER, PREDICTIONS, SCORED_AREAS, Key, Scores, Value
+from steelnb.evaluation.scores import (
+    ALL,
+    BATCHES,
+    CENTRE,
+    DEFECTIVE,
+    OVER,
+    PREDICTIONS,
+    ROWS,
+    SCORED_AREAS,
+    Key,
+    Scores,
+    Value,
+)
 from steelnb.network.inference import FlipAveraged
 from steelnb.network.weights import Trained
 
@@ -29,15 +42,23 @@ class Report:
     """Scores of a network on a part of a data set.
 
     about: network, data and settings. options: the gain of each option (see `choose_operating_point`), or empty.
+    hidden: conventions and areas that the report leaves out, since those of the original and of Kaggle apply only to
+    Severstal. `scores` has them for every data set.
     """
 
     about: dict
     scores: Scores
     options: list[dict] = field(default_factory=list)
+    hidden: tuple[str, ...] = ()
+
+    def values(self) -> dict[Key, Value]:
+        """The scores that the report shows."""
+        values = self.scores.values()
+        return {key: value for key, value in values.items() if not {key.over, key.area} & {*self.hidden}}
 
     def to_dict(self) -> dict:
         """As plain JSON types; NaN as None. `scores` is a list with one record per score and convention."""
-        scores = [{**key._asdict(), **value._asdict()} for key, value in self.scores.values().items()]
+        scores = [{**key._asdict(), **value._asdict()} for key, value in self.values().items()]
         pixels, probabilities, defects = self.scores.calibration
         curve = [
             {"pixels": int(n), "mean_probability": p / n, "defect_share": d / n}
@@ -50,7 +71,7 @@ class Report:
 
     def table(self) -> str:
         """The report as text."""
-        values, about = self.scores.values(), self.about
+        values, about = self.values(), self.about
         lines = [
             f"{about['data']['name']}, {about['part']}",
             f"{about['images']} images, {about['clean']} of them clean; {about['operating_point']}"
@@ -136,9 +157,13 @@ def choose_operating_point(
 def build_report(
     trained: Trained, data: SteelData, which: str, scores: Scores, *, flips: bool = False, options: list | None = None
 ) -> Report:
-    """A report of existing scores; `which` describes their images (see `images_of`)."""
+    """A report of existing scores; `which` describes their images (see `images_of`).
+
+    Label rows, the original's centre and Kaggle's score are reported of Severstal alone, the centre also of a network
+    that was trained in the original's geometry.
+    """
     kaggle = "needs one mask for each of Severstal's four classes (train with --per-class)"
-    if len(scores.labels) == 4:
+    if len(scores.labels) == len(SEVERSTAL_CLASSES):
         value = scores.values()[Key("Dice", "all", ALL)]
         interval = f" [{value.low:.4f}–{value.high:.4f}]" if value.low == value.low else ""
         kaggle = f"{value.value:.4f}{interval}, mean Dice over (image, class), empty = 1"
@@ -156,9 +181,10 @@ def build_report(
         "batch": scores.batch,
         "interval": LEVEL,
         "replicates": scores.replicates,
-        "kaggle": kaggle,
     }
-    return Report(about, scores, options or [])
+    if data.is_severstal:
+        return Report(about | {"kaggle": kaggle}, scores, options or [])
+    return Report(about, scores, options or [], (ROWS,) if in_own_geometry(trained) else (ROWS, CENTRE))
 
 
 def _empty(trained: Trained, data: SteelData, point: OperatingPoint | None, replicates: int) -> Scores:
@@ -178,7 +204,8 @@ def _option(name: str, point: OperatingPoint, flips: bool, before: Scores, after
 
 
 def _overlap_table(values: dict[Key, Value], label: str, batch: int, titled: bool) -> list[str]:
-    columns = list(product(SCORED_AREAS, PREDICTIONS))
+    shown = {key.area for key in values}
+    columns = list(product([area for area in SCORED_AREAS if area in shown], PREDICTIONS))
     name = {BATCHES: f"batches of {batch}, one with a defect"}
     lines = [f"{label if titled else '':<38}" + "".join(f"{f'{a}, {k}':<24}" for a, k in columns).rstrip()]
     for score in ("Dice", "IoU"):

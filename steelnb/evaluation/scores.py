@@ -182,7 +182,7 @@ class Scores:
                 raise ValueError(f"{name}: {mine} here, {theirs} in the other scores; a paired gain needs the same")
         before, after = (each._sums(each.replicates, key)[key] for each in (self, other))
         gained = ratio(*after[:2]) - ratio(*before[:2])
-        return Value(float(gained[0]), *interval(gained[1:]), _units(key, before))
+        return Value(float(gained[0]), *interval(gained[1:], round(before[2, 0])), _units(key, before))
 
     def _sums(self, replicates: int, only: Key | None = None) -> dict[Key, np.ndarray]:
         """Sums of numerators, denominators and units by score, [3, 1 + replicates]; column 0 is unweighted."""
@@ -229,7 +229,7 @@ def _count(hard: np.ndarray, soft: np.ndarray, mask: np.ndarray, rows: np.ndarra
 
 def _value(key: Key, sums: np.ndarray) -> Value:
     ratios, n = ratio(*sums[:2]), _units(key, sums)
-    low, high = interval(ratios[1:])
+    low, high = interval(ratios[1:], round(sums[2, 0]))
     if key.score.startswith(("clean images", "defective images")) and n and len(ratios) > 1:
         # 0 of 7 is 0 of 7 in every replicate; Wilson's interval takes into account that 7 are few
         low, high = map(float, binomtest(round(sums[0, 0]), n).proportion_ci(LEVEL, method="wilson"))

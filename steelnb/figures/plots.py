@@ -9,8 +9,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from skimage.segmentation import find_boundaries
 
-# One colour per defect class everywhere, from Okabe and Ito's palette for all kinds of colour vision.
-CLASS_COLOURS = {1: "#E69F00", 2: "#56B4E9", 3: "#D55E00", 4: "#CC79A7"}
+# One colour, one meaning: for each defect class one that stands for nothing else. Those below are from Okabe and Ito's
+# palette for all kinds of colour vision.
+CLASS_COLOURS = {1: "#7A68D8", 2: "#56B4E9", 3: "#A6A63A", 4: "#8C510A"}
 DEFECT = "#D55E00"  # a defect of any class; the mask
 PREDICTION = "#0072B2"
 HIT, MISS, FALSE_ALARM = "#009E73", "#E69F00", "#CC79A7"

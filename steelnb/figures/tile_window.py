@@ -14,8 +14,9 @@ from steelnb.network import geometry, tiles
 from steelnb.network.tiles import Tile
 
 TILE, WINDOW = "#F0E442", "#56B4E9"  # yellow: predicted pixels; blue: the input window
-PICTURE_COLUMNS = 800  # of the picture, about; rows in proportion
-TITLE, HIGHEST = 0.3, 5.0  # inches
+PICTURE_COLUMNS = 600  # of the picture, about; rows in proportion
+WIDTH = 6.0  # inches: on a screen of 390 pixels its text still has 8
+TITLE, HIGHEST = 0.5, 4.0  # inches
 
 
 class Window(NamedTuple):
@@ -65,7 +66,7 @@ def draw_overlap_tile(
 def figure_size(shape: tuple[int, int], depth: int = 4) -> tuple[float, float]:
     """Figure size in inches for an image with the largest mirrored margin that a window can need."""
     around = 2 * (geometry.margin(depth) + 2**depth)
-    return plots.WIDTH, TITLE + min(plots.WIDTH * (shape[0] + around) / (shape[1] + around), HIGHEST)
+    return WIDTH, TITLE + min(WIDTH * (shape[0] + around) / (shape[1] + around), HIGHEST)
 
 
 class OverlapTileView:
@@ -113,6 +114,7 @@ class OverlapTileView:
         for frame, place in zip(self.frames, (seen, tile), strict=True):
             frame.set_bounds(place.left, place.top, place.width, place.height)
         self.title.set_text(
-            f"Tile {tile.height} × {tile.width} at ({tile.top}, {tile.left}): sees {seen.height} × {seen.width} = "
-            f"{here.pixels:,} pixels, {here.mirrored:,} of them mirrored ({here.mirrored / here.pixels:.0%})"
+            f"Tile {tile.height} × {tile.width} at ({tile.top}, {tile.left}):\n"
+            f"sees {seen.height} × {seen.width} = {here.pixels:,} pixels, {here.mirrored:,} of them mirrored "
+            f"({here.mirrored / here.pixels:.0%})"
         )

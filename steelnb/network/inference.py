@@ -13,6 +13,7 @@ from scipy.special import expit
 from tqdm.auto import tqdm
 
 from steelnb import runtime
+from steelnb.network.geometry import Grid
 from steelnb.network.tiles import Tile, input_place, original_window, tiles, window
 from steelnb.network.weights import check_answer
 
@@ -88,23 +89,34 @@ def margin_errors(
     """Margin → largest difference of a probability between tiles with this margin and the whole image.
 
     For a padded network, whose exact margin (`model.grid.margin`) is often much larger than needed: choose one by its
-    error, then set `model.grid = model.grid._replace(margin=…)`. Margins in pixels, multiples of its stride.
+    error, then set `model.grid = grid_with_margin(model, …)`. Raises ValueError as `grid_with_margin`.
     """
     exact, answers = model.grid, {}
-    for margin in (margins := list(margins)):
-        if margin % exact.stride:
-            raise ValueError(f"margin {margin} is not a multiple of the network's stride {exact.stride}")
-        if getattr(model, "padding", "") == "valid" and margin < exact.margin:
-            raise ValueError(f"a valid network loses a margin of {exact.margin} pixels: it cannot be smaller")
+    grids = {margin: grid_with_margin(model, margin) for margin in margins}
     whole = predict_probabilities(model, image, image.shape[-2:])
     try:
-        for margin in margins:
-            mirror = exact.margin if exact.mirror is None else exact.mirror
-            model.grid = exact._replace(margin=margin, mirror=mirror)
+        for margin, model.grid in grids.items():
             answers[margin] = float(np.abs(predict_probabilities(model, image, tile) - whole).max())
     finally:
         model.grid = exact
     return answers
+
+
+def grid_with_margin(model: torch.nn.Module, margin: int) -> Grid:
+    """The grid of a padded network with `margin` pixels around each tile instead of its exact margin: less work, and
+    seams with the errors of `margin_errors`.
+
+    The mirrored pixels beyond the image's edges do not change. Raises ValueError for a margin below 0 or not on the
+    network's stride, naming the next ones that are, and for a valid network, which loses its margin.
+    """
+    exact = model.grid
+    if getattr(model, "padding", "") == "valid" and margin != exact.margin:
+        raise ValueError(f"a valid network loses its margin of {exact.margin} pixels: it cannot have another one")
+    if margin < 0 or (margin - exact.margin) % exact.stride:
+        below = max(0, margin // exact.stride * exact.stride)
+        raise ValueError(f"margin {margin} is no multiple of the network's stride {exact.stride}; the next ones are "
+                         f"{below} and {below + exact.stride}, and {exact.margin} is exact")
+    return exact._replace(margin=margin, mirror=exact.margin if exact.mirror is None else exact.mirror)
 
 
 def predict_original(model: torch.nn.Module, image: np.ndarray) -> np.ndarray:

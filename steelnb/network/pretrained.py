@@ -14,6 +14,7 @@ from steelnb.network.lite_unet import LiteUNet
 FILES = Path(__file__).parent / "files"
 ENCODER = FILES / "lite0_imagenet.safetensors"  # EfficientNet-Lite0's first eleven blocks, float16
 STEEL = FILES / "lite_synthetic_steel.safetensors"  # a whole LiteUNet, in the form of `weights`, float16
+SERIES = FILES / "unet_synthetic_steel.safetensors"  # the small U-Net that the notebooks look at, in the same form
 KEY = "source"  # of the encoder's metadata
 STARTS = ("noise", "imagenet", "steel")
 

@@ -12,7 +12,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from steelnb import storage
-from steelnb.data.images import SUFFIXES, DataError, image_files, names, open_image
+from steelnb.data import digests
+from steelnb.data.images import SUFFIXES, SUMS, DataError, image_files, names, open_image
 from steelnb.evaluation.operating_point import OperatingPoint
 from steelnb.network import inference
 from steelnb.network.weights import Trained
@@ -57,17 +58,18 @@ def predict_files(
     class) and `NAME_overlay.png`; with `probabilities` also `NAME_probability.png`, round(255 p). For a strip (.npy, a
     TIFF above `strips.LARGE` pixels, raw bytes) it writes the files of `strip_masks.segment_strip`: `NAME_mask.npy`,
     `NAME_defects.csv`, `NAME_overview.png`, `NAME_probability.npy`. For all together it writes `predictions.csv`
-    (ImageId, ClassId for a network with one mask per class, EncodedPixels), and `predictions.json`, the settings and
-    inputs that `resume` compares.
+    (ImageId, ClassId for a network with one mask per class, EncodedPixels), `predictions.json`, the settings and inputs
+    that `resume` compares, and SHA256SUMS (`steelnb.data.digests`).
 
     raw: height and width of files without an image suffix. kaggle: "now", "2019", or the path of Kaggle's
     sample_submission.csv; writes `submission.csv` in that form, unless an image failed.
     resume: keeps masks in `out` that were made from byte-identical images by the same network, operating point and
     flips, and makes the missing ones; rows of other images segmented into `out` before stay in the tables.
-    A file that cannot be read is reported, and the others are still segmented. Every file is complete or absent.
-    Nothing is overwritten. Raises PredictError if a file that would be written exists, if two images have the same
-    stem, if no image is found, or if another process writes to `out`; submission.SubmissionError, before any work, for
-    images or a network that cannot be submitted.
+    A file that cannot be read, an image that differs from its digest in a SHA256SUMS next to it or one folder above,
+    and a mask that has changed since it was written are reported, and the others are still segmented. Every file is
+    complete or absent, and nothing is overwritten. Raises PredictError if a file that would be written exists, if two
+    images have the same stem, if no image is found, or if another process writes to `out`; submission.SubmissionError,
+    before any work, for images or a network that cannot be submitted.
     """
     # In this order: all checks that need no image, then the same checks again under the folder's lock (another command
     # may have written in between), then the work, image by image (`_segment_all`).
@@ -101,10 +103,12 @@ def _segment_all(
     plan: image → whether it is a strip. before: inputs and strip masks noted by earlier commands. earlier: images of
     earlier commands that are not in the plan.
     """
-    digests = {path: output_folder.file_digest(path) for path in plan}
+    expected = digests.listed_for(plan)
+    found = {path: digests.of_file(path) for path in plan}
+    listed = digests.read(work.out)  # of what earlier commands left
     whole = {path for path, strip in plan.items() if _is_there(work, path, strip, before)}
-    new = {path.name: digest for path, digest in digests.items() if digest and path not in whole}
-    noted = Noted(before.inputs | new, dict(before.strip_masks))
+    new = {path.name: digest for path, digest in found.items() if digest and path not in whole}
+    noted = Noted(before.inputs | new, dict(before.strip_files))
     output_folder.write_settings(work, noted)
 
     written, failed, kept, masks_by_row = {}, {}, [], {}
@@ -113,16 +117,18 @@ def _segment_all(
             csv.writer(file).writerow(["ImageId", *work.prefix, "EncodedPixels"])
             for path, strip in tqdm((earlier | plan).items(), desc="predict", unit="image", disable=not work.progress):
                 try:
+                    if found.get(path) and expected.get(path, found[path]) != found[path]:
+                        raise DataError(f"{path}: changed since {SUMS} was written. {digests.REMEDY}")
                     if path not in plan or path in whole:
-                        _check_strip_masks(work, path, strip, before)
+                        _check_files(work, path, strip, before, listed)
                     if path not in plan:
                         masks = work.read_masks(path, strip)
                     elif path in whole:
-                        masks = _masks_of_the_same(work, path, strip, digests[path], before.inputs.get(path.name))
+                        masks = _masks_of_the_same(work, path, strip, found[path], before.inputs.get(path.name))
                     else:
-                        masks = _made(work, path, strip, digests[path])
+                        masks = _made(work, path, strip, found[path], listed)
                         if strip:
-                            noted.strip_masks.update(_digests_of_masks(work, path))
+                            noted.strip_files.update(_digests_of_files(work, path))
                             output_folder.write_settings(work, noted)
                 except (DataError, MemoryError) as error:
                     failed[path] = str(error) if isinstance(error, DataError) else f"{path}: not enough memory"
@@ -148,13 +154,20 @@ def _segment_all(
         failed[work.out / SUBMISSION] = f"no {SUBMISSION} written: it needs every image, and {len(failed)} failed"
     elif columns:
         submission.write_submission(work.out / SUBMISSION, submission.rows_of(work.out / TABLE), columns, masks_by_row)
+    if written:
+        good = {path: strip for path, strip in (earlier | plan).items() if path not in failed}
+        _list_files(work, good, noted, listed)
     return Outcome(written, failed, tuple(kept), tuple(path.name for path in earlier if path not in failed))
 
 
-def _made(work: OutputWriter, path: Path, strip: bool, digest: str | None) -> Sequence[Mask]:
+def _made(
+    work: OutputWriter, path: Path, strip: bool, digest: str | None, listed: dict[Path, str]
+) -> Sequence[Mask]:
+    if any(digests.key(target) in listed for target in work.targets(path, strip)):
+        _remove(work.out / SUMS)  # until all is there again
     _remove(*work.targets(path, strip))  # incomplete files of a stopped command, perhaps of another image
     masks = work.make(path, strip)
-    if output_folder.file_digest(path) != digest:
+    if digests.of_file(path) != digest:
         _remove(*work.targets(path, strip))
         raise DataError(f"{path}: changed while it was being read: run the same command again, with --resume")
     return masks
@@ -171,17 +184,27 @@ def _masks_of_the_same(
     return masks
 
 
-def _digests_of_masks(work: OutputWriter, path: Path) -> dict[str, str]:
-    masks = work.targets(path, True)[: len(work.classes)]
-    return {mask.name: output_folder.file_digest(mask) or "" for mask in masks}
+def _digests_of_files(work: OutputWriter, path: Path) -> dict[str, str]:
+    return {file.name: digests.of_file(file) or "" for file in work.targets(path, True)}
 
 
-def _check_strip_masks(work: OutputWriter, path: Path, strip: bool, before: Noted) -> None:
-    """Raises DataError for a strip's mask that has changed since it was written."""
-    for name, digest in _digests_of_masks(work, path).items() if strip else ():
-        if before.strip_masks.get(name) != digest:
-            raise DataError(f"{work.out / name}: a strip's mask that has changed since it was written; remove it to "
-                            f"segment {path.name} again")
+def _check_files(work: OutputWriter, path: Path, strip: bool, before: Noted, listed: dict[Path, str]) -> None:
+    """Raises DataError for an output file of this image or strip that has changed since it was written."""
+    for file in work.targets(path, strip):
+        wanted = {before.strip_files.get(file.name)} if strip else set()
+        wanted |= {listed[digests.key(file)]} if digests.key(file) in listed else set()
+        if wanted and file.exists() and wanted != {digests.of_file(file)}:
+            raise DataError(f"{file}: changed since it was written; remove it to segment {path.name} again")
+
+
+def _list_files(work: OutputWriter, good: dict[Path, bool], noted: Noted, listed: dict[Path, str]) -> None:
+    """Writes SHA256SUMS; a damaged file keeps its old digest, so that the damage stays visible."""
+    files = [target for path, strip in good.items() for target in work.targets(path, strip)]
+    files += [work.out / name for name in (TABLE, SUBMISSION, SETTINGS)]
+    rest = {path: digest for path, digest in listed.items() if path.exists()}
+    new = {digests.key(path): noted.strip_files.get(path.name) or digests.of_file(path)
+           for path in files if path.exists()}
+    digests.write(work.out, dict(sorted((rest | new).items())))
 
 
 def _masks_of_others(work: OutputWriter, before: Iterable[str], plan: dict[Path, bool]) -> dict[Path, bool]:
@@ -199,7 +222,7 @@ def _is_there(work: OutputWriter, path: Path, strip: bool, before: Noted) -> boo
     """Whether all files of an image exist; for a strip, also whether its masks were noted as complete."""
     with contextlib.suppress(DataError):
         targets = work.targets(path, strip)
-        noted = not strip or all(mask.name in before.strip_masks for mask in targets[: len(work.classes)])
+        noted = not strip or all(target.name in before.strip_files for target in targets)
         return noted and all(target.exists() for target in targets)
     return False
 

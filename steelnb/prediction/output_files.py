@@ -52,9 +52,11 @@ class OutputWriter:
         return ("ClassId",) * (len(self.classes) > 1)
 
     def settings(self) -> dict:
-        """The settings that masks depend on, for JSON: digest of the weights, classes, operating point, flips."""
-        weights = digest_of(self.trained.model.state_dict())
-        return {"weights": weights, "classes": list(self.classes), **asdict(self.point), "flips": self.flips}
+        """The settings that masks depend on, for JSON: digest of the weights, margin of tiles, classes, operating
+        point, flips."""
+        model = self.trained.model
+        network = {"weights": digest_of(model.state_dict()), "margin": model.grid.margin}
+        return network | {"classes": list(self.classes), **asdict(self.point), "flips": self.flips}
 
     def is_strip(self, path: Path) -> bool:
         """Whether the file is read as a strip."""

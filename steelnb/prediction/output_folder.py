@@ -1,12 +1,12 @@
 """A folder of predictions: its lock, and its record of the network, settings and images that its masks were made from.
 
 `predictions.json` contains the settings and, under "inputs", the SHA-256 of each image by file name. It is written
-before the masks, so every mask in the folder has the digest of its image there. "strip_masks" contains the SHA-256 of
-the masks of strips, since .npy files have no checksum of their own, as PNG files have.
+before the masks, so every mask in the folder has the digest of its image there. "strip_files" contains the SHA-256 of
+the output files of strips, since .npy and .csv files have no checksum of their own, as PNG files have. A command that
+succeeds also writes a SHA256SUMS of all files (`steelnb.data.digests`).
 """
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,10 +26,10 @@ class PredictError(ValueError):
 
 
 class Noted(NamedTuple):
-    """SHA-256 by file name: of the images that commands segmented into a folder, and of the strips' masks in it."""
+    """SHA-256 by file name: of the images that commands segmented into a folder, and of the strips' files in it."""
 
     inputs: dict[str, str]
-    strip_masks: dict[str, str]
+    strip_files: dict[str, str]
 
 
 @contextlib.contextmanager
@@ -79,7 +79,7 @@ def noted_before(work: OutputWriter, plan: Mapping[Path, bool], kaggle: bool, re
         if called.get(path.stem, path.name) != path.name and _first_there(work, {path: strip}):
             raise PredictError(f"{path}: {work.out} contains the masks of {called[path.stem]}, which would be "
                                "overwritten: choose another folder")
-    return Noted(before["inputs"], before["strip_masks"])
+    return Noted(before["inputs"], before["strip_files"])
 
 
 def write_settings(work: OutputWriter, noted: Noted) -> None:
@@ -88,17 +88,6 @@ def write_settings(work: OutputWriter, noted: Noted) -> None:
     path = work.out / SETTINGS
     if not path.exists() or path.read_bytes() != content:
         storage.write_file(path, content)
-
-
-def file_digest(path: Path) -> str | None:
-    """SHA-256, hex, of a file; None if it cannot be read, which is reported when it is segmented."""
-    try:
-        if not path.is_file():  # opening a pipe would block
-            return None
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
 
 
 def _first_there(work: OutputWriter, plan: Mapping[Path, bool]) -> Path | None:
@@ -112,7 +101,7 @@ def _first_there(work: OutputWriter, plan: Mapping[Path, bool]) -> Path | None:
 def _read(path: Path) -> dict:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        pairs = [*found["inputs"].items(), *found["strip_masks"].items()]
+        pairs = [*found["inputs"].items(), *found["strip_files"].items()]
         if {type(item) for pair in pairs for item in pair} <= {str}:
             return found
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # undecodable text is a ValueError, too

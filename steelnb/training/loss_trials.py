@@ -217,6 +217,17 @@ def score(model: UNet, steel: Crops, threshold: float = 0.0) -> dict[str, float]
     }
 
 
+def logits(model: UNet, steel: Crops) -> Tensor:
+    """A network's outputs for crops in evaluation mode, float32 [N, 1, H, W] on the CPU."""
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    with torch.inference_mode():
+        found = [outputs(model, windows.to(device).float() / 255, masks).float().cpu()
+                 for windows, masks in zip(steel.windows.split(SCORED[0]), steel.masks.split(SCORED[0]), strict=True)]
+    model.train(was_training)
+    return torch.cat(found)
+
+
 def log(notebook: str, rows: list[dict[str, str]]) -> pd.DataFrame:
     """Adds a notebook's rows (disease, symptom, measured, fix) to the table of loss failures and returns the table.
 

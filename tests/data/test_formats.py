@@ -59,7 +59,8 @@ def test_conversion_is_exact_and_keeps_names(tmp_path, writer):
     theirs, ours = dataset.read_dataset(tmp_path / "theirs", nested="filled"), dataset.read_dataset(tmp_path / "ours")
     assert ours.fingerprint() == theirs.fingerprint()
     assert (ours.classes, ours.class_names) == (theirs.classes, theirs.class_names)
-    assert {p.name for p in (tmp_path / "ours").iterdir()} == {"train.csv", "classes.csv", "train_images"}
+    assert {p.name for p in (tmp_path / "ours").iterdir()} == {
+        "train.csv", "classes.csv", "train_images", "SHA256SUMS"}
     for a, b in zip(theirs.images["path"], ours.images["path"], strict=True):
         assert a.read_bytes() == b.read_bytes()
     assert main(["convert", *arguments]) == 1  # never over something that is there
@@ -74,6 +75,7 @@ def test_conversion_flattens_folders_and_keeps_the_split(tmp_path):
     assert ours.images["ImageId"].tolist() == ["train__0.png", "train__1.png", "val__0.png", "val__1.png"]
     assert splits.by_image(ours).validation == ("val__0.png", "val__1.png")
     assert "height,width" in (tmp_path / "ours" / "train.csv").read_text()
+    (tmp_path / "ours" / "SHA256SUMS").unlink()
     image(tmp_path / "ours" / "train_images" / "val__1.png", (6, 4))  # resized since
     with pytest.raises(DataError, match=r"val__1\.png: labelled as 4×6 pixels, the image is 6×4"):
         dataset.read_dataset(tmp_path / "ours")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from steelnb import runs
 from steelnb.data import dataset as steel_data
@@ -256,6 +257,47 @@ def test_one_mask_has_no_kaggle_score(steel, trained):
     assert found.to_dict()["kaggle"].startswith("needs one mask for each of Severstal's four classes")
 
 
+@pytest.fixture(scope="module")
+def elsewhere(steel, tmp_path_factory):
+    """The same images with the union of their masks as files, as in sets that are not Severstal."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    for place in ("images", "masks"):
+        (folder / place).mkdir()
+    for image_id in steel.images["ImageId"]:
+        stem = image_id.partition(".")[0]
+        Image.fromarray(steel.image(image_id)).save(folder / "images" / f"{stem}.png")
+        Image.fromarray(steel.mask(image_id)).save(folder / "masks" / f"{stem}.png")
+    return steel_data.read_dataset(folder)
+
+
+@pytest.mark.parametrize("choosing", [False, True])
+def test_what_makes_sense_for_severstal_alone_is_shown_for_severstal_alone(steel, elsewhere, trained, choosing):
+    ask = report.choose_operating_point if choosing else report.evaluate
+    theirs, ours = (ask(trained, data, "all", replicates=0) for data in (steel, elsewhere))
+    words = ("original's centre", "label rows", "aggle")
+    assert all(word in theirs.table() and word in str(theirs.to_dict()) for word in words)
+    assert not any(word in ours.table() or word in str(ours.to_dict()) for word in words)
+    assert re.search("^ +whole image, hard +whole image, soft$", ours.table(), re.M)
+    kept = {"score": "Dice", "over": DEFECTIVE, "area": WHOLE_IMAGE}
+    assert len(told(ours, **kept)) == 2
+    assert Key("Dice", "any", ROWS, CENTRE) in ours.scores.values()  # counted all the same
+    assert replace(ours, hidden=()).to_dict()["scores"][0].keys() == theirs.to_dict()["scores"][0].keys()
+    assert len(replace(ours, hidden=()).values()) == len(theirs.values())
+
+
+def test_the_centre_of_a_network_in_the_originals_geometry_is_shown_for_every_set(elsewhere, original):
+    found = report.evaluate(original, elsewhere, replicates=0)
+    assert "original's centre, hard" in found.table()
+    assert "label rows" not in found.table()
+
+
+def test_four_classes_of_another_set_have_no_kaggle_score(steel, four):
+    named = replace(steel, class_names=("crack", "pit", "scale", "dent"))
+    found = report.evaluate(four, named, replicates=0)
+    assert "aggle" not in found.table()
+    assert "kaggle" not in found.to_dict()
+
+
 # ---- the original's geometry
 
 
@@ -342,11 +384,14 @@ def test_choosing_keeps_its_centre(steel, original):
 # ---- as JSON and as a table
 
 
-NUMBER = re.compile(r"(\d+\.\d{3}) \[(\d+\.\d{3})–(\d+\.\d{3})\]")
+NUMBER = re.compile(r"\d+\.\d{3} \[\d+\.\d{3}–\d+\.\d{3}\]")
 
 
 def shown(record):
-    return tuple(f"{record[name]:.3f}" for name in ("value", "low", "high"))
+    """As the table has it; one unit gives a score and no interval."""
+    interval = "" if record["low"] is None else f" [{record['low']:.3f}–{record['high']:.3f}]"
+    assert (record["low"] is None) == (record["n"] < 2 and not record["score"].startswith(("clean", "defective")))
+    return f"{record['value']:.3f}{interval}"
 
 
 @pytest.mark.parametrize("classes", [1, 4])
@@ -358,12 +403,12 @@ def test_the_json_is_strict_and_has_every_number_of_the_table(steel, trained, fo
     about, table = json.loads(text), found.table()
     assert about == found.to_dict()
     records = [each for each in about["scores"] if each["value"] is not None]
-    assert sorted(NUMBER.findall(table)) == sorted(map(shown, records))
+    assert sorted(NUMBER.findall(table)) == sorted(shown(each) for each in records if each["low"] is not None)
     for each in about["scores"]:
         assert list(each) == ["score", "label", "over", "area", "prediction", "value", "low", "high", "n"]
         assert re.search(rf"^{re.escape(each['score'])}", table, re.M)
         if each["score"].startswith(("clean", "defect")) and each["value"] is not None:
-            assert f"{each['value']:.3f} [{each['low']:.3f}–{each['high']:.3f}]" in table
+            assert shown(each) in table
             assert re.search(rf"^{re.escape(each['score'])} .* of {each['n']}$", table, re.M)
         if each["over"] and each["over"] != "batches":
             assert re.search(rf"^{each['score']}, {each['over']} ", table, re.M)
