@@ -37,7 +37,7 @@ CLASS_NAMES, PARTS_TABLE = "classes.csv", "split.csv"  # beside train.csv, writt
 
 @dataclass(frozen=True, eq=False)
 class SteelData:
-    """Images of steel with their masks, checked; pixels are read on demand.  Taught in 01_data_exploration.
+    """Images of steel with their masks, checked; pixels are read on demand.
 
     `images`: one row per image, sorted by ImageId: ImageId, path, format (of the content: JPEG, PNG, …), height, width
     (pixels), classes (tuple of the ids present; empty: clean), masks (number of label rows).

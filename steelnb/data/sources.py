@@ -1,4 +1,4 @@
-"""Finds a data set, and notes where it came from.
+"""Finds a data set, and notes where it came from.  Taught in 01_data_exploration.
 
 The first that exists: the folder or archive requested, the one in ``STEELNB_DATA``, Severstal in Kaggle's input folder;
 otherwise synthetic steel is made. A requested data set that cannot be read is an error, never replaced by synthetic

@@ -40,7 +40,7 @@ def by_image(data: SteelData, validation: float = 0.2, seed: int = 0) -> Split:
 
 
 def by_group(data: SteelData, groups: Mapping[str, Hashable], validation: float = 0.2, seed: int = 0) -> Split:
-    """As `by_image`, but images of one group (ImageId → group) stay together.  Taught in 01_data_exploration.
+    """As `by_image`, but images of one group (ImageId → group) stay together.
 
     The stratum of a group is the set of all classes of its images. Groups go to validation while they fit into the
     stratum's share; if none fits, the smallest does. Raises ValueError for images without a group, and unless

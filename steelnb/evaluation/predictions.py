@@ -1,4 +1,4 @@
-"""Runs a network over labelled images; yields probabilities and masks."""
+"""Runs a network over labelled images; yields probabilities and masks.  Taught in 10_results."""
 
 import hashlib
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Scores of a trained network on a data set, with conventions and intervals, as a report.  Taught in 10_results."""
+"""Scores of a trained network on a data set, with conventions and intervals, as a report."""
 
 import json
 from dataclasses import asdict, dataclass, field

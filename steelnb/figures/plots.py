@@ -80,7 +80,7 @@ def stack(pictures: Mapping[str, np.ndarray], width: float = WIDTH) -> Figure:
 
 
 def panel(rows: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], width: float = WIDTH) -> Figure:
-    """Image, mask, prediction and errors, two by two, for each of `rows`.  Taught in 10_results.
+    """Image, mask, prediction and errors, two by two, for each of `rows`.
 
     rows: title → image, uint8 [H, W], prediction and mask, bool [H, W]; images wider than high.
     """

@@ -77,7 +77,7 @@ def progress(run: str | Path) -> Progress:
 
 
 def draw_run(run: str | Path, figure: Figure | None = None) -> Figure:
-    """The curves of a run folder so far.  Taught in 09_hundred_hours.
+    """The curves of a run folder so far.
 
     Losses, and Dice on the validation images with a defect. The static version of `widgets.monitor_training`; by
     default a new pyplot figure.

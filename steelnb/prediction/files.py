@@ -1,4 +1,4 @@
-"""A trained network → masks of image files and strips, as files.  Taught in 00_start_here and 10_results."""
+"""A trained network → masks of image files and strips, as files."""
 
 import contextlib
 import csv

@@ -1,4 +1,4 @@
-"""A strip of any length → its masks, in bands at constant memory.  Taught in 02_overlap_tile.
+"""A strip of any length → its masks, in bands at constant memory.
 
 Each band spans the whole width of the strip, so output files grow along its length; masks are stored in that order.
 """

@@ -1,4 +1,4 @@
-"""Strips too long for memory: .npy, TIFF or raw bytes, read window by window.  Taught in 02_overlap_tile.
+"""Strips too long for memory: .npy, TIFF or raw bytes, read window by window.
 
 Every touched page of a memory map counts as resident memory, so each read opens a map of its own over a few rows and
 closes it again: pages read earlier take no memory.

@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to resume, stored so that no kill or full disk can spoil it.
+"""Everything a run needs to resume, stored so that no kill or full disk can spoil it.  Taught in 09_hundred_hours.
 
 A checkpoint folder has one file per checkpoint, `step-000001200.3f2a….pt`, and `manifest.json`, written last, which
 lists the valid ones. A file is a dict written by torch.save, with the first 16 digits of its SHA-256 in its name (after

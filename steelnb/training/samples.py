@@ -1,4 +1,4 @@
-"""Training samples with mirrored surroundings.  Taught in 02_overlap_tile.
+"""Training samples with mirrored surroundings.
 
 A sample is what a valid U-Net needs to predict one rectangle of an image: an input window (mirrored beyond the image's
 edges) and the mask of the rectangle. The rectangle and the flip depend only on (seed, epoch, index), so any sample of
