@@ -23,6 +23,7 @@ import torch
 
 from steelnb import runtime
 from steelnb.data.dataset import SteelData
+from steelnb.data.image_cache import ImageCache
 from steelnb.data.images import size_text
 from steelnb.runs import advice, copies, identity
 from steelnb.runs.checkpoints import Checkpoints
@@ -31,6 +32,7 @@ from steelnb.runs.session import Session
 from steelnb.runs.training_loop import Loop
 from steelnb.training import batches, distributed
 from steelnb.training.recipes import Recipe
+from steelnb.training.samples import Samples
 from steelnb.training.trainer import Trainer
 
 
@@ -82,16 +84,13 @@ def train(
             groups = processes.broadcast(partial(copies.find_groups, data, recipe, run, progress))
             data = copies.with_copies_grouped(data, groups, report if processes.first else lambda line: None)
         fresh = batches.split_items(data, recipe, seed)
-        parts = batches.training_and_validation_samples(data, recipe, seed, fresh, progress and processes.first)
+        cache = ImageCache(data, progress=progress and processes.first)
         if recipe.crop is None and recipe.batch > 1 and len(data.images[["height", "width"]].drop_duplicates()) > 1:
             raise TrainingError(f"{data.name}: images of several sizes do not fit into one batch: use a recipe with "
                                 "crops, or a batch of 1")
         if processes.first:
             (run / "checkpoints").mkdir(parents=True, exist_ok=True)
             copies.save_groups(groups, run)
-            if parts[0].crop != (recipe.crop and tuple(recipe.crop)):
-                report(f"crops are {size_text(*parts[0].crop)} instead of {size_text(*recipe.crop)}: half of the "
-                       "images are no larger")
         # Data workers of a GPU training outlive a killed run by a few seconds, and hold its lock.
         patience = 10.0 if device.type == "cuda" else 1.0
         outputs = len(data.classes) if recipe.per_class else 1
@@ -102,40 +101,48 @@ def train(
             checkpoints = Checkpoints(run / "checkpoints", competes=device.type == "cpu")
             saved = processes.broadcast(partial(identity.newest_state, run, checkpoints, report))
             sides = identity.kept_sides(saved["about"], data, recipe, seed, fresh) if saved else fresh
-            if sides is not fresh:
-                parts = batches.training_and_validation_samples(data, recipe, seed, sides)
+            parts = batches.training_and_validation_samples(data, recipe, seed, sides, cache)
+            if processes.first and parts[0].crop != (recipe.crop and tuple(recipe.crop)):
+                report(f"crops are {size_text(*parts[0].crop)} instead of {size_text(*recipe.crop)}: half of the "
+                       "images are no larger")
             per_epoch = math.ceil(batches.epoch_length(parts[0], recipe) / recipe.batch)
             total = steps or (epochs or recipe.epochs) * per_epoch
             if hours is not None and not (steps or epochs) and recipe.schedule == "one-cycle":
-                fitted = partial(_fitted_steps, data, recipe, total, hours, device, report)
+                fitted = partial(_fitted_steps, data, recipe, parts[0], total, hours, device, report)
                 total = saved["about"]["steps"] if saved else processes.broadcast(fitted)
-            config = identity.run_config(
-                data, recipe, seed, total, sides, parts[0].cache.digest, torch.get_num_threads()
-            )
+            config = identity.run_config(data, recipe, seed, total, sides, cache.digest, torch.get_num_threads())
             if saved:
                 then = saved["about"]
                 processes.broadcast(partial(identity.check_resume, run, then, config, accept_changes, report))
             trainer = Trainer(recipe, outputs, total, seed, device, processes)
-            with Loop(trainer, parts, total, run, session, checkpoint_seconds, report, config, checkpoints) as loop:
-                loop.open(saved, progress)
+            with Loop(
+                trainer, parts, session, checkpoints, config, saved, checkpoint_seconds, report, progress
+            ) as loop:
                 loop.run_to_the_end()
     history = pd.DataFrame(trainer.history)
     history.attrs["ended"] = loop.ended
     return history
 
 
-def _fitted_steps(data: SteelData, recipe: Recipe, total: int, hours: float, device, report) -> int:
+def _fitted_steps(
+    data: SteelData, recipe: Recipe, samples: Samples, total: int, hours: float, device: torch.device, report: Callable
+) -> int:
     """Length, in steps, of a new run that ends within its hours."""
-    fit = advice.fitted_steps(total, hours, seconds_a_step(data, recipe, device=device))
+    fit = advice.fitted_steps(total, hours, seconds_a_step(data, recipe, device=device, samples=samples))
     if fit < total:
         report(f"{fit} of the recipe's {total} steps fit into {hours:g} hours; the schedule is shortened to end then")
     return fit
 
 
-def seconds_a_step(data: SteelData, recipe: Recipe, steps: int = 3, device: torch.device | None = None) -> float:
-    """Measured seconds per training step here: the median of `steps` steps of a new network, after one to warm up."""
+def seconds_a_step(
+    data: SteelData, recipe: Recipe, steps: int = 3, device: torch.device | None = None, samples: Samples | None = None
+) -> float:
+    """Measured seconds per training step here: the median of `steps` steps of a new network, after one to warm up.
+
+    samples: training samples, if they exist already.
+    """
     device = device or runtime.device()
-    training, _ = batches.training_and_validation_samples(data, recipe, seed=0)
+    training = samples or batches.training_and_validation_samples(data, recipe, seed=0)[0]
     trainer = Trainer(recipe, len(data.classes) if recipe.per_class else 1, steps + 1, 0, device)
     taken = []
     trainer.begin()

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +19,7 @@ from steelnb.runs.checkpoints import Checkpoints
 from steelnb.runs.identity import TrainingError
 from steelnb.runs.session import REASONS, Session
 from steelnb.training import batches
+from steelnb.training.samples import Samples
 from steelnb.training.trainer import Trainer
 from steelnb.training.validation import validate
 
@@ -27,29 +29,43 @@ class Stop(Exception):
 
 
 class Loop:
-    """The parts of one session, and the loop itself; a context that leaves nothing half written."""
+    """The loop of one session: restores the saved state or starts a run, then `run_to_the_end`.
+
+    A context that leaves no file incomplete. When it is constructed, there is a checkpoint of the state, so nothing is
+    lost by a kill from then on.
+
+    parts: samples to train on and to validate on. config: see `identity.run_config`. saved: the newest checkpoint's
+    state, None for a new run. every: seconds between checkpoints. report: called with each line, progress: shows a bar.
+    Raises TrainingError if the saved state does not fit the recipe.
+    """
 
     def __init__(
-        self,
-        trainer: Trainer,
-        parts: tuple,
-        total: int,
-        run: Path,
-        session: Session,
-        every: float,
-        report,
-        config: dict,
-        checkpoints: Checkpoints,
+        self, trainer: Trainer, parts: tuple[Samples, Samples], session: Session, checkpoints: Checkpoints,
+        config: dict, saved: dict | None, every: float, report: Callable[[str], None], progress: bool,
     ) -> None:
-        self.trainer, self.total, self.run, self.session, self.every = trainer, total, run, session, every
+        self.trainer, self.session, self.checkpoints, self.config = trainer, session, checkpoints, config
         self.training, self.validation = parts
         self.device, self.world, self.recipe = trainer.device, trainer.world, trainer.recipe
         self.report = report if self.world.first else lambda line: None
-        self.checkpoints, self._log_is_written = checkpoints, True
+        self.run, self.total, self.every = session.run, config["steps"], every
         self.length = batches.epoch_length(self.training, self.recipe)
-        self.config, self.bar, self.events = config, None, None
-        self.ended = "finished"
-        self._last_read = 0.0
+        self.ended, self._last_read, self._log_is_written = "finished", 0.0, True
+        hours = self._restore(saved) if saved else 0.0
+        self.first_step = trainer.steps
+        session.begin(hours, trainer.steps, _device_name(self.device), self.world.size)
+        self._announce(new=saved is None)
+        self.events = None
+        if self.world.first:
+            from torch.utils.tensorboard import SummaryWriter  # a second to import, for training alone
+
+            _write_json(self.run / "config.json", self.config)
+            self._write_history()
+            if saved is None:
+                self.save()
+                self.checkpoints.wait()
+            self.events = SummaryWriter(str(self.run / "tensorboard"), purge_step=trainer.steps + 1)
+        self.bar = tqdm(total=self.total, initial=trainer.steps, desc="train", unit="step",
+                        disable=not (progress and self.world.first))
 
     def __enter__(self) -> "Loop":
         return self
@@ -62,22 +78,22 @@ class Loop:
         with contextlib.suppress(storage.StorageError) if kind else contextlib.nullcontext():
             self.checkpoints.wait()
 
-    def open(self, saved: dict | None, progress: bool) -> None:
-        """Takes a saved state or begins a run; either way there is a checkpoint before the first step."""
+    def _restore(self, saved: dict) -> float:
+        """Restores a saved state; returns the hours of earlier sessions."""
+        changed = identity.differences(saved["about"], self.config)
+        try:
+            hours = float(saved["hours"])
+            self.trainer.restore(saved, changed=bool(changed))
+        except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+            raise TrainingError(f"{self.run}: its checkpoint does not fit this recipe: {error}") from None
+        if not identity.same_scores(saved["about"], self.config):
+            self.trainer.best = -1.0
+            self.report("validation images or labels have changed: the best epoch is chosen among the next ones")
+        return hours
+
+    def _announce(self, new: bool) -> None:
         trainer, session = self.trainer, self.session
-        if saved is not None:
-            changed = identity.differences(saved["about"], self.config)
-            try:
-                before = float(saved["hours"])
-                trainer.restore(saved, changed=bool(changed))
-            except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-                raise TrainingError(f"{self.run}: its checkpoint does not fit this recipe: {error}") from None
-            if not identity.same_scores(saved["about"], self.config):
-                trainer.best = -1.0
-                self.report("validation images or labels have changed: the best epoch is chosen among the next ones")
-        self.first_step = trainer.steps
-        session.begin(before if saved else 0.0, trainer.steps, _device_name(self.device), self.world.size)
-        if saved is None:
+        if new:
             self.report(f"{session.line(0, 0, 0)} · a new run of {self.total} steps")
         elif self.finished:
             self.report(
@@ -88,17 +104,6 @@ class Loop:
                         f"{trainer.steps} of {self.total}, in epoch {trainer.epoch + 1}")
         if self.recipe.compile and not runtime.compiles(self.device):
             self.report("not compiled: torch.compile needs a CUDA card of capability 7.0 or newer, and Triton")
-        if self.world.first:
-            from torch.utils.tensorboard import SummaryWriter  # a second to import, for training alone
-
-            _write_json(self.run / "config.json", self.config)
-            self._write_history()
-            if saved is None:
-                self.save()
-                self.checkpoints.wait()
-            self.events = SummaryWriter(str(self.run / "tensorboard"), purge_step=trainer.steps + 1)
-        self.bar = tqdm(total=self.total, initial=trainer.steps, desc="train", unit="step",
-                        disable=not (progress and self.world.first))
 
     @property
     def finished(self) -> bool:

@@ -49,17 +49,17 @@ def training_and_validation_samples(
     recipe: Recipe,
     seed: int,
     sides: tuple[list[Item], list[Item]] | None = None,
-    progress: bool = False,
+    cache: ImageCache | None = None,
 ) -> tuple[Samples, Samples]:
     """Samples to train on (crops and flips) and to score after each epoch (whole images, at most `recipe.scored`).
 
-    sides: the result of `split_items`, if already split.
+    sides, cache: the result of `split_items` and the decoded images, if they exist already.
 
     Raises ValueError as `split_items`, and images.DataError for an image that cannot be decoded.
     """
     train_items, validation_items = sides or split_items(data, recipe, seed)
     validation_items = scored(data, validation_items, recipe, len(train_items))
-    cache = ImageCache(data, progress=progress)
+    cache = cache or ImageCache(data)
     visits = math.ceil((recipe.epoch_samples or 1) / len(train_items))  # enough to draw an epoch from
     depth = recipe.model.get("depth", 4) if recipe.geometry == "original" else kinds.training_grid(recipe.model)
     shared = dict(depth=depth, geometry=recipe.geometry, per_class=recipe.per_class, seed=seed)
