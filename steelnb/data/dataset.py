@@ -18,8 +18,9 @@ from steelnb.data import digests, layouts, mask_folders, rle, severstal
 from steelnb.data import labels as label_tables
 from steelnb.data.images import SYNTHETIC_MARK, DataError, gray, names, size_text
 from steelnb.data.label_checks import doubts
-from steelnb.data.labelled import Labelled, Options, walk
+from steelnb.data.labelled import Labelled, Options
 from steelnb.data.labels import LABEL_COLUMNS, SEVERSTAL_CLASSES
+from steelnb.data.tree import walk
 
 
 @dataclass(frozen=True, eq=False)

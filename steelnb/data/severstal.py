@@ -15,8 +15,9 @@ from steelnb.data import labels as label_tables
 from steelnb.data import mask_folders, rle
 from steelnb.data.images import DataError, headers, image_files, left_out, names, nfc, size_text
 from steelnb.data.label_checks import look_alikes, pieces, refuse_row_major
-from steelnb.data.labelled import Labelled, Options, check_size, settle_parts, walk
+from steelnb.data.labelled import Labelled, Options, check_size, settle_parts
 from steelnb.data.labels import SEVERSTAL_CLASSES, SIZE
+from steelnb.data.tree import walk
 
 CLASS_NAMES, PARTS_TABLE = "classes.csv", "split.csv"
 
