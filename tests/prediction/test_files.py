@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 from steelnb import storage
-from steelnb.data import rle
+from steelnb.data import dataset, digests, rle
+from steelnb.data.dataset import DataError
 from steelnb.evaluation.operating_point import OperatingPoint
 from steelnb.network import inference, weights
 from steelnb.network.unet import UNet
@@ -177,7 +178,7 @@ def test_bad_files_of_every_kind(pictures, tmp_path):
     assert list(outcome.written) == ["a", "b", "c"]
     assert {path.name for path in outcome.failed} == {*bad, "float.npy", "folder.png", "broken.png", "deep.tif"}
     assert all(path.name in reason for path, reason in outcome.failed.items())
-    assert len(files(tmp_path / "out")) == 3 * 2 + 2
+    assert len(files(tmp_path / "out")) == 3 * 2 + 3
     assert list(pd.read_csv(tmp_path / "out" / "predictions.csv")["ImageId"]) == ["a.png", "b.jpg", "c.bmp"]
 
 
@@ -206,7 +207,7 @@ def test_strips_beside_images(pictures, tmp_path, monkeypatch):
     again = predict_files(trained, [pictures, pictures / "n.npy", pictures / "r.dat"], out, raw=(70, 9), resume=True)
     assert again.kept == ("a", "b", "c", "t", "n", "r")
     assert again.written == outcome.written
-    with pytest.raises(PredictError, match=r"guard judges an image as a whole.*n\.npy"):
+    with pytest.raises(PredictError, match=r"guard decides over a whole image.*n\.npy"):
         predict_files(trained, [pictures / "n.npy"], tmp_path / "g", point=OperatingPoint(guard=0.5))
 
 
@@ -232,7 +233,7 @@ def test_a_damaged_mask_of_a_strip_is_named_and_the_rest_go_on(tmp_path, content
         np.save(out / "s_mask.npy", content)
     outcome = predict_files(network(), paths, out, resume=True)
     assert list(outcome.written) == ["i"]
-    assert "s_mask.npy: not a strip's mask as it was written; remove it" in outcome.failed[tmp_path / "s.npy"]
+    assert "s_mask.npy: changed since it was written; remove it" in outcome.failed[tmp_path / "s.npy"]
 
 
 @pytest.mark.parametrize("again", [True, False])
@@ -275,7 +276,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_files(pictures, tmp_path, mon
     paths = [pictures, pictures / "d.npy"]
     predict_files(trained, paths, tmp_path / "whole", point=point)
     write = storage.write_file
-    for stop in range(2, 12):  # before each file that is written
+    for stop in range(2, 13):  # before each file that is written
         count = iter(range(99))
 
         def stopped(path, content, count=count, stop=stop):
@@ -288,12 +289,12 @@ def test_an_interrupted_run_is_resumed_to_the_same_files(pictures, tmp_path, mon
         try:
             predict_files(trained, paths, target, point=point)
         except KeyboardInterrupt:
-            assert not (target / "predictions.csv").exists()
+            assert (target / "predictions.csv").exists() == (stop == 11)  # the list of digests comes last
         else:
-            assert stop == 11
+            assert stop == 12
         monkeypatch.setattr(storage, "write_file", write)
         outcome = predict_files(trained, paths, target, point=point, resume=True)
-        assert len(outcome.kept) == min((stop - 1) // 3, 3) + (stop == 11)
+        assert len(outcome.kept) == min((stop - 1) // 3, 3) + (stop >= 11)
         assert files(target) == files(tmp_path / "whole")
 
 
@@ -326,7 +327,7 @@ def test_resuming_takes_only_what_the_same_settings_made(pictures, tmp_path):
     made = files(out)
     outcome = predict_files(network(), [pictures], out, resume=True)
     assert (outcome.kept, len(outcome.written)) == (("a",), 3)
-    assert all(files(out)[name] == content for name, content in made.items() if not name.startswith("predictions."))
+    assert all(files(out)[name] == content for name, content in made.items() if name.startswith("a_"))
     for options, told in (
         ({"point": OperatingPoint(0.6)}, "threshold was 0.5, is 0.6"), ({"flips": True}, "flips was False, is True"),
     ):
@@ -350,7 +351,7 @@ def test_resuming_takes_only_what_the_same_settings_made(pictures, tmp_path):
     (out / "predictions.json").unlink()
     with pytest.raises(PredictError, match=r"but no predictions\.json"):
         predict_files(network(), [pictures], out, resume=True)
-    with pytest.raises(PredictError, match="holds the images themselves"):
+    with pytest.raises(PredictError, match="contains the images themselves"):
         predict_files(network(), [pictures], pictures, resume=True)
 
 
@@ -366,9 +367,9 @@ def test_another_image_of_the_same_name_and_size_is_not_taken_for_the_old_one(pi
     for _ in range(2):
         outcome = predict_files(trained, [pictures], out, resume=True)
         assert outcome.kept == ("b", "c")
-        assert re.search(r"a_mask\.png was made of another a\.png: remove it, and", outcome.failed[pictures / "a.png"])
+        assert re.search(r"a_mask\.png was made from another a\.png: remove it to", outcome.failed[pictures / "a.png"])
         left = files(out)
-        assert all(left[name] == before[name] for name in before if name != "predictions.csv")
+        assert all(left[name] == before[name] for name in before if name not in ("predictions.csv", "SHA256SUMS"))
         assert list(pd.read_csv(out / "predictions.csv")["ImageId"]) == ["b.jpg", "c.bmp"]
     (out / "a_mask.png").unlink()
     outcome = predict_files(trained, [pictures], out, resume=True)
@@ -410,7 +411,7 @@ def test_an_image_that_changes_while_it_is_read_is_reported(pictures, tmp_path, 
     monkeypatch.setattr(output_files.OutputWriter, "make", changing)
     outcome = predict_files(network(), [pictures], tmp_path / "out")
     assert list(outcome.written) == ["b", "c"]
-    assert "a.png: changed while it was read" in outcome.failed[pictures / "a.png"]
+    assert "a.png: changed while it was being read" in outcome.failed[pictures / "a.png"]
     assert not list((tmp_path / "out").glob("a_*"))
     assert "a.png" not in json.loads((tmp_path / "out" / "predictions.json").read_text("utf-8"))["inputs"]
 
@@ -435,7 +436,7 @@ def test_a_second_folder_keeps_the_first_one_s_rows(pictures, tmp_path):
     assert "another a.png" in predict_files(trained, [second], out, resume=True).failed[second / "a.png"]
     (second / "a.png").unlink()
     (second / "a.bmp").write_bytes((pictures / "c.bmp").read_bytes())
-    with pytest.raises(PredictError, match=r"a\.bmp: .*out holds the masks of a\.png, which would be overwritten"):
+    with pytest.raises(PredictError, match=r"a\.bmp: .*out contains the masks of a\.png, which would be overwritten"):
         predict_files(trained, [second / "a.bmp"], out, resume=True)
 
 
@@ -487,7 +488,7 @@ def test_two_commands_into_one_folder(pictures, tmp_path, monkeypatch):
         patch.setattr(output_files.OutputWriter, "make", meanwhile)
         outcome = predict_files(trained, [pictures / "a.png"], out)
     assert list(outcome.written) == ["a"]
-    assert told[0] == f"{out} is in use by another command: wait until it ends, or name another folder"
+    assert told[0] == f"{out} is in use by another command: wait for its end, or choose another folder"
     assert "already exists" in told[1]
     assert predict_files(trained, [pictures], out, resume=True).kept == ("a",)
 
@@ -518,7 +519,7 @@ def test_a_name_without_room_for_those_of_its_files(pictures, tmp_path):
         outcome = predict_files(network(), [pictures], tmp_path / "out", resume=resume)
         assert list(outcome.written) == ["a", "b", "c", 238 * "x"]
         (told,) = outcome.failed.values()
-        assert "its name is too long for the files that it leaves (263 bytes, and a disk takes 255): rename it" in told
+        assert "its name is too long: its output files would have names of 263 bytes, the limit is 255" in told
 
 
 @pytest.fixture
@@ -556,10 +557,10 @@ def test_submissions_that_cannot_be(severstal, pictures, tmp_path):
     for trained, paths, kaggle, reason in (
         (network(), [severstal], "now", "one mask for all defects.*--per-class"),
         (network(3), [severstal], "now", "classes are 1, 2, 3; Kaggle's are 1, 2, 3, 4"),
-        (network(4), [severstal, pictures / "c.bmp"], "2019", r"c\.bmp \(5×7\) cannot be in it"),
-        (network(4), [severstal], sample, r"images that are not here: c\.jpg"),
+        (network(4), [severstal, pictures / "c.bmp"], "2019", r"c\.bmp \(5×7\) cannot be in a submission"),
+        (network(4), [severstal], sample, r"images that are missing here: c\.jpg"),
         (network(4), [severstal], tmp_path, "no such file; the form of a submission"),
-        (network(4), [severstal], "then", "then: no such file; the form of a submission can be 2019, now, or the"),
+        (network(4), [severstal], "then", "then: no such file; the form of a submission is one of 2019, now, or the"),
     ):
         with pytest.raises(SubmissionError, match=reason):
             predict_files(trained, paths, out, kaggle=kaggle)
@@ -580,7 +581,7 @@ def test_settings_that_are_damaged_are_named(pictures, tmp_path, content):
     predict_files(network(), [pictures], tmp_path / "out")
     (tmp_path / "out" / "predictions.json").write_bytes(content)
     before = files(tmp_path / "out")
-    with pytest.raises(PredictError, match=r"predictions\.json is damaged, .*: name another folder"):
+    with pytest.raises(PredictError, match=r"predictions\.json is damaged, .*: choose another folder"):
         predict_files(network(), [pictures], tmp_path / "out", resume=True)
     assert files(tmp_path / "out") == before
 
@@ -603,3 +604,114 @@ def test_a_pipe_is_reported_and_not_waited_for(pictures, tmp_path, name):
     outcome = predict_files(network(), [pictures], tmp_path / "out")
     assert list(outcome.written) == ["a", "b", "c"]
     assert "a folder or a pipe, not an image file; remove it" in outcome.failed[pictures / name]
+
+
+# ---- SHA256SUMS
+
+
+def flipped(path, seed=0):
+    content, bit = bytearray(path.read_bytes()), int(np.random.default_rng(seed).integers(8 * path.stat().st_size))
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+def test_an_image_that_is_not_as_its_list_says_is_reported_and_the_rest_go_on(pictures, tmp_path):
+    digests.write(pictures)
+    assert predict_files(network(), [pictures], tmp_path / "out").failed == {}
+    for name in ("b.jpg", "c.bmp"):
+        flipped(pictures / name)
+    np.save(tmp_path / "s.npy", np.zeros((12, 90), np.uint8))
+    digests.write(tmp_path, {tmp_path / "s.npy": "0" * 64, pictures / "a.png": digests.of_file(pictures / "a.png")})
+    outcome = predict_files(network(), [pictures, tmp_path / "s.npy"], tmp_path / "fresh")
+    assert list(outcome.written) == ["a"]
+    assert [path.name for path in outcome.failed] == ["b.jpg", "c.bmp", "s.npy"]
+    assert all(f"{path}: changed since SHA256SUMS" in reason for path, reason in outcome.failed.items())
+    again = predict_files(network(), [pictures], tmp_path / "out", resume=True)  # their masks are not kept either
+    assert (again.kept, list(again.failed)) == (("a",), [pictures / "b.jpg", pictures / "c.bmp"])
+    (pictures / "SHA256SUMS").write_text("nonsense")
+    with pytest.raises(ValueError, match="SHA256SUMS, line 1: not as sha256sum writes it"):
+        predict_files(network(), [pictures], tmp_path / "out", resume=True)
+
+
+def test_what_predict_leaves_is_listed_and_a_changed_file_is_reported(pictures, tmp_path):
+    """Every file but the tables, which are made again from the masks; and the list does not come to agree with it."""
+    np.save(pictures / "s.npy", np.random.default_rng(5).integers(0, 256, (12, 90), dtype=np.uint8))
+    out, given = tmp_path / "out", [pictures, pictures / "s.npy"]
+    predict_files(network(), given, out, probabilities=True)
+    whole = files(out)
+    assert {path.name for path in digests.read(out)} == set(whole) - {"SHA256SUMS"}
+    assert len(whole) == 3 * 3 + 4 + 3
+    assert digests.check(out) == ["SHA256SUMS: 15 files are as listed"]
+    assert predict_files(network(), given, out, probabilities=True, resume=True).kept == ("a", "b", "c", "s")
+    assert files(out) == whole
+    for name in sorted(set(whole) - {"SHA256SUMS", "predictions.json", "predictions.csv"}):
+        flipped(out / name)
+        for _ in range(2):
+            outcome = predict_files(network(), given, out, probabilities=True, resume=True)
+            ((path, reason),) = outcome.failed.items()
+            assert path.stem == name[0]
+            assert f"{name}: changed since it was written; remove it to segment {path.name} again" in reason
+            with pytest.raises(ValueError, match=f"{name}: changed since"):
+                digests.check(out)
+        (out / name).unlink()
+        assert predict_files(network(), given, out, probabilities=True, resume=True).failed == {}
+        assert files(out) == whole
+    flipped(out / "predictions.csv")
+    assert predict_files(network(), given, out, probabilities=True, resume=True).failed == {}
+    assert files(out) == whole
+    for seed in range(30):
+        flipped(out / "predictions.json", seed)
+        try:
+            outcome = predict_files(network(), given, out, probabilities=True, resume=True)
+            made = files(out)
+            assert outcome.failed or all(made[n] == whole[n] for n in whole.keys() - {"predictions.json", "SHA256SUMS"})
+        except PredictError:
+            pass
+        for name, content in whole.items():
+            (out / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["s_defects.csv", "s_probability.npy", "s_overview.png"])
+def test_a_strip_s_files_are_known_before_there_is_a_list(tmp_path, name):
+    """A command that was stopped has left no SHA256SUMS; a strip that it finished is known by predictions.json."""
+    np.save(tmp_path / "s.npy", np.random.default_rng(5).integers(0, 256, (12, 90), dtype=np.uint8))
+    predict_files(network(), [tmp_path / "s.npy"], tmp_path / "out", probabilities=True)
+    (tmp_path / "out" / "SHA256SUMS").unlink()
+    flipped(tmp_path / "out" / name)
+    outcome = predict_files(network(), [tmp_path / "s.npy"], tmp_path / "out", probabilities=True, resume=True)
+    assert f"{name}: changed since it was written" in outcome.failed[tmp_path / "s.npy"]
+
+
+def test_the_list_is_gone_while_files_are_made(pictures, tmp_path, monkeypatch):
+    """A list that is not of this state would call sound files damaged."""
+    out, make = tmp_path / "out", output_files.OutputWriter.make
+    predict_files(network(), [pictures], out)
+    (out / "b_overlay.png").unlink()
+    seen = []
+
+    def stopped(work, path, strip):
+        seen.append(path.name)
+        make(work, path, strip)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(output_files.OutputWriter, "make", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(network(), [pictures], out, resume=True)
+    monkeypatch.setattr(output_files.OutputWriter, "make", make)
+    assert seen == ["b.jpg"]
+    assert not (out / "SHA256SUMS").exists()
+    assert predict_files(network(), [pictures], out, resume=True).failed == {}
+    assert digests.check(out)
+
+
+def test_masks_that_were_predicted_are_checked_when_they_are_labels(pictures, tmp_path):
+    predict_files(network(), [pictures], tmp_path / "out")
+    masks = tmp_path / "set" / "masks"
+    masks.mkdir(parents=True)
+    pictures.rename(tmp_path / "set" / "images")
+    for path in (tmp_path / "out").glob("*_mask.png"):
+        path.rename(masks / path.name)
+    digests.write(masks)
+    (masks / "a_mask.png").write_bytes((masks / "b_mask.png").read_bytes())
+    with pytest.raises(DataError, match=r"a_mask\.png: changed since"):
+        dataset.read_dataset(tmp_path / "set")
