@@ -77,9 +77,11 @@ def test_the_page_quotes_the_studies():
     assert f"reaches {mean(dice):.2f} ({min(dice):.2f} to {max(dice):.2f})." in page
     lines = (ROOT / "studies" / "records" / "imbalance.jsonl").read_text(encoding="utf-8").splitlines()
     chosen = {tuple(one["setting"].values()): one["numbers"]["dice_chosen"] for one in map(json.loads, lines)}
-    six = [mean([chosen[0.06, arm, seed] for seed in (0, 1)]) for arm in ("bce", "dice")]
-    assert f"{six[0]:.2f} and {six[1]:.2f} at 6 % of defect pixels (n = 2 seeds), " in page
-    assert f"{chosen[0.01, 'bce', 0]:.2f} and {chosen[0.01, 'dice', 0]:.2f} at 1 % (n = 1 seed)" in page
+    of = {(share, arm): mean([chosen[share, arm, seed] for seed in range(3)])
+          for share in (0.01, 0.06, 0.25) for arm in ("bce", "dice")}
+    shares = [f"{of[share, 'bce']:.2f} and {of[share, 'dice']:.2f} at {share:.0%}".replace("%", " %")
+              for share in (0.01, 0.06, 0.25)]
+    assert f"{shares[0]} of defect pixels, {shares[1]} and {shares[2]}" in page
 
 
 def test_the_page_quotes_how_often_intervals_cover():
@@ -154,14 +156,16 @@ def test_the_page_and_notebook_11_quote_the_races():
 
 
 QUOTED = {  # notebook: what it prints, and the page's words with the same numbers
+    "04": [
+        (r"one network, eight Dices: (0\.\d\d) to (0\.\d\d)", "scores {} to {} by eight conventions"),
+    ],
     "05": [
-        (r"(\d+)% of the pull at the first step, (\d+)% on the plateau",
+        (r"background has (\d+)% of the pull at the first step, (\d+)% on the plateau",
          "{} % of the gradient's pull comes from background at the first step, {} % on the plateau"),
-        (r"all black for (\d) of (\d) seeds", "All black for {} of {} seeds"),
-        (r"left by (\d) of (\d) seeds in (\d+) steps of SGD, (\d) of \d in (\d+) of AdamW",
-         "left by {} of {} in {} steps of SGD and {} of 5 in {} of AdamW"),
-        (r"defect moves by ([\d.]+)% of the pixels after step \d+, with Dice loss by (\d+)%",
-         "moves by {} % of the pixels between scores, with Dice loss by {} %"),
+        (r"all black for (\d) of (\d) seeds at p > ½, with AP (0\.\d\d) to (0\.\d\d)",
+         "All black for {} of {} seeds at p > ½ after 120 steps, with average precision {} to {}"),
+        (r"(\d+)% of its variance is the batch's share",
+         "{} % of the loss's variance there is the batch's share of defect"),
     ],
     "06": [
         (r"hard Dice of 'all defect' on them: (0\.\d\d)", "calling everything a defect scores {}"),

@@ -71,7 +71,7 @@ def table(rows: list[dict]) -> pd.DataFrame:
 
 
 def lines(path: Path) -> list[dict]:
-    """The records of a file, in its order; none where there is no file. An unfinished last line is left out.
+    """The records of a file, in order; none if there is no file. An unfinished last line is left out.
 
     Raises ValueError, naming file and line, if any other is not JSON.
     """
