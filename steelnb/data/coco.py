@@ -1,8 +1,8 @@
-"""Labels in COCO JSON: polygons in several parts and both run-length forms.
+"""Labels in COCO JSON: polygons in several parts, and both forms of run-lengths.
 
-One file, or one for each part of a split (``instances_train2017.json``, Roboflow's ``valid/_annotations.coco.json``).
-Classes are numbered from 1 in the order of the category ids; names are kept. Run-lengths are read exactly. An image
-that is listed and has no annotation is clean; an image file that is not listed is no part of the set.
+One file, or one per part of a split (``instances_train2017.json``, Roboflow's ``valid/_annotations.coco.json``).
+Classes are numbered from 1 in the order of the category ids; names are kept. Run-lengths are read exactly. A listed
+image without annotations is clean; an image file that is not listed does not belong to the set.
 """
 
 from pathlib import Path
@@ -29,7 +29,7 @@ from steelnb.data.labelled import (
 
 
 def is_coco(document: object) -> bool:
-    """Whether a JSON document says that it is COCO's."""
+    """Whether a JSON document is in COCO's format."""
     return isinstance(document, dict) and {"images", "annotations", "categories"} <= document.keys()
 
 
@@ -104,14 +104,14 @@ def mask_of(segmentation: object, shape: tuple[int, int], where: str, nested: st
         check_size(size, shape, where)
         return _runs(_counts(counts, where) if isinstance(counts, str) else counts, shape, where)
     if not isinstance(segmentation, list) or not segmentation:
-        raise DataError(f"{where}: no segmentation, a box at most; export polygons or masks")
+        raise DataError(f"{where}: no segmentation, only a box or nothing; export polygons or masks")
     return polygons.union([polygons.corners(p, shape, where) for p in segmentation], shape, nested, where)
 
 
 def _runs(counts: object, shape: tuple[int, int], where: str) -> np.ndarray:
-    """Down the columns, beginning with pixels that are not defect."""
+    """The mask of run-lengths down the columns, which start with background pixels."""
     if not isinstance(counts, list) or not all(type(c) is int and 0 <= c <= shape[0] * shape[1] for c in counts):
-        raise DataError(f"{where}: its run-lengths are no whole numbers from 0 to the image's pixels; export it again")
+        raise DataError(f"{where}: its run-lengths are not whole numbers from 0 to the image's pixels; export it again")
     if sum(counts) != shape[0] * shape[1]:
         raise DataError(f"{where}: its run-lengths count {sum(counts)} pixels, the image of {shape[0]}×{shape[1]} has "
                         f"{shape[0] * shape[1]}; export it again")
@@ -120,7 +120,7 @@ def _runs(counts: object, shape: tuple[int, int], where: str) -> np.ndarray:
 
 
 def _counts(text: str, where: str) -> list[int]:
-    """COCO's compressed run-lengths: 5 bits a character from "0" on, the lowest first, a sixth says that more follow;
+    """COCO's compressed run-lengths: 5 bits per character from "0" on, lowest first, a sixth bit if more follow;
     signed, and from the fourth number on the difference from the last but one."""
     counts, value, shift = [], 0, 0
     for place, character in enumerate(text, 1):
@@ -137,5 +137,5 @@ def _counts(text: str, where: str) -> list[int]:
         counts.append(value + counts[-2] if len(counts) > 2 else value)
         value = shift = 0
     if shift:
-        raise DataError(f"{where}: its run-lengths are cut off; export it again")
+        raise DataError(f"{where}: its run-lengths are truncated; export it again")
     return counts

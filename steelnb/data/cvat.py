@@ -1,7 +1,7 @@
 """Labels in CVAT's XML ("CVAT for images"): polygons, masks, boxes and ellipses.
 
-Classes are the labels, numbered from 1 in the order of the file's list of labels, else alphabetical. Masks are read
-exactly, shapes at pixel centres (see `polygons`). An image that is listed and has no shape is clean.
+Classes are the labels, numbered from 1 in the order of the file's list of labels, otherwise alphabetically. Masks are
+read exactly, shapes at pixel centres (see `polygons`). A listed image without shapes is clean.
 """
 
 import re
@@ -29,7 +29,7 @@ from steelnb.data.labelled import (
 
 ELLIPSE = 256  # corners
 SHAPES = ("polygon", "mask", "box", "ellipse")
-OTHER = ("polyline", "points", "cuboid", "skeleton")  # without an area
+OTHER = ("polyline", "points", "cuboid", "skeleton")  # have no area
 
 
 def parse(path: Path) -> ElementTree.Element:
@@ -37,7 +37,7 @@ def parse(path: Path) -> ElementTree.Element:
     try:
         content = path.read_bytes()
         if re.search(rb"<!\s*(DOCTYPE|ENTITY)", content):
-            raise DataError(f"{path}: it declares a document type, which labels do not need; export it again")
+            raise DataError(f"{path}: it declares a document type, which labels never need; export it again")
         return ElementTree.fromstring(content)
     except (ElementTree.ParseError, ValueError, LookupError, OSError, RecursionError, MemoryError) as error:
         if isinstance(error, DataError):
@@ -46,7 +46,7 @@ def parse(path: Path) -> ElementTree.Element:
 
 
 def is_cvat(root: ElementTree.Element) -> bool:
-    """Whether an XML document says that it is CVAT's."""
+    """Whether an XML document is in CVAT's format."""
     return root.tag == "annotations" and (root.find("image") is not None or root.find("track") is not None
                                           or root.find("meta") is not None)
 
@@ -108,7 +108,7 @@ def read(tree: Tree, files: list[Path], options: Options) -> Labelled:
 
 
 def mask_of(item: ElementTree.Element, shape: tuple[int, int], where: str) -> np.ndarray:
-    """The mask, bool [H, W], of a shape of CVAT's. Raises DataError naming `where`."""
+    """The mask, bool [H, W], of a CVAT shape. Raises DataError naming `where`."""
     if item.tag == "polygon":
         points = [_numbers(pair.split(","), where) for pair in item.get("points", "").split(";")]
         return polygons.fill(polygons.corners(points, shape, where), shape)
@@ -125,16 +125,16 @@ def mask_of(item: ElementTree.Element, shape: tuple[int, int], where: str) -> np
         middle, angle = (outline.min(0) + outline.max(0)) / 2, np.deg2rad(turn)
         cos, sin = np.cos(angle), np.sin(angle)
         outline = (outline - middle) @ np.array([[cos, sin], [-sin, cos]]) + middle
-    reach = sum(shape) if turn or item.tag == "ellipse" else polygons.OUTSIDE  # their corners are none that was drawn
+    reach = sum(shape) if turn or item.tag == "ellipse" else polygons.OUTSIDE  # computed corners may be far outside
     return polygons.fill(polygons.corners(outline, shape, where, reach), shape)
 
 
 def _mask(item: ElementTree.Element, shape: tuple[int, int], where: str) -> np.ndarray:
-    """Run-lengths of a box, along its rows, beginning with pixels that are not defect."""
+    """The mask of run-lengths within a box, along its rows, which start with background pixels."""
     left, top, width, height = (_whole(item.get(key, ""), where) for key in ("left", "top", "width", "height"))
     counts = [_whole(c.strip(), where) for c in item.get("rle", "").split(",")]
     if left + width > shape[1] or top + height > shape[0]:
-        raise DataError(f"{where}: its box leaves the image of {shape[0]}×{shape[1]}; export it again")
+        raise DataError(f"{where}: its box exceeds the image of {shape[0]}×{shape[1]}; export it again")
     if sum(counts) != width * height:
         raise DataError(f"{where}: its run-lengths count {sum(counts)} pixels, its box of {height}×{width} has "
                         f"{width * height}; export it again")
@@ -146,7 +146,7 @@ def _mask(item: ElementTree.Element, shape: tuple[int, int], where: str) -> np.n
 
 def _whole(text: str, where: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise DataError(f"{where}: {text[:20]!r} is no whole number; export it again")
+        raise DataError(f"{where}: {text[:20]!r} is not a whole number; export it again")
     return int(text)
 
 
@@ -158,4 +158,4 @@ def _numbers(texts: list[str], where: str) -> list[float]:
     try:
         return [float(text) for text in texts]
     except ValueError:
-        raise DataError(f"{where}: {', '.join(texts)[:40]!r} are no numbers; draw it again") from None
+        raise DataError(f"{where}: {', '.join(texts)[:40]!r} are not numbers; draw it again") from None

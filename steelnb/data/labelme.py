@@ -1,7 +1,7 @@
-"""Labels of LabelMe: a JSON file for each image, with polygons, rectangles, circles and masks.
+"""Labels of LabelMe: one JSON file per image, with polygons, rectangles, circles and masks.
 
 Classes are the labels, numbered from 1 in alphabetical order. Masks are read exactly, shapes at pixel centres (see
-`polygons`). An image without a file may be clean or not yet labelled: it is an error, or left out with skip_missing.
+`polygons`). An image without a file may be clean or not yet labelled: an error, or left out with skip_missing.
 """
 
 import base64
@@ -35,7 +35,7 @@ BACKGROUND = "_background_"  # LabelMe's own name for it
 
 
 def is_labelme(document: object) -> bool:
-    """Whether a JSON document says that it is LabelMe's."""
+    """Whether a JSON document is in LabelMe's format."""
     return isinstance(document, dict) and {"shapes", "imagePath"} <= document.keys()
 
 
@@ -114,7 +114,7 @@ def mask_of(item: dict, shape: tuple[int, int], where: str) -> np.ndarray:
 
 
 def _mask(item: dict, box: tuple[int, int, int, int], shape: tuple[int, int], where: str) -> np.ndarray:
-    """A mask in a box of the image, top, left, bottom, right: a PNG as base64 text."""
+    """The mask within a box (top, left, bottom, right) of the image, from a PNG as base64 text."""
     text = field_of(item, "mask", str, where)
     try:
         with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as picture:
@@ -125,13 +125,13 @@ def _mask(item: dict, box: tuple[int, int, int, int], shape: tuple[int, int], wh
         raise
     except (ValueError, OSError, SyntaxError, EOFError, binascii.Error, Image.DecompressionBombError,
             MemoryError) as error:
-        raise DataError(f"{where}: its mask is no readable PNG ({error}); save it again") from error
+        raise DataError(f"{where}: its mask is not a readable PNG ({error}); save it again") from error
     top, left, bottom, right = box
     if values.shape != (bottom - top, right - left) or top < 0 or left < 0 or bottom > shape[0] or right > shape[1]:
         raise DataError(f"{where}: its mask of {size_text(*values.shape)} pixels does not fit its box, rows {top} to "
                         f"{bottom}, columns {left} to {right}, in the image of {size_text(*shape)}")
     if not {*np.unique(values).tolist()} <= {0, 1} and not {*np.unique(values).tolist()} <= {0, 255}:
-        raise DataError(f"{where}: its mask holds gray values; save it again")
+        raise DataError(f"{where}: its mask contains gray values; save it again")
     mask = np.zeros(shape, bool)
     mask[top:bottom, left:right] = values > 0
     return mask

@@ -1,6 +1,6 @@
 """Dice on raw outputs over one constant output: how a loss falls while signs cancel.  Taught in 06_negative_dice.
 
-Drawn at one value here, and under a slider in `widgets`: GitHub, a printed page and a committed notebook show this one.
+Drawn here for one value, and in `widgets` with a slider; GitHub, printed pages and committed notebooks show this one.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ NEGATIVE, POSITIVE = "#2166AC", "#B2182B"  # the ends of the colour map of `draw
 
 
 class SignTrick(NamedTuple):
-    """Dice on raw outputs that all have one value x, where a share f of the pixels is defect; sums are per pixel."""
+    """Dice on raw outputs that all equal x, with a share f of defect pixels; sums are divided by the pixel count."""
 
     numerator: float  # 2·Σxt / N = 2fx
     denominator: float  # (Σx + Σt) / N = x + f
@@ -36,9 +36,9 @@ def sign_trick(x: float, share: float) -> SignTrick:
 
 
 def draw_sign_trick(x: float, share: float = 0.06, figure: Figure | None = None) -> Figure:
-    """The loss over one constant output, the point at `x`, and its signs.  Taught in 06_negative_dice.
+    """The loss over one constant output, with the point at `x` and its signs.  Taught in 06_negative_dice.
 
-    The static twin of `widgets.explore_sign_trick`; by default a new pyplot figure.
+    The static version of `widgets.explore_sign_trick`; by default a new pyplot figure.
     """
     view = SignTrickView(share, figure or plt.figure(figsize=SIZE))
     view.move(x)
@@ -65,13 +65,13 @@ def draw_outputs(image: np.ndarray, mask: np.ndarray, outputs: Mapping[str, np.n
 
 
 class SignTrickView:
-    """One figure whose moving parts are kept, so that a step of the slider redraws little."""
+    """One figure that keeps its moving parts, so that a step of the slider redraws little."""
 
     def __init__(self, share: float, figure: Figure) -> None:
         if not 0 < share < REACH:
             raise ValueError(f"share is {share}; it can be between 0 and {REACH}")
         self.share, self.figure = share, figure
-        figure.set_layout_engine("none")  # the places below are fixed: nothing jumps while the slider moves
+        figure.set_layout_engine("none")  # fixed positions, so that nothing jumps while the slider moves
         self.curve, self.parts = figure.add_axes((0.1, 0.45, 0.88, 0.49)), figure.add_axes((0.22, 0.11, 0.76, 0.17))
         self._draw_curve()
         self.point = self.curve.plot([], [], "o", color=plots.INK, ms=8, zorder=5)[0]
@@ -107,7 +107,7 @@ class SignTrickView:
         here, (low, high) = sign_trick(x, self.share), LOSSES_SHOWN
         shown = min(max(here.loss, low + 0.2), high - 0.9) if here.loss == here.loss else (low + high) / 2
         self.point.set_data([x], [shown])
-        # The length says how steep; from the left it ends at the pole, where the next step is anyone's guess.
+        # The arrow's length shows the slope; from the left it ends at the pole, beyond which nothing can be predicted.
         length = min(0.1, 0.015 + 0.02 * abs(here.slope) ** 0.5) if here.slope == here.slope else 0.0
         if here.denominator < 0:
             length = min(length, max(0.012, -self.share - x))
