@@ -89,10 +89,10 @@ def shown_as(value):
 
 # %%
 record = recorded.recorded_result("held_out_steel")
-rows, alarms = {}, []
+real, alarms = {}, []
 for name, network in record["networks"].items():
     for data_name, found in network["sets"].items():
-        rows[f"{name}, {data_name}"] = mean(found["image_dices"])
+        real[f"{name}, {data_name}"] = mean(found["image_dices"])
         areas, hits = map(np.array, (found["defect_pixels"], found["defect_pixels_found"]))
         alarms.append({"network": name, "data": data_name, "AP": found["average_precision"], "defects": len(areas), "touched": (hits > 0).mean(),
                        "half covered": (2 * hits >= areas).mean(), "clean images": found["clean"],
@@ -100,16 +100,16 @@ for name, network in record["networks"].items():
 for run in recorded.recorded_result("real_steel")["runs"]:
     if not run["mask_a_class"]:
         of = next(s for s in run["report"]["scores"] if (s["score"], s["over"], s["area"], s["prediction"]) == ("Dice", *scores.OVER[:1], "whole image", "hard"))
-        rows[f"smoke, trained on it, {'Severstal' if of['n'] < 45 else 'SD-saliency-900'}"] = mean_of = Value(of["value"], of["low"], of["high"], of["n"])
+        real[f"smoke, trained on it, {'Severstal' if of['n'] < 45 else 'SD-saliency-900'}"] = Value(of["value"], of["low"], of["high"], of["n"])
 print(f"recorded {record['made']}; mean hard Dice at p > ½ over images with a defect, 95 % interval over images")
-for name, value in rows.items():
+for name, value in real.items():
     print(f"{name:<42}{shown_as(value)}  n = {value.n}")
 print("\n" + pd.DataFrame(alarms).round(2).to_string(index=False))
 missing = [name for name in ("series' U-Net", "long run", "pretrained") if name not in record["networks"]]
 print("\nnot scored yet:", ", ".join(missing) or "nothing")
 
 # %%
-real_steel.draw_scores(rows, "Dice at p > ½, images with a defect")
+real_steel.draw_scores(real, "Dice at p > ½, images with a defect")
 plt.show()
 
 # %% [markdown]
@@ -317,7 +317,7 @@ print(f"rank correlation of Dice with the area {rho.statistic:.2f}, p = {rho.pva
 kinds = data.images.set_index("ImageId")["classes"]
 for name in data.classes:
     found = [dices[i] for i in defective if name in kinds[ids[i]]]
-    print(f"class {name}: n = {len(found)}", f"mean Dice {np.mean(found):.2f}" if len(found) >= 8 else "images: too few for a mean")
+    print(f"class {name}: {len(found)} images,", f"mean Dice {np.mean(found):.2f}" if len(found) >= 8 else "too few for a mean")
 
 # %% [markdown]
 # *Figure 5: Dice of each defective image against the area of its mask.*
@@ -428,7 +428,7 @@ bins = pd.cut(sizes, [0, 1000, 3000, 10000, np.inf], labels=["up to 1,000 px", "
 print(found.groupby(bins, observed=True).agg("mean").round(2).assign(defects=pd.Series(bins).value_counts()).to_string())
 
 # %% tags=["headline"]
-shipped = next(value for name, value in rows.items() if name == "shipped weights, Severstal")
+shipped = next(value for name, value in real.items() if name == "shipped weights, Severstal")
 print(f"real Severstal, never seen: Dice {shown_as(shipped)}, n = {shipped.n}; synthetic: {shown_as(strict)} on {strict.n} defective images; "
       f"a threshold chosen on one half: {gain.value:+.2f} [{gain.low:+.2f} … {gain.high:+.2f}] on the other")
 

@@ -5,6 +5,7 @@ Classes are numbered from 1 in the order of the category ids; names are kept. Ru
 image without annotations is clean; an image file that is not listed does not belong to the set.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +15,15 @@ from steelnb.data.images import DataError, names
 from steelnb.data.labelled import (
     Labelled,
     Options,
-    Tree,
-    absent,
+    Shape,
+    assemble,
     check_size,
     class_ids,
-    collect,
     field_of,
-    ids,
     load_json,
-    merge,
-    part_of,
-    settle_parts,
+    notes_on_files,
 )
+from steelnb.data.tree import Tree, part_of
 
 
 def is_coco(document: object) -> bool:
@@ -65,34 +63,17 @@ def read(tree: Tree, files: list[Path], options: Options) -> Labelled:
             if path_of[image] is not None:
                 shapes.setdefault(path_of[image], []).append((where, categories[category], item.get("segmentation")))
     number_of = class_ids(class_names, str(files[0]))
-    if not listed:
-        raise DataError(f"{files[0]}: it lists {len(missing)} images, none of which is below {tree.folder}"
-                        + f": {names(missing)}" * bool(missing))
-    notes = [absent(missing, str(files[0]), options.skip_missing)] if missing else []
-    if unlisted := len({p for p in tree.pictures if p.parent in {q.parent for q in listed}} - listed.keys()):
-        notes.append(f"{unlisted} image files that no COCO file lists are no part of the set")
-    images = ids(listed)
-    unseen: list[str] = []
+    notes = notes_on_files(tree, files[0], listed, missing, options.skip_missing, "COCO")
 
-    def masks(image_id: str, shape: tuple[int, int]) -> dict[int, np.ndarray]:
-        where, entry = listed[images[image_id]]
+    def masks(path: Path, image_id: str, shape: tuple[int, int]) -> Iterator[Shape]:
+        where, entry = listed[path]
         if isinstance(entry.get("height"), int) and isinstance(entry.get("width"), int):
             check_size((entry["height"], entry["width"]), shape, f"{where}, {image_id}")
-        found: dict[int, np.ndarray] = {}
-        for where, name, segmentation in shapes.get(images[image_id], ()):
-            mask = mask_of(segmentation, shape, f"{where}, image {image_id}", options.nested)
-            if not mask.any():
-                unseen.append(where)
-            merge(found, number_of[name], mask)
-        return found
+        for where, name, segmentation in shapes.get(path, ()):
+            yield where, number_of[name], mask_of(segmentation, shape, f"{where}, image {image_id}", options.nested)
 
-    entries, rows = collect(images, masks, options.progress)
-    if unseen:
-        notes.append(f"{len(unseen)} annotations cover no pixel's centre, {names(unseen)}")
-    split, told = settle_parts({i: parts[p] for i, p in images.items()})
     layout = f"COCO JSON, {names(tree.name(f) for f in files)}"
-    return Labelled(tree.folder, entries, rows, tuple(number_of.values()), tuple(number_of), layout,
-                    (*notes, *filter(None, [told])), split)
+    return assemble(tree, listed, masks, [*number_of], layout, notes, options.progress, kind="annotations", parts=parts)
 
 
 def mask_of(segmentation: object, shape: tuple[int, int], where: str, nested: str | None = None) -> np.ndarray:

@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from steelnb.data import dataset, digests
-from steelnb.data.dataset import CLASS_NAMES, PARTS_TABLE, SteelData
+from steelnb.data.dataset import SteelData
 from steelnb.data.images import DataError, names
 from steelnb.data.labels import LABEL_COLUMNS, SEVERSTAL_CLASSES, SIZE
+from steelnb.data.severstal import CLASS_NAMES, PARTS_TABLE
 
 
 def convert(data: SteelData, out: str | Path) -> SteelData:

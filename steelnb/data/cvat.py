@@ -5,6 +5,7 @@ read exactly, shapes at pixel centres (see `polygons`). A listed image without s
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,20 +13,8 @@ import numpy as np
 
 from steelnb.data import polygons
 from steelnb.data.images import DataError, names
-from steelnb.data.labelled import (
-    PARTS,
-    Labelled,
-    Options,
-    Tree,
-    absent,
-    check_size,
-    class_ids,
-    collect,
-    ids,
-    merge,
-    part_of,
-    settle_parts,
-)
+from steelnb.data.labelled import Labelled, Options, Shape, assemble, check_size, class_ids, notes_on_files
+from steelnb.data.tree import PARTS, Tree, part_of
 
 ELLIPSE = 256  # corners
 SHAPES = ("polygon", "mask", "box", "ellipse")
@@ -78,33 +67,18 @@ def read(tree: Tree, files: list[Path], options: Options) -> Labelled:
                 parts[path] = (part_of(file, tree.folder) or part_of(path, tree.folder)
                                or PARTS.get(image.get("subset", "").lower()))
     number_of = class_ids([*declared, *sorted(used - set(declared))] or ["defect"], str(files[0]))
-    if not listed:
-        raise DataError(f"{files[0]}: it lists {len(missing)} images, none of which is below {tree.folder}"
-                        + f": {names(missing)}" * bool(missing))
-    notes = [absent(missing, str(files[0]), options.skip_missing)] if missing else []
-    if unlisted := len({p for p in tree.pictures if p.parent in {q.parent for q in listed}} - listed.keys()):
-        notes.append(f"{unlisted} image files that no CVAT file lists are no part of the set")
-    images, unseen = ids(listed), []
+    notes = notes_on_files(tree, files[0], listed, missing, options.skip_missing, "CVAT")
 
-    def masks(image_id: str, shape: tuple[int, int]) -> dict[int, np.ndarray]:
-        where, image = listed[images[image_id]]
+    def masks(path: Path, image_id: str, shape: tuple[int, int]) -> Iterator[Shape]:
+        where, image = listed[path]
         if image.get("height") and image.get("width"):
             check_size((image.get("height"), image.get("width")), tuple(map(str, shape)), f"{where}, {image_id}")
-        found: dict[int, np.ndarray] = {}
         for number, item in enumerate((s for s in image if s.tag in SHAPES), 1):
-            mask = mask_of(item, shape, told := f"{where}, {image_id}, shape {number}")
-            if not mask.any():
-                unseen.append(told)
-            merge(found, number_of[item.get("label", "")], mask)
-        return found
+            place = f"{where}, {image_id}, shape {number}"
+            yield place, number_of[item.get("label", "")], mask_of(item, shape, place)
 
-    entries, rows = collect(images, masks, options.progress)
-    if unseen:
-        notes.append(f"{len(unseen)} shapes cover no pixel's centre, {names(unseen)}")
-    split, told = settle_parts({i: parts[p] for i, p in images.items()})
     layout = f"CVAT XML, {names(tree.name(f) for f in files)}"
-    return Labelled(tree.folder, entries, rows, tuple(number_of.values()), tuple(number_of), layout,
-                    (*notes, *filter(None, [told])), split)
+    return assemble(tree, listed, masks, [*number_of], layout, notes, options.progress, parts=parts)
 
 
 def mask_of(item: ElementTree.Element, shape: tuple[int, int], where: str) -> np.ndarray:

@@ -1,8 +1,7 @@
 """Reads a data set of steel images and defect masks, and refuses invalid labels.  Taught in 01_data_exploration.
 
-Severstal's layout is read here: ``train.csv`` next to ``train_images/``. Columns ``ImageId,ClassId,EncodedPixels``
-(now: an image without a row is clean) or ``ImageId_ClassId,EncodedPixels`` (2019: an image is clean if all its rows are
-empty). Other formats (mask files in several layouts, COCO, LabelMe, CVAT and YOLO) are recognised by `layouts`.
+`SteelData` is the result, whatever the format: Severstal's layout is read by `severstal`, others (mask files in several
+layouts, COCO, LabelMe, CVAT and YOLO) are recognised by `layouts`.
 """
 
 import hashlib
@@ -15,24 +14,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from steelnb.data import digests, layouts, mask_folders, rle
+from steelnb.data import digests, layouts, mask_folders, rle, severstal
 from steelnb.data import labels as label_tables
-from steelnb.data.images import (
-    SYNTHETIC_MARK,
-    DataError,
-    gray,
-    headers,
-    image_files,
-    left_out,
-    names,
-    nfc,
-    size_text,
-)
-from steelnb.data.label_checks import doubts, look_alikes, pieces, refuse_row_major
-from steelnb.data.labelled import Labelled, Options, check_size, settle_parts, walk
+from steelnb.data.images import SYNTHETIC_MARK, DataError, gray, names, size_text
+from steelnb.data.label_checks import doubts
+from steelnb.data.labelled import Labelled, Options
 from steelnb.data.labels import LABEL_COLUMNS, SEVERSTAL_CLASSES
-
-CLASS_NAMES, PARTS_TABLE = "classes.csv", "split.csv"  # beside train.csv, written by `conversion`
+from steelnb.data.tree import walk
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,105 +201,18 @@ def read_dataset(
 def _read(folder: Path, masks: Path | None, format: str | None, options: Options) -> SteelData:
     if masks is not None:
         pair = folder / "images" if (folder / "images").is_dir() else folder, masks
-        return _assembled(mask_folders.read_folders(walk(folder), [pair], options), folder)
-    if format in (None, "severstal"):
-        for roots in ([folder], sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")):
-            found = [r for r in roots if (r / "train.csv").is_file() and (r / "train_images").is_dir()]
-            if len(found) > 1 or (found and found != [folder] and format is None and _others(folder, found[0])):
-                named = names([r.name for r in found] + _others(folder, found[0]))
-                raise DataError(f"{folder}: several data sets, {named}; choose one")
-            if found:
-                return _read_severstal(found[0], options.skip_missing, options.progress)
-    return _assembled(layouts.recognise(folder, format)(options), None)
+        return _assembled(mask_folders.read_folders(walk(folder), [pair], options)._replace(folder=folder))
+    if format in (None, "severstal") and (root := severstal.find(folder, alone=format is None)):
+        return _assembled(severstal.read(root, options))
+    return _assembled(layouts.recognise(folder, format)(options))
 
 
-def _others(folder: Path, known: Path) -> list[str]:
-    """Other folders in `folder` than a known data set that contain images and masks."""
-    return sorted({images.parent.name for images, _ in mask_folders.folders(walk(folder))
-                   if not images.is_relative_to(known)})
-
-
-def _read_severstal(folder: Path, skip_missing: bool, progress: bool) -> SteelData:
-    csv, notes, classes = folder / "train.csv", left_out(folder / "train_images"), dict.fromkeys(SEVERSTAL_CLASSES, "")
-    if (file := folder / CLASS_NAMES).exists():
-        classes = label_tables.read_class_names(file)
-    table, form = label_tables.labels(csv, tuple(classes))
-    paths: dict[str, Path] = {}
-    for path in image_files(folder / "train_images"):
-        if paths.setdefault(nfc(path.name), path) != path:
-            raise DataError(f"{path}: two files with this name, in two Unicode forms; remove one")
-    absent = table[~table["ImageId"].isin(paths)]
-    if alike := look_alikes(absent["ImageId"], sorted(paths.keys() - set(table["ImageId"]))):
-        # If the row were left out, its image would count as clean.
-        raise DataError(f"{csv}, line {absent['line'].iloc[0]}: {len(alike)} images listed under another name than in "
-                        f"train_images/, {names(alike)}; rename the files, or correct the rows")
-    if len(absent):
-        what = f"{absent['ImageId'].nunique()} images listed but absent from train_images/, {names(absent['ImageId'])}"
-        if not skip_missing:
-            raise DataError(f"{csv}, line {absent['line'].iloc[0]}: {what}. Add them, or leave their rows out with "
-                            "skip_missing=True (--skip-missing)")
-        notes.append(f"left out: {what}")
-        table = table[table["ImageId"].isin(paths)]
-    if form == "2019" and (unlisted := sorted(set(paths) - set(table["ImageId"]))):
-        what = f"{len(unlisted)} images without a row in train.csv, {names(unlisted)}"
-        if not skip_missing:
-            raise DataError(f"{folder / 'train_images'}: {what}: in the 2019 form clean images have rows too. Complete "
-                            "the file, or leave these images out with skip_missing=True "
-                            "(--skip-missing)")
-        notes.append(f"left out: {what}")
-        paths = {name: path for name, path in paths.items() if name not in {*unlisted}}
-    images = headers(paths, progress)
-    rows = table[table["EncodedPixels"] != ""].rename(columns={name: f"stated_{name}" for name in label_tables.SIZE})
-    rows = rows.merge(images[["ImageId", "height", "width"]], on="ImageId", how="left")
-    sizes = Counter(zip(rows["height"], rows["width"], strict=True)).most_common()
-    areas, counts = [], []
-    for row in rows.itertuples():
-        where = f"{csv}, line {row.line}, image {row.ImageId}"
-        if "stated_width" in rows:
-            check_size((row.stated_height, row.stated_width), (row.height, row.width), where)
-        elif (row.height, row.width) != sizes[0][0]:
-            # A label refers to pixels of the image it was drawn on: on a resized one it would be a different mask.
-            raise DataError(f"{where}: the image is {size_text(row.height, row.width)}, the others "
-                            f"{size_text(*sizes[0][0])}. Restore its size, or use images/ and masks/ for images "
-                            "of several sizes")
-        try:
-            runs = rle.runs(row.EncodedPixels, row.height * row.width, where)
-        except rle.RLEError as error:
-            raise DataError(f"{error}. The image is {size_text(row.height, row.width)}") from error
-        areas.append(int(runs[1].sum()))
-        counts.append((pieces(*runs, row.height), pieces(*runs, row.width)))
-    if not (folder / CLASS_NAMES).exists():  # otherwise `conversion` wrote the run-lengths
-        refuse_row_major(csv, counts)
-    rows = rows[list(LABEL_COLUMNS)].assign(ClassId=rows["ClassId"].astype(int), area=np.array(areas, int))
-    layout = f"train.csv ({','.join(label_tables.FORMS[form])}) beside train_images/"
-    titles = tuple(name or f"class {class_id}" for class_id, name in classes.items()) if any(classes.values()) else ()
-    return _assemble(folder, images, rows, tuple(classes), layout, notes, titles, _brought(folder, images, notes))
-
-
-def _brought(folder: Path, images: pd.DataFrame, notes: list[str]) -> dict[str, str] | None:
-    """The split in split.csv next to train.csv, if there is one; adds a note on it."""
-    if not (file := folder / PARTS_TABLE).exists():
-        return None
-    given = label_tables.read_parts(file)
-    ids = images["ImageId"].tolist()
-    if wrong := [i for i in ids if given.get(i) not in ("train", "validation", "test")]:
-        raise DataError(f"{file}: {len(wrong)} images without a part, {names(wrong)}; add train, validation or test")
-    parts, note = settle_parts({i: given[i] for i in ids})
-    notes += [note] * bool(note)
-    return parts
-
-
-def _assembled(found: Labelled, folder: Path | None) -> SteelData:
-    rows = pd.DataFrame(found.rows, columns=[*LABEL_COLUMNS, "area"])
-    return _assemble(folder or found.folder, found.images, rows, found.classes, found.layout, found.notes,
-                     found.class_names, found.parts)
-
-
-def _assemble(folder, images, rows, classes, layout, notes, class_names=(), parts=None) -> SteelData:
+def _assembled(found: Labelled) -> SteelData:
     """The data set, with the classes present and the number of masks of each image."""
-    found = rows.groupby("ImageId")["ClassId"].agg(lambda ids: tuple(sorted(int(i) for i in ids))).to_dict()
-    present = [found.get(i, ()) for i in images["ImageId"]]
-    images = images.assign(classes=pd.Series(present, dtype=object), masks=[len(p) for p in present])
-    name = "synthetic steel" if (folder / SYNTHETIC_MARK).exists() else folder.name
-    notes = (*notes, *doubts(images, rows))
-    return SteelData(name, folder, images, rows, classes, layout, notes, class_names=class_names, parts=parts)
+    rows = pd.DataFrame(found.rows, columns=[*LABEL_COLUMNS, "area"]).astype({"ClassId": int, "area": int})
+    shown = rows.groupby("ImageId")["ClassId"].agg(lambda ids: tuple(sorted(int(i) for i in ids))).to_dict()
+    present = [shown.get(i, ()) for i in found.images["ImageId"]]
+    images = found.images.assign(classes=pd.Series(present, dtype=object), masks=[len(p) for p in present])
+    name = "synthetic steel" if (found.folder / SYNTHETIC_MARK).exists() else found.folder.name
+    return SteelData(name, found.folder, images, rows, found.classes, found.layout,
+                     (*found.notes, *doubts(images, rows)), class_names=found.class_names, parts=found.parts)

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from steelnb import storage
 from steelnb.data.images import SUFFIXES, SUMS, DataError, names, nfc
-from steelnb.data.labelled import MASKS
+from steelnb.data.tree import MASKS
 
 IMAGES = ("images", "train_images")
 LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *](.+)", re.S)

@@ -1,12 +1,9 @@
-"""Shared parts of the readers of published labels: the files of a folder, options, the result."""
+"""Shared parts of the readers of published labels: options, the result, masks made of shapes, checks."""
 
 import json
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,12 +11,11 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from steelnb.data import rle
-from steelnb.data.images import SUFFIXES, DataError, headers, names, nfc
+from steelnb.data.images import DataError, headers, names, nfc
+from steelnb.data.tree import Tree, part_of
 
+Shape = tuple[str, int | None, np.ndarray]  # where, class, mask
 MOST_CLASSES = 1000  # a file with more is damaged
-MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "ground_truth", "gt", "segmentationclass")
-PARTS = {"train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
-         "test": "test", "testing": "test"}
 
 
 class Options(NamedTuple):
@@ -52,71 +48,6 @@ class Labelled(NamedTuple):
     parts: Mapping[str, str] | None = None
 
 
-@dataclass(frozen=True)
-class Tree:
-    """Every file below `folder`, at any depth, sorted, without hidden files and those that macOS adds."""
-
-    folder: Path
-    files: tuple[Path, ...] = field(repr=False)
-
-    @cached_property
-    def pictures(self) -> tuple[Path, ...]:
-        """The image files, by their suffix."""
-        return self.with_suffix(*SUFFIXES)
-
-    def with_suffix(self, *suffixes: str) -> tuple[Path, ...]:
-        """The files of these suffixes, given in lower case."""
-        return tuple(p for p in self.files if p.suffix.lower() in suffixes)
-
-    @cached_property
-    def _by_name(self) -> dict[str, list[Path]]:
-        index: dict[str, list[Path]] = {}
-        for path in self.pictures:
-            index.setdefault(path.name, []).append(path)
-        return index
-
-    def locate(self, name: str, labels: Path, where: str) -> Path | None:
-        """The image file with a name from a label file; None if there is none, DataError if there are several.
-
-        First the path relative to the label file and to the folder; then the file whose path agrees longest from its
-        end, of several the one in the same part of a split.
-        """
-        wanted = PurePosixPath(name.replace("\\", "/"))
-        same = self._by_name.get(wanted.name, [])
-        for base in (labels.parent, self.folder):
-            if (direct := Path(os.path.normpath(base.joinpath(*wanted.parts)))) in same:
-                return direct
-        for length in range(len(wanted.parts), 0, -1):
-            if found := [p for p in same if p.parts[-length:] == wanted.parts[-length:]]:
-                found = [p for p in found if p.parent.name.lower() not in MASKS] or found
-                if len(found) > 1:
-                    found = [p for p in found if part_of(p, self.folder) == part_of(labels, self.folder)] or found
-                if len(found) > 1:
-                    raise DataError(f"{where}: {name} may be {names(map(self.name, found))}; use its path relative to "
-                                    "the folder")
-                return found[0]
-        return None
-
-    def name(self, path: Path) -> str:
-        """A file's path below the folder, for a message."""
-        return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else str(path)
-
-
-def walk(folder: Path) -> Tree:
-    """The tree of `folder`. Links to folders are followed, each folder once. DataError names an unreadable one."""
-    files, seen = [], set()
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename}: {error.strerror or error}; make it readable") from error
-
-    for place, folders, inside in os.walk(folder, followlinks=True, onerror=refuse):
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX"
-                            and (real := os.path.realpath(os.path.join(place, f))) not in seen
-                            and not seen.add(real))
-        files += [Path(place, f) for f in sorted(inside) if not f.startswith(".")]
-    return Tree(folder, tuple(files))
-
-
 def ids(paths: Iterable[Path]) -> dict[str, Path]:
     """ImageId → file; an ImageId is the path below the images' common folder. Raises DataError for duplicates."""
     paths = list(paths)
@@ -142,17 +73,50 @@ def collect(images: Mapping[str, Path], masks: Callable[[str, tuple[int, int]], 
     return entries, rows
 
 
-def part_of(path: Path, below: Path) -> str | None:
-    """The part of a split named by a file, or by a folder between `below` and it; None if there is no such name.
+def assemble(
+    tree: Tree, images: Iterable[Path], shapes: Callable[[Path, str, tuple[int, int]], Iterable[Shape]],
+    class_names: Sequence[str], layout: str, notes: Iterable[str], progress: bool, *, kind: str = "shapes",
+    parts: Mapping[Path, str | None] | None = None,
+) -> Labelled:
+    """A set of images whose masks are made of shapes.
 
-    A label file may have it as one word of its name; of a folder it is the whole name, except for digits at the end
-    (``train2017``).
+    shapes: image file, ImageId, (H, W) → each shape of the image: where it is, its class (None: background), its mask.
+    kind: what shapes are called in a note on those that cover no pixel. parts: by image file; None: from its path.
     """
-    words = [] if path.suffix.lower() in SUFFIXES else re.findall("[a-z]+", path.stem.lower())
-    if part := next((PARTS[word] for word in words if word in PARTS), None):
-        return part
-    folders = path.relative_to(below).parts[:-1] if path.is_relative_to(below) else ()
-    return next((PARTS[w] for w in (f.lower().rstrip("0123456789") for f in folders) if w in PARTS), None)
+    paths, empty = ids(images), []
+
+    def masks(image_id: str, shape: tuple[int, int]) -> dict[int, np.ndarray]:
+        found: dict[int, np.ndarray] = {}
+        for where, class_id, mask in shapes(paths[image_id], image_id, shape):
+            if not mask.any():
+                empty.append(where)
+            if class_id is not None:
+                found[class_id] = found[class_id] | mask if class_id in found else mask
+        return found
+
+    entries, rows = collect(paths, masks, progress)
+    notes = [*notes, *[f"{len(empty)} {kind} cover no pixel's centre, {names(empty)}"] * bool(empty)]
+    split, note = settle_parts({i: part_of(p, tree.folder) if parts is None else parts[p] for i, p in paths.items()})
+    classes = tuple(range(1, max(len(class_names), 1) + 1))
+    return Labelled(tree.folder, entries, rows, classes, tuple(class_names), layout, (*notes, *filter(None, [note])),
+                    split)
+
+
+def notes_on_files(
+    tree: Tree, file: Path, listed: Collection[Path], missing: list[str], skip_missing: bool, kind: str = ""
+) -> list[str]:
+    """Notes on labelled images without a file, and on image files that label files of this `kind` do not list.
+
+    Raises DataError if no labelled image has a file, and, unless `skip_missing`, if one has none.
+    """
+    if not listed:
+        raise DataError(f"{file}: none of the {len(missing)} labelled images is below {tree.folder}"
+                        + f": {names(missing)}" * bool(missing))
+    notes = [absent(missing, str(file), skip_missing)] if missing else []
+    places = {path.parent for path in listed}
+    if kind and (unlisted := sum(path.parent in places and path not in listed for path in tree.pictures)):
+        notes.append(f"{unlisted} image files that no {kind} file lists are no part of the set")
+    return notes
 
 
 def settle_parts(parts: Mapping[str, str | None]) -> tuple[dict[str, str] | None, str | None]:
@@ -223,11 +187,6 @@ def class_ids(found: Iterable[str], where: str) -> dict[str, int]:
     if not ordered or len(ordered) > MOST_CLASSES:
         raise DataError(f"{where}: {len(ordered)} classes, expected 1 to {MOST_CLASSES}")
     return {name: k for k, name in enumerate(ordered, 1)}
-
-
-def merge(masks: dict[int, np.ndarray], class_id: int, mask: np.ndarray) -> None:
-    """Adds a mask to that of its class."""
-    masks[class_id] = masks[class_id] | mask if class_id in masks else mask
 
 
 def _short(value: object) -> str:

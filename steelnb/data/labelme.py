@@ -7,6 +7,7 @@ Classes are the labels, numbered from 1 in alphabetical order. Masks are read ex
 import base64
 import binascii
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +18,15 @@ from steelnb.data.images import DataError, names, size_text
 from steelnb.data.labelled import (
     Labelled,
     Options,
-    Tree,
-    absent,
+    Shape,
+    assemble,
     check_size,
     class_ids,
-    collect,
     field_of,
-    ids,
     load_json,
-    merge,
-    part_of,
-    settle_parts,
+    notes_on_files,
 )
+from steelnb.data.tree import Tree
 
 CIRCLE = 256  # corners
 BACKGROUND = "_background_"  # LabelMe's own name for it
@@ -56,11 +54,8 @@ def read(tree: Tree, files: list[Path], options: Options) -> Labelled:
             raise DataError(f"{file}: {tree.name(path)} is labelled by {tree.name(file_of[path])} too; keep one")
         else:
             file_of[path] = file
-    if not file_of:
-        raise DataError(f"{files[0]}: none of the {len(missing)} labelled images is below {tree.folder}: "
-                        + names(missing))
     number_of = class_ids(sorted(labels - {BACKGROUND}) or ["defect"], str(files[0]))
-    notes = [absent(missing, f"{files[0]} and others", options.skip_missing)] if missing else []
+    notes = notes_on_files(tree, files[0], file_of, missing, options.skip_missing)
     places = {p.parent for p in file_of}
     if bare := [tree.name(p) for p in tree.pictures if p.parent in places and p not in file_of]:
         what = f"{len(bare)} images without a LabelMe file, {names(bare)}"
@@ -68,29 +63,20 @@ def read(tree: Tree, files: list[Path], options: Options) -> Labelled:
             raise DataError(f"{tree.folder}: {what}. Save one for each (a clean image has one without shapes), or "
                             "leave them out with skip_missing=True (--skip-missing)")
         notes.append(f"left out: {what}")
-    images, unseen = ids(file_of), []
 
-    def masks(image_id: str, shape: tuple[int, int]) -> dict[int, np.ndarray]:
-        file = file_of[images[image_id]]
+    def masks(path: Path, _: str, shape: tuple[int, int]) -> Iterator[Shape]:
+        file = file_of[path]
         document = load_json(file)
         stated = document.get("imageHeight"), document.get("imageWidth")
         if stated != (None, None):
             check_size(stated, shape, str(file))
-        found: dict[int, np.ndarray] = {}
         for number, item in enumerate(document["shapes"], 1):
-            mask = mask_of(item, shape, where := f"{file}, shape {number}")
-            if not mask.any():
-                unseen.append(where)
-            if item["label"] != BACKGROUND:
-                merge(found, number_of[item["label"]], mask)
-        return found
+            where = f"{file}, shape {number}"
+            class_id = None if item["label"] == BACKGROUND else number_of[item["label"]]
+            yield where, class_id, mask_of(item, shape, where)
 
-    entries, rows = collect(images, masks, options.progress)
-    if unseen:
-        notes.append(f"{len(unseen)} shapes cover no pixel's centre, {names(unseen)}")
-    split, told = settle_parts({i: part_of(p, tree.folder) for i, p in images.items()})
-    return Labelled(tree.folder, entries, rows, tuple(number_of.values()), tuple(number_of),
-                    f"LabelMe JSON, {len(files)} files", (*notes, *filter(None, [told])), split)
+    layout = f"LabelMe JSON, {len(files)} files"
+    return assemble(tree, file_of, masks, [*number_of], layout, notes, options.progress)
 
 
 def mask_of(item: dict, shape: tuple[int, int], where: str) -> np.ndarray:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from steelnb.data import coco, cvat, labelme, mask_folders, yolo
 from steelnb.data.images import DataError, names
-from steelnb.data.labelled import PARTS, Labelled, Options, Tree, load_json, walk
+from steelnb.data.labelled import Labelled, Options, load_json
+from steelnb.data.tree import PARTS, Tree, walk
 
 FORMATS = ("severstal", "masks", "coco", "labelme", "cvat", "yolo")
 MOST_JSON = 50  # unreadable files after which a folder counts as one without JSON labels

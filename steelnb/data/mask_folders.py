@@ -28,18 +28,8 @@ from steelnb.data.images import (
     size_text,
 )
 from steelnb.data.label_checks import look_alikes, same_colours
-from steelnb.data.labelled import (
-    MASKS,
-    Labelled,
-    Options,
-    Tree,
-    class_ids,
-    collect,
-    ids,
-    listed_names,
-    part_of,
-    settle_parts,
-)
+from steelnb.data.labelled import Labelled, Options, class_ids, collect, ids, listed_names, settle_parts
+from steelnb.data.tree import MASKS, Tree, part_of
 
 IMAGES = ("images", "image", "imgs", "img", "jpegimages")
 JPEG = (".jpg", ".jpeg")

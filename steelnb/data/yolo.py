@@ -5,27 +5,16 @@ from 1; their names come from ``data.yaml`` (extra `yolo`) or ``classes.txt``. A
 is clean. Polygons have no holes: a hole that was exported this way is read as defect.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from steelnb.data import polygons
 from steelnb.data.images import DataError, names
-from steelnb.data.labelled import (
-    MOST_CLASSES,
-    Labelled,
-    Options,
-    Tree,
-    class_ids,
-    collect,
-    ids,
-    listed_names,
-    merge,
-    part_of,
-    settle_parts,
-)
+from steelnb.data.labelled import MOST_CLASSES, Labelled, Options, Shape, assemble, class_ids, listed_names
+from steelnb.data.tree import Tree
 
-FOLDERS = ("images", "labels")
 ROUNDED = 1e-3  # tolerance beyond 0 … 1, for exporters that round
 
 
@@ -57,25 +46,15 @@ def read(tree: Tree, files: list[Path], options: Options) -> Labelled:
         raise DataError(f"{where}: class {last}, but only {len(class_names)} are named ({names(class_names)})")
     if not class_names and last:
         class_names = [str(k) for k in range(last + 1)]
-    images, unseen = ids(paths.values()), []
+    class_names = [*class_ids(class_names, str(tree.folder))] if class_names else []
 
-    def masks(image_id: str, shape: tuple[int, int]) -> dict[int, np.ndarray]:
-        found: dict[int, np.ndarray] = {}
-        for where, class_id, shares in lines.get(images[image_id], ()):
+    def masks(path: Path, _: str, shape: tuple[int, int]) -> Iterator[Shape]:
+        for where, class_id, shares in lines.get(path, ()):
             corners = polygons.corners(shares.reshape(-1, 2) * shape[::-1], shape, where)
-            mask = polygons.fill(corners, shape)
-            if not mask.any():
-                unseen.append(where)
-            merge(found, class_id + 1, mask)
-        return found
+            yield where, class_id + 1, polygons.fill(corners, shape)
 
-    entries, rows = collect(images, masks, options.progress)
-    if unseen:
-        notes.append(f"{len(unseen)} polygons cover no pixel's centre, {names(unseen)}")
-    split, told = settle_parts({i: part_of(p, tree.folder) for i, p in images.items()})
-    number_of = class_ids(class_names, str(tree.folder)) if class_names else {}
-    return Labelled(tree.folder, entries, rows, tuple(range(1, max(len(number_of), 1) + 1)), tuple(number_of),
-                    "YOLO, images/ beside labels/ of one polygon a line", (*notes, *filter(None, [told])), split)
+    layout = "YOLO, images/ beside labels/ of one polygon a line"
+    return assemble(tree, paths.values(), masks, class_names, layout, notes, options.progress, kind="polygons")
 
 
 def _labels_of(image: Path, tree: Tree) -> Path:

@@ -414,7 +414,7 @@ def test_refuses_lone_files_unless_told_to_skip(tmp_path):
 def test_refuses_two_files_of_one_stem(tmp_path):
     folder = pairs(tmp_path, a=255)
     draw(folder / "images" / "a.jpg")
-    refused(folder, "a.bmp", "a.jpg", "one stem")
+    refused(folder, "a.bmp", "a.jpg", "the same stem")
 
 
 def test_masks_elsewhere(tmp_path):

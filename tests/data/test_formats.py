@@ -287,7 +287,7 @@ def test_wrong_segmentations_of_coco(tmp_path, segmentation, problem):
     ({"images": [{"id": 1, "file_name": "a.png", "height": 4, "width": 8}]}, "labelled as 4×8 pixels"),
     ({"images": [{"id": 1, "file_name": "a.png"}, {"id": 1, "file_name": "a.png"}]}, "a second image of id 1"),
     ({"images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "a.png"}]}, "listed twice"),
-    ({"images": [{"id": 1}]}, "image 1: no field 'file_name'"), ({"images": [7]}, "no object"),
+    ({"images": [{"id": 1}]}, "image 1: no field 'file_name'"), ({"images": [7]}, "not an object"),
     ({"categories": []}, "category id 3 is not in the file"), ({"categories": [{"id": 3, "name": " "}]}, "without a"),
     ({"annotations": [{"image_id": 2, "category_id": 3}]}, "image id 2 is not in the file"),
     ({"annotations": [{"image_id": 1}]}, "no field 'category_id'"), ({"annotations": "x"}, "field 'annotations'"),
@@ -386,7 +386,7 @@ def test_xml_that_declares_entities_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("line", "problem"), [
     ("0 0.5 0.5 0.2 0.2", "a box, not a polygon"), ("0 0.1 0.1 0.5", "3 numbers"), ("x 0 0 1 0 1 1", "class 'x'"),
-    ("0 0 0 1 0 1 1.5", "beyond 0 … 1"), ("0 0 0 1 0 1 nan", "beyond 0 … 1"), ("0 0 0 1 0 1 y", "no numbers"),
+    ("0 0 0 1 0 1 1.5", "beyond 0 … 1"), ("0 0 0 1 0 1 nan", "beyond 0 … 1"), ("0 0 0 1 0 1 y", "not numbers"),
     ("-1 0 0 1 0 1 1", "class '-1'"), ("99999 0 0 1 0 1 1", "class '99999'"),
 ])
 def test_wrong_lines_of_yolo(tmp_path, line, problem):
