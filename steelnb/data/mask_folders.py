@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from steelnb.data import labelled
 from steelnb.data.images import (
     LARGEST_CLASS_ID,
     SUFFIXES,
@@ -213,7 +214,7 @@ def _complain(tree: Tree, pictures: dict, labels: dict, suffix: str, options: Op
 
 def _leave_out(tree: Tree, lone: list[str], what: str, options: Options, notes: list[str], which: str = "") -> None:
     if lone:
-        if not options.skip_missing:
-            raise DataError(f"{tree.folder}: {len(lone)} {what}{which}, {names(lone)}. Add the missing files (a clean "
-                            "image has an all-zero mask), or leave them out with skip_missing=True (--skip-missing)")
-        notes.append(f"left out: {len(lone)} {what}, {names(lone)}")
+        notes += labelled.left_out(
+            tree.folder, f"{len(lone)} {what}{which}, {names(lone)}", options.skip_missing,
+            "Add the missing files (a clean image has an all-zero mask), or leave them out",
+        )

@@ -229,7 +229,7 @@ def test_masks_that_are_odd(tmp_path, plain):
     by_kind = {f.kind: f for f in found.findings}
     assert kinds(found) == ["classes overlap", "off the steel", "tiny mask", "whole image"]
     assert by_kind["tiny mask"].images == (names[0],)
-    assert "15 pixels" in by_kind["tiny mask"].text
+    assert "15 defect pixels" in by_kind["tiny mask"].text
     assert by_kind["whole image"].images == (names[2],)
     assert by_kind["off the steel"].images == (names[4],)
     assert by_kind["classes overlap"].images == (names[6],)
