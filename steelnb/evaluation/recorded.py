@@ -5,8 +5,10 @@ contains them as ``steelnb/results`` and ``steelnb/records``.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -47,6 +49,16 @@ def csv(name: str) -> pd.DataFrame:
     if name not in files:
         raise FileNotFoundError(f"no table {name!r}; there are: {', '.join(sorted(files)) or 'none at all'}")
     return pd.read_csv(files[name])
+
+
+def seed_interval(values: Iterable[float]) -> tuple[float, float, float]:
+    """Mean of one number per seed and its 95 % t interval, (mean, low, high); NaN limits with fewer than two seeds."""
+    from scipy import stats
+
+    values = np.asarray(list(values), float)
+    mean, n = (values.mean() if len(values) else np.nan), len(values)
+    half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / n**0.5 if n > 1 else np.nan
+    return float(mean), float(mean - half), float(mean + half)
 
 
 def table(rows: list[dict]) -> pd.DataFrame:

@@ -34,16 +34,17 @@ def draw_long_run(history: pd.DataFrame, sessions: pd.DataFrame, window: int = 5
     losses.set(ylim=(0, 1), title="Dice loss")
     score.plot(epoch, accuracy, color=plots.PREDICTION, **style)
     best = accuracy.idxmax()
-    score.plot(epoch[best], accuracy[best], "o", ms=8, mfc="none", mec=plots.DEFECT, mew=1.5)
+    for ax, curve in ((losses, history["validation_loss"]), (score, accuracy)):
+        ax.plot(epoch[best], curve[best], "o", ms=9, mfc="none", mec=plots.INK, mew=1.5)
     score.set(ylim=(0, 1), title=f"Validation accuracy (Dice at ½): best {accuracy[best]:.2f}, epoch {epoch[best]}")
     difference = history["validation_loss"] - history["train_loss"]
     gap.axhline(0, color=plots.INK, lw=0.8)
     gap.axhline(0.36 - 0.15, color=plots.INK, ls="-.", lw=1, label="the original's, after 100 h")
     gap.plot(epoch, difference, ".", ms=4, color=plots.FAINT)
     mean = difference.rolling(window, min_periods=1).mean()
-    gap.plot(epoch, mean, color=plots.DEFECT, label=f"mean of {window} epochs")
+    gap.plot(epoch, mean, color=plots.PREDICTION, label=f"mean of {window} epochs")
     gap.set(title="Validation loss less training loss", xlabel="epoch", xlim=(0, epoch.max() + 1),
-            ylim=(min(-0.1, difference.min()) - 0.02, max(0.3, difference.max()) + 0.02))
+            ylim=(min(-0.1, difference.min()) - 0.02, max(0.4, difference.max()) + 0.02))
     pace = history["step"].iloc[-1] / epoch.iloc[-1]  # steps of an epoch
     for _, session in sessions.iterrows():
         if (how := ending(session["ended"])) in ENDINGS:
@@ -73,7 +74,7 @@ def draw_changes(changes: pd.DataFrame, same: float = 0.02) -> Figure:
             values = changes.loc[(changes["panel"] == panel) & (changes["forgotten"] == part), "change"].to_numpy()
             around = y + 0.25 * np.linspace(-1, 1, len(values)) if len(values) > 1 else [y]
             ax.plot(values, around, "o", ms=3, color=plots.FAINT, mec=plots.INK, mew=0.4)
-            ax.plot(values.mean(), y, "D", ms=5, color=plots.DEFECT)
+            ax.plot(values.mean(), y, "D", ms=5, color=plots.PREDICTION)
         ax.set(yticks=range(len(parts)), yticklabels=parts, title=panel)
         ax.invert_yaxis()
     ax.set_xlabel("change of the final Dice at p > ½ (gray: ±0.02)")

@@ -1,12 +1,11 @@
 """Quality against time: races of recipes, and which change of a recipe mattered.  Taught in 11_hundred_times_faster."""
 
-from itertools import pairwise
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from steelnb.figures import plots
@@ -62,12 +61,10 @@ def draw_waterfall(lines: list[dict]) -> Figure:
     lines: `change`, and `runs` with `cpu_seconds` (None where never) and `at_most`. Blue where the 95 % interval over
     seeds of a line's change from the one before excludes no change.
     """
-    shares = np.array([[100 * (run["cpu_seconds"] or run["at_most"]) / first["cpu_seconds"]
-                        for run, first in zip(line["runs"], lines[0]["runs"], strict=True)] for line in lines])
+    shares, beyond = _shares(lines), beyond_the_spread(lines)
     figure, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.32 * len(lines)))
-    for y, (before, now) in enumerate(pairwise([shares[0], *shares])):
-        low, high = interval(np.log(now / before)) if y else (-1, 1)
-        colour = BEYOND if low * high > 0 else plots.INK
+    for y, now in enumerate(shares):
+        colour = BEYOND if lines[y]["change"] in beyond else plots.INK
         never = [run["cpu_seconds"] is None for run in lines[y]["runs"]]
         for place, share, missed in zip(y + 0.18 * np.linspace(-1, 1, len(now)), now, never, strict=True):
             ax.plot(share, place, ">" if missed else "o", ms=5, color=colour, mfc="none" if missed else colour)
@@ -75,6 +72,19 @@ def draw_waterfall(lines: list[dict]) -> Figure:
            xscale="log", xlabel="% of the original's seconds (log)")
     ax.xaxis.set_major_formatter("{x:g}")
     return figure
+
+
+def beyond_the_spread(lines: list[dict]) -> list[str]:
+    """The changes of a waterfall whose 95 % interval over seeds excludes that they changed nothing."""
+    logs = np.log(_shares(lines))
+    return [line["change"] for line, now, before in zip(lines[1:], logs[1:], logs, strict=False)
+            if np.prod(interval(now - before)) > 0]
+
+
+def _shares(lines: list[dict]) -> np.ndarray:
+    """Seconds of each line and seed, in per cent of the first line's."""
+    return np.array([[100 * (run["cpu_seconds"] or run["at_most"]) / first["cpu_seconds"]
+                      for run, first in zip(line["runs"], lines[0]["runs"], strict=True)] for line in lines])
 
 
 def draw_differences(gains: dict[str, np.ndarray], xlabel: str, title: str) -> Figure:
@@ -91,6 +101,7 @@ def draw_differences(gains: dict[str, np.ndarray], xlabel: str, title: str) -> F
     if gains:
         ax.axvline(0, color=plots.INK, lw=0.8)
         ax.set(yticks=range(len(gains)), yticklabels=list(gains), ylim=(len(gains) - 0.5, -0.5), xlabel=xlabel)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
     else:
         _nothing(ax)
     ax.set(title=title)

@@ -19,13 +19,14 @@ from PIL import Image
 
 from steelnb import EXIT_STOPPED
 from steelnb.figures import plots, run_progress, tile_window
-from steelnb.figures.sign_trick import HEIGHT, REACH, SignTrickView
-from steelnb.figures.threshold import ThresholdView
+from steelnb.figures.sign_trick import REACH, SignTrickView
+from steelnb.figures.sign_trick import SIZE as SIGN_TRICK_SIZE
+from steelnb.figures.threshold import HEIGHT, ThresholdView
 
 
 def explore_sign_trick(x: float = -0.065, share: float = 0.06) -> ipywidgets.VBox:
     """`sign_trick.draw_sign_trick` with a slider for x.  Taught in 06_negative_dice."""
-    view = SignTrickView(share, _figure())
+    view = SignTrickView(share, _figure(SIGN_TRICK_SIZE))
     return _slider(view, x, min=-REACH, max=REACH, step=0.0025, description="output x", readout_format=".4f")
 
 

@@ -1,4 +1,4 @@
-"""Losses that are broken on purpose, kept runnable.  Taught in 06_negative_dice and 07_choosing_a_loss.
+"""Losses that are broken on purpose, kept runnable.  Taught in 06_negative_dice and 08_failure_clinic.
 
 For demonstrations of how each one fails; never train with them. Each takes outputs [N, K, H, W] and a mask of that
 shape (bool or 0/1), as the sound ones do, and returns a scalar to minimise. "Raw" outputs have no sigmoid: they can be
@@ -96,7 +96,7 @@ def original_thresholded_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
 
 
 def probability_bce_loss(outputs: Tensor, mask: Tensor) -> Tensor:
-    """Cross entropy of p = sigmoid(x), written out in the outputs' precision.  Taught in 07_choosing_a_loss.
+    """Cross entropy of p = sigmoid(x), written out in the outputs' precision.  Taught in 08_failure_clinic.
 
     It is −mean of t·log p + (1 − t)·log(1 − p). Error: where p rounds to 1 (x > 17 in float32, x > 8.3 in float16)
     log(1 − p) is −∞, and 0·∞ is NaN. Symptom: the loss is inf or NaN once the network is confident at a few pixels.
@@ -109,7 +109,7 @@ def probability_bce_loss(outputs: Tensor, mask: Tensor) -> Tensor:
 
 
 def byte_mask_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
-    """Sound Dice, but with a mask of 0 and 255 as stored in files.  Taught in 07_choosing_a_loss.
+    """Sound Dice, but with a mask of 0 and 255 as stored in files.  Taught in 08_failure_clinic.
 
     The sigmoid is applied. Error: t = 255 makes the numerator 255 times too large, the denominator by less. Symptom:
     "Dice" of up to 1.99, so a negative loss, which is nearly as good for predicting defect everywhere (1.88 at 6 %
@@ -120,7 +120,7 @@ def byte_mask_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
 
 
 def half_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
-    """Sound Dice with its sums in float16, where numbers end at 65,504.  Taught in 07_choosing_a_loss.
+    """Sound Dice with its sums in float16, where numbers end at 65,504.  Taught in 08_failure_clinic.
 
     The sigmoid is applied. Error: an image of 256×1600 has 409,600 pixels. Symptom: Σp + Σt is inf, the loss exactly 1
     and its gradient 0; if the overlap is inf too, inf / inf is NaN. A crop of 64×64 fits, so small tests pass.

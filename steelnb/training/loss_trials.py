@@ -202,10 +202,9 @@ def outputs(model: UNet, windows: Tensor, masks: Tensor) -> Tensor:
 def score(model: UNet, steel: Crops, threshold: float = 0.0) -> dict[str, float]:
     """Scores of a network on crops, in evaluation mode, as the columns of `trial`."""
     was_training, streaming, total = model.training, Streaming(), 0.0
-    at_once = max(1, min(SCORED[0], SCORED[1] // steel.windows[0].numel()))
     model.eval()
     with torch.inference_mode():
-        for windows, masks in zip(steel.windows.split(at_once), steel.masks.split(at_once), strict=True):
+        for windows, masks in _batches(steel):
             x = outputs(model, windows.float() / 255, masks)
             streaming.update(x > threshold, masks)
             total += x.double().sum().item()
@@ -219,13 +218,19 @@ def score(model: UNet, steel: Crops, threshold: float = 0.0) -> dict[str, float]
 
 def logits(model: UNet, steel: Crops) -> Tensor:
     """A network's outputs for crops in evaluation mode, float32 [N, 1, H, W] on the CPU."""
-    was_training, device = model.training, next(model.parameters()).device
+    was_training, device, found = model.training, next(model.parameters()).device, []
     model.eval()
     with torch.inference_mode():
-        found = [outputs(model, windows.to(device).float() / 255, masks).float().cpu()
-                 for windows, masks in zip(steel.windows.split(SCORED[0]), steel.masks.split(SCORED[0]), strict=True)]
+        for windows, masks in _batches(steel):
+            found.append(outputs(model, windows.to(device).float() / 255, masks).float().cpu())
     model.train(was_training)
     return torch.cat(found)
+
+
+def _batches(steel: Crops) -> Iterator[tuple[Tensor, Tensor]]:
+    """Windows and masks in parts that are scored at once."""
+    at_once = max(1, min(SCORED[0], SCORED[1] // steel.windows[0].numel()))
+    return zip(steel.windows.split(at_once), steel.masks.split(at_once), strict=True)
 
 
 def log(notebook: str, rows: list[dict[str, str]]) -> pd.DataFrame:
