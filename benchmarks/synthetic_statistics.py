@@ -32,7 +32,7 @@ PUBLISHED = {
 
 
 def components(mask):
-    """One row per connected component of a bool mask [H, W]: height, width in pixels, solidity, touches an edge."""
+    """One row per connected component of a bool mask [H, W]: height, width in pixels, solidity, at top or bottom."""
     found = pd.DataFrame(regionprops_table(label(mask), properties=("bbox", "solidity")))
     top, bottom = found["bbox-0"], found["bbox-2"]
     return pd.DataFrame({"height": bottom - top, "width": found["bbox-3"] - found["bbox-1"],

@@ -159,7 +159,7 @@ def test_a_file_that_is_there_is_neither_overwritten_nor_deleted(tmp_path, plain
     (tmp_path / "out" / name).write_text("by hand")
     for folder, other in (("copies", one), ("none", two)):
         found = audit(write(tmp_path / folder, {"a.png": one, "b.png": other}, [("a.png", 3, "1 50")]))
-        with pytest.raises(ValueError, match=f"{name} already exists; name another folder"):
+        with pytest.raises(ValueError, match=f"{name} already exists; choose another folder"):
             found.write(tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").iterdir()] == [name]
     assert (tmp_path / "out" / name).read_text() == "by hand"
