@@ -149,9 +149,9 @@ def _labelled(tree: Tree, pairs: Mapping[Path, Path], layout: str, notes: list[s
     meaning = "0/255" if 255 in first else "0/1" if last < 2 else "of class ids"
     if options.mask_threshold is not None:
         meaning = f"of gray values, defect above {options.mask_threshold}"
-    split, told = settle_parts({i: part_of(p, tree.folder) for i, p in images.items()})
+    split, note = settle_parts({i: part_of(p, tree.folder) for i, p in images.items()})
     return Labelled(tree.folder, entries, rows, tuple(range(1, count + 1)), class_names, f"{layout}, masks {meaning}",
-                    (*notes, *filter(None, [told])), split)
+                    (*notes, *filter(None, [note])), split)
 
 
 def _kinds(paths: Mapping[str, Path], below: Path) -> dict[str, str]:
