@@ -24,8 +24,8 @@ OLD := $(foreach part,_fontconfig_pattern _mathtext,-W ignore::DeprecationWarnin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lab notebooks check picture address book bench study test-colab test-colab-here test-browser \
-  constraints clean
+.PHONY: help run test lab notebooks check picture address book bench study test-colab test-colab-here colab colab-here \
+  test-browser constraints clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,13 +65,19 @@ study: $(READY)  ## what the studies have recorded; ONLY=losses: runs that one, 
 	@$(BIN)/python -m studies $(ONLY) $(ARGS)
 
 test-colab:  ## the tests again under the Python that Colab has, with its versions (.ci/colab-root says how)
-	@set -- test-colab-here ARGS='$(ARGS)'; \
-	if python3.13 -c 'import venv' 2>/dev/null; then $(MAKE) "$$@" COLAB=.venv-colab-3.13 PYTHON=python3.13; exit; fi; \
-	bash .ci/colab-root make "$$@" COLAB=.venv-colab-3.13 PYTHON=python3.13; code=$$?; test $$code = 75 || exit $$code; \
+# What they need, and no more: `make colab`.
+colab test-colab:
+	@set -- $@-here ARGS='$(ARGS)' COLAB=.venv-colab-3.13; \
+	for python in python3.13 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.13.*/bin/python3.13; do \
+	  if "$$python" -c 'import venv' 2>/dev/null; then $(MAKE) "$$@" PYTHON="$$python"; exit; fi; \
+	done; \
+	bash .ci/colab-root make "$$@" PYTHON=python3.13; code=$$?; test $$code = 75 || exit $$code; \
 	echo "==== NOT UNDER COLAB'S PYTHON: its versions are tested under $$($(PYTHON) --version) instead ===="; \
-	$(MAKE) "$$@"
+	$(MAKE) "$$@" COLAB=.venv-colab
 
-test-colab-here: $(COLAB)/.installed
+colab-here: $(COLAB)/.installed
+
+test-colab-here: colab-here
 	@$(COLAB)/bin/python -c 'import platform, torch; print("Python", platform.python_version(), "torch", torch.__version__)'
 	@$(TEST_ENV) $(COLAB)/bin/python $(PYTEST) $(OLD) $(ARGS)
 

@@ -6,10 +6,11 @@ are drawn from it, with replacement, and each method builds its interval from th
 
 - Scores: mean Dice of defective images; Dice of all pixels pooled; mean Dice of all images with empty = 1 (synthetic
   steel, half of it clean); the paired gain in mean Dice from p > 1/2 to p > 0.3.
-- Methods: "library" is what `evaluation.scores` reports (Poisson weights, percentiles); "percentile" resamples as
-  usual; "widened" is the library's, its percentiles moved out to those that make an interval of a normal mean exact
-  (Hesterberg 2015, section 3.3.3: replace z by t and 1/n by 1/(n − 1)); "t" is the score ± t standard errors;
-  "bootstrap-t" and "BCa" as in Efron & Tibshirani 1993, chapters 14 and 12.
+- Methods: "library" is what `evaluation.scores` reported before this study (Poisson weights, percentiles; "widened"
+  took its place by the rule below); "percentile" resamples as usual; "widened" is the library's, its percentiles moved
+  out to those that make an interval of a normal mean exact (Hesterberg 2015, section 3.3.3: replace z by t and 1/n by
+  1/(n − 1)); "t" is the score ± t standard errors; "bootstrap-t" and "BCa" as in Efron & Tibshirani 1993, chapters 14
+  and 12.
 
 Prediction: the library's intervals cover 84 to 88 % at n = 7, 88 to 91 % at 10, 92 to 93 % at 18 and 25, and 94 to 95 %
 from 50 on, less for pooled pixels, which a few large defects decide. "widened" is right within 2 points from n = 10 on.

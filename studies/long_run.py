@@ -145,7 +145,7 @@ def _session(data: Path, folder: Path, setting: dict) -> None:
         signal.signal(signal.SIGTERM, before)
     if stopped:
         sys.exit(143)
-    if code not in (0, -signal.SIGKILL):
+    if code not in (0, 3, -signal.SIGKILL):  # 3: stopped, and can go on
         raise RuntimeError(f"the session ended with {code}")
     time.sleep(1)
 

@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from steelnb.audit.duplicates import find_duplicates, group_duplicates
 from steelnb.data import dataset, splits, synthetic
+from steelnb.evaluation.metrics import average_precision
 from steelnb.network.unet import UNet
 from steelnb.training import loss_trials
 from studies import runner
@@ -182,17 +183,6 @@ def dices(predicted: np.ndarray, masks: np.ndarray) -> np.ndarray:
     defective = masks.any(1)
     predicted, masks = predicted[defective], masks[defective]
     return 2 * (predicted & masks).sum(1) / (predicted.sum(1) + masks.sum(1))
-
-
-def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Σ (R_n − R_(n−1)) · P_n over the distinct scores, from the highest; NaN without a positive."""
-    order = np.argsort(-scores, kind="stable")
-    scores, truth = scores[order], truth[order]
-    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # of each run of equal scores
-    hits = np.cumsum(truth)[last]
-    if hits[-1] == 0:
-        return float("nan")
-    return float(np.sum(np.diff(hits, prepend=0) / hits[-1] * (hits / (last + 1))))
 
 
 def best_threshold(scores: np.ndarray, masks: np.ndarray, count: int = 80) -> float:

@@ -229,7 +229,7 @@ def test_no_autocast_elsewhere(on):
 
 
 def test_drive_is_colab_s(monkeypatch):
-    with pytest.raises(RuntimeError, match="on Colab alone"):
+    with pytest.raises(RuntimeError, match="only on Colab"):
         runtime.drive_folder()
 
 

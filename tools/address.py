@@ -20,6 +20,8 @@ from book import CARD, content, from_text, with_card
 ROOT = Path(__file__).resolve().parents[1]
 NAME = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}/(?!\.+$)(?!.*\.git$)[A-Za-z0-9._-]{1,100}")
 PLACEHOLDER = "your--name/steelnb"  # GitHub gives nobody a name with two hyphens in a row, so nobody can be there
+IMAGES = {"Colab": "https://colab.research.google.com/assets/colab-badge.svg",
+          "Kaggle": "https://kaggle.com/static/images/open-in-kaggle.svg"}
 SETUP = '''\
 # Setup: pip installs steelnb where it is missing, as on Colab; torch and NumPy stay as they are.
 import importlib.util, os, subprocess, sys  # isort: skip
@@ -51,13 +53,15 @@ def setup_cell(repository: str, version: str) -> str:
 
 def badges(repository: str, version: str, name: str) -> tuple[str, str]:
     """Markdown that opens a notebook in Colab and in Kaggle."""
+    return tuple(f"[![Open in {place}]({image})]({links(repository, version, name)[place]})"
+                 for place, image in IMAGES.items())
+
+
+def links(repository: str, version: str, name: str) -> dict[str, str]:
+    """Where a notebook opens, by place."""
     page = f"{repository}/blob/v{version}/notebooks/{name}.ipynb"
-    return (
-        "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-        f"(https://colab.research.google.com/github/{page})",
-        "[![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)]"
-        f"(https://kaggle.com/kernels/welcome?src=https://github.com/{page})",
-    )
+    return {"Colab": f"https://colab.research.google.com/github/{page}",
+            "Kaggle": f"https://kaggle.com/kernels/welcome?src=https://github.com/{page}"}
 
 
 def stamped(root: Path, repository: str) -> dict[Path, str]:
@@ -106,13 +110,16 @@ def same_outputs(path: Path, old: str, new: str) -> str:
 
 
 def readme_row(root: Path, repository: str, version: str, row: re.Match) -> str:
-    """A row of README's table: the question stays, the time comes from the notebook's card, the badges from here."""
+    """A row of README's table: the question stays, the time comes from the notebook's card, the badges from here.
+
+    README's last lines say once where the badges' images are.
+    """
     name, question, time = row.groups()
     path = root / "notebooks" / f"{name}.ipynb"
     card = CARD.search(nbformat.read(path, as_version=4).cells[0].source) if path.exists() else None
     time = f"{card['seconds']} s" if card else time.strip()
-    links = " ".join(badges(repository, version, name))
-    return f"| [{name}](notebooks/{name}.ipynb) |{question}| {time} | {links} |"
+    opens = " ".join(f"[![{place}]]({link})" for place, link in links(repository, version, name).items())
+    return f"| [{name}](notebooks/{name}.ipynb) |{question}| {time} | {opens} |"
 
 
 def write(root: Path = ROOT, repository: str = "") -> list[Path]:

@@ -140,9 +140,9 @@ def card(seconds: float, gpu: str = "not measured yet") -> str:
 
 
 def with_card(source: str, line: str) -> str:
-    """The first cell with what was measured under its table."""
-    rows = list(re.finditer(r"^\|.*$", source, re.M))
-    end = rows[-1].end() if rows else len(source)
+    """The first cell with what was measured under its first table."""
+    table = re.search(r"^\|.*(?:\n\|.*)*", source, re.M)
+    end = table.end() if table else len(source)
     return source[:end] + line + source[end:]
 
 

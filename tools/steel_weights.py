@@ -1,5 +1,5 @@
 """Packs a finished run's last weights for the wheel: `python tools/steel_weights.py RUN` writes
-steelnb/network/files/lite_synthetic_steel.safetensors, in float16, without the lists of images.
+steelnb/network/files/KIND_synthetic_steel.safetensors, in float16, without the lists of images.
 
 The last step's, not the best epoch's: nothing is chosen, and a schedule that has come to its end needs no choice.
 """
@@ -9,11 +9,12 @@ from pathlib import Path
 
 from steelnb import storage
 from steelnb.network import kinds
-from steelnb.network.pretrained import STEEL
+from steelnb.network.pretrained import SERIES, STEEL
 from steelnb.network.weights import load_network, save_network
 from steelnb.runs.checkpoints import Checkpoints
 
 KEPT = ("version", "recipe", "seed", "steps", "data", "versions")
+FILES = {"lite": STEEL, "unet": SERIES}  # by kind of network
 
 
 def main(run: str) -> None:
@@ -23,11 +24,12 @@ def main(run: str) -> None:
     tensors = {name: tensor.half() if tensor.is_floating_point() else tensor
                for name, tensor in state["model"].items()}
     about = {name: state["about"][name] for name in KEPT} | {"epoch": state["epoch"], "seconds": state["seconds"]}
-    network = kinds.build(state["about"]["recipe"]["model"] | {"out_channels": len(state["model"]["head.bias"])})
-    save_network(STEEL, network, about, tensors)
-    load_network(STEEL)  # refuses what float16 could not hold
-    content = STEEL.read_bytes()
-    print(f"{STEEL.name}: {len(content):,} bytes, SHA-256 {storage.sha256(content)}")
+    config = state["about"]["recipe"]["model"] | {"out_channels": len(state["model"]["head.bias"])}
+    file = FILES[config.get("kind", "unet")]
+    save_network(file, kinds.build(config), about, tensors)
+    load_network(file)  # refuses what float16 could not hold
+    content = file.read_bytes()
+    print(f"{file.name}: {len(content):,} bytes, SHA-256 {storage.sha256(content)}")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,14 @@
 In each replicate a unit (an image or a batch) counts Poisson(1) times (Chamandy et al., *Estimating Uncertainty for
 Massive Data Streams*, 2012). Its weights follow from (seed, number of the unit) alone: two scores over the same images
 in the same order are paired.
+
+Plain percentiles are too narrow where units are few: they hold the truth in 89 of 100 samples of 7 images. `interval`
+moves them out (Hesterberg, *What Teachers Should Know About the Bootstrap*, 2015, section 3.3.3); the study `intervals`
+measured both.
 """
 
 import numpy as np
+from scipy import stats
 
 LEVEL = 0.95  # of the intervals
 PIECE = 64  # replicates whose weights are float64 at once
@@ -30,10 +35,21 @@ def ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     return np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom > 0)
 
 
-def interval(replicates: np.ndarray) -> tuple[float, float]:
-    """The middle `LEVEL` of the replicates that are not NaN; (NaN, NaN) where none is left."""
+def interval(replicates: np.ndarray, units: int) -> tuple[float, float]:
+    """The `LEVEL` interval of the replicates that are not NaN, from so many units; (NaN, NaN) for fewer than two."""
     replicates = replicates[np.isfinite(replicates)]
-    if not len(replicates):
+    if not len(replicates) or units < 2:
         return float("nan"), float("nan")
-    low, high = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    tail = widened_tail(units)
+    low, high = np.quantile(replicates, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def widened_tail(units: int) -> float:
+    """The share of replicates beyond either end: 2.5 % of many units, 0.9 % of ten.
+
+    It makes the interval of the mean of `units` ≥ 2 normal numbers exact: Student's t takes the place of the normal
+    quantile, and the bootstrap's variance is short by a factor of (units − 1) / units.
+    """
+    t = stats.t.ppf((1 - LEVEL) / 2, units - 1)
+    return float(stats.norm.cdf(t * np.sqrt(units / (units - 1))))

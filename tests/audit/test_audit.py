@@ -110,7 +110,7 @@ def test_duplicates_and_contradictions(tmp_path, plain):
     assert "class 3 and clean" in told["clean.png"]
     assert "class 3 and class 4" in told["class.png"]
     upright = (mask & np.flipud(mask)).sum() / (mask | np.flipud(mask)).sum()
-    assert f"{upright:.0%} of what" in told["half.png"]
+    assert f"{upright:.0%} of the pixels" in told["half.png"]
     assert found.ok  # warnings, no error
 
 

@@ -8,7 +8,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_score, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    f1_score,
+    jaccard_score,
+    precision_recall_curve,
+    precision_score,
+    recall_score,
+)
 
 from steelnb.evaluation import metrics
 from steelnb.evaluation.metrics import EMPTY, Streaming
@@ -271,3 +279,22 @@ def test_defects_are_their_pixels_and_those_that_are_found():
     assert sorted(zip(areas.tolist(), hits.tolist(), strict=True)) == [(1, 0), (1, 1), (3, 2)]
     for empty in metrics.defects(prediction, np.zeros_like(mask)):
         assert empty.shape == (0,)
+
+
+@pytest.mark.parametrize("levels", [4, 1000])
+def test_precision_recall_and_their_average_against_sklearn(levels):
+    """With few levels many scores are equal."""
+    rng = np.random.default_rng(0)
+    truth = rng.random(500) < 0.1
+    scores = np.round((rng.random(500) + 0.5 * truth) * levels) / levels
+    precision, recall, thresholds = metrics.precision_and_recall(scores, truth)
+    theirs = [each[::-1] for each in precision_recall_curve(truth, scores)]
+    np.testing.assert_allclose(precision, theirs[0][1:])
+    np.testing.assert_allclose(recall, theirs[1][1:])
+    np.testing.assert_allclose(thresholds, theirs[2])
+    assert metrics.average_precision(scores, truth) == pytest.approx(average_precision_score(truth, scores))
+    assert metrics.average_precision(np.exp(3 * scores), truth) == metrics.average_precision(scores, truth)
+
+
+def test_average_precision_without_a_defect_is_nan():
+    assert np.isnan(metrics.average_precision(np.array([0.2, 0.7]), np.array([False, False])))

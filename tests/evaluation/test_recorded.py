@@ -41,3 +41,11 @@ def test_the_results_of_the_repository_are_found():
     folder = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
     newest = max(folder.glob("time_to_quality-*.json"))
     assert recorded.recorded_result("time_to_quality") == json.loads(newest.read_text(encoding="utf-8"))
+
+
+def test_a_table_beside_the_records(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorded, "RECORDS", (tmp_path,))
+    with pytest.raises(FileNotFoundError, match="no table 'run'; there are: none at all"):
+        recorded.csv("run")
+    (tmp_path / "run-history.csv").write_text("epoch,loss\n1,0.5\n", encoding="utf-8")
+    assert recorded.csv("run-history").to_dict("list") == {"epoch": [1], "loss": [0.5]}

@@ -110,7 +110,7 @@ def test_parts_are_those_of_the_run(steel, trained):
 def test_an_image_on_both_sides_is_not_called_held_out(steel, trained):
     about = trained.metadata | {"training": [*trained.metadata["training"], trained.metadata["validation"][0]]}
     ids, which = predictions.images_of(trained._replace(metadata=about), steel)
-    assert "less 1 that the network was also trained on" in which
+    assert "without 1 that the network was also trained on" in which
     assert sorted(ids) == sorted(trained.metadata["validation"][1:])
     assert predictions.images_of(trained, steel)[1].endswith("(the best epoch was chosen on them)")
 
@@ -127,10 +127,10 @@ def test_weights_that_do_not_say_what_they_were_trained_on(steel, trained):
 def test_other_data_has_no_validation_part(steel, trained):
     other = steel.subset(trained.metadata["training"][:4] + trained.metadata["validation"][:1])
     assert predictions.images_of(trained, other)[1] == (
-        "5 of 5 images: all images; 4 of them have the name of an image that it was trained on"
+        "5 of 5 images: all images; 4 of them have the name of a training image"
     )
     for part in ("validation", "train"):
-        with pytest.raises(ValueError, match="trained on other data, or its labels have changed: use part 'all'"):
+        with pytest.raises(ValueError, match="trained on other data, or the labels have changed: use part 'all'"):
             report.evaluate(trained, other, part)
         with pytest.raises(ValueError, match="trained on other data"):
             report.choose_operating_point(trained, other, part)
@@ -254,7 +254,7 @@ def test_four_classes_have_kaggles_score(steel, four):
 
 def test_one_mask_has_no_kaggle_score(steel, trained):
     found = report.evaluate(trained, steel, replicates=0)
-    assert found.to_dict()["kaggle"].startswith("needs a mask for each of Severstal's four classes")
+    assert found.to_dict()["kaggle"].startswith("needs one mask for each of Severstal's four classes")
 
 
 @pytest.fixture(scope="module")
@@ -384,11 +384,14 @@ def test_choosing_keeps_its_centre(steel, original):
 # ---- as JSON and as a table
 
 
-NUMBER = re.compile(r"(\d+\.\d{3}) \[(\d+\.\d{3})–(\d+\.\d{3})\]")
+NUMBER = re.compile(r"\d+\.\d{3} \[\d+\.\d{3}–\d+\.\d{3}\]")
 
 
 def shown(record):
-    return tuple(f"{record[name]:.3f}" for name in ("value", "low", "high"))
+    """As the table has it; one unit gives a score and no interval."""
+    interval = "" if record["low"] is None else f" [{record['low']:.3f}–{record['high']:.3f}]"
+    assert (record["low"] is None) == (record["n"] < 2 and not record["score"].startswith(("clean", "defective")))
+    return f"{record['value']:.3f}{interval}"
 
 
 @pytest.mark.parametrize("classes", [1, 4])
@@ -400,12 +403,12 @@ def test_the_json_is_strict_and_has_every_number_of_the_table(steel, trained, fo
     about, table = json.loads(text), found.table()
     assert about == found.to_dict()
     records = [each for each in about["scores"] if each["value"] is not None]
-    assert sorted(NUMBER.findall(table)) == sorted(map(shown, records))
+    assert sorted(NUMBER.findall(table)) == sorted(shown(each) for each in records if each["low"] is not None)
     for each in about["scores"]:
         assert list(each) == ["score", "label", "over", "area", "prediction", "value", "low", "high", "n"]
         assert re.search(rf"^{re.escape(each['score'])}", table, re.M)
         if each["score"].startswith(("clean", "defect")) and each["value"] is not None:
-            assert f"{each['value']:.3f} [{each['low']:.3f}–{each['high']:.3f}]" in table
+            assert shown(each) in table
             assert re.search(rf"^{re.escape(each['score'])} .* of {each['n']}$", table, re.M)
         if each["over"] and each["over"] != "batches":
             assert re.search(rf"^{each['score']}, {each['over']} ", table, re.M)

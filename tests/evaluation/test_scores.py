@@ -352,6 +352,12 @@ def dices(data):
 SMALL = {"shape": (12, 14), "share": 0.8}
 
 
+def ends(units):
+    """The two quantiles of an interval from so many units (Hesterberg 2015, section 3.3.3), by its error function."""
+    t = stats.t(units - 1).isf(0.025) * math.sqrt(units / (units - 1))
+    return [0.5 * math.erfc(t / math.sqrt(2)), 1 - 0.5 * math.erfc(t / math.sqrt(2))]
+
+
 def test_intervals_are_those_of_an_ordinary_bootstrap():
     data = images(60, **SMALL)
     values = scored(data, ("any",), replicates=4000).values()
@@ -376,8 +382,8 @@ def test_intervals_are_those_of_an_ordinary_bootstrap():
     ):
         ours = values[key]
         theirs = stats.bootstrap(
-            (top, bottom.astype(float)), ratio, paired=True, n_resamples=4000, confidence_level=0.95,
-            method="percentile", rng=np.random.default_rng(1),
+            (top, bottom.astype(float)), ratio, paired=True, n_resamples=4000,
+            confidence_level=1 - 2 * ends((bottom > 0).sum())[0], method="percentile", rng=np.random.default_rng(1),
         ).confidence_interval
         width = theirs.high - theirs.low
         assert ours.value == pytest.approx(ratio(top, bottom), rel=1e-12)
@@ -397,10 +403,10 @@ def test_intervals_are_quantiles_over_weights_that_follow_from_seed_and_place(se
     values = scored(data, ("any",), replicates=200, seed=seed).values()
     per_image = weights(seed, range(11), 200)
     means = (dices(data) @ per_image) / per_image.sum(0)
-    assert values[DICE][1:3] == pytest.approx(np.quantile(means, [0.025, 0.975]), rel=1e-12)
+    assert values[DICE][1:3] == pytest.approx(np.quantile(means, ends(11)), rel=1e-12)
     tops, bottoms = np.array([overlap("IoU", p, t) for p, t in data]).T
     ratios = (tops @ per_image) / (bottoms @ per_image)
-    expected = pytest.approx(np.quantile(ratios, [0.025, 0.975]), rel=1e-12)
+    expected = pytest.approx(np.quantile(ratios, ends(11)), rel=1e-12)
     assert values[Key("IoU", "any", PIXELS, WHOLE_IMAGE, SOFT)][1:3] == expected
     assert LEVEL == 0.95
 
@@ -414,7 +420,7 @@ def test_a_batch_is_resampled_as_one():
     each = np.array([sum(top for top, _ in part) / sum(bottom for _, bottom in part) for part in parts])
     assert all(any(t.any() for _, t in data[i : i + 2]) for i in range(0, 11, 2))
     expected = (each @ per_batch) / per_batch.sum(0)
-    assert value[1:3] == pytest.approx(np.quantile(expected, [0.025, 0.975]), rel=1e-12)
+    assert value[1:3] == pytest.approx(np.quantile(expected, ends(6)), rel=1e-12)
 
 
 def test_replicates_without_a_unit_have_no_part_in_an_interval():
@@ -426,7 +432,17 @@ def test_replicates_without_a_unit_have_no_part_in_an_interval():
     drawn = drawn[:, drawn.sum(0) > 0]
     expected = (dices(data)[[1, 4]] @ drawn) / drawn.sum(0)
     assert value.n == 2
-    assert value[1:3] == pytest.approx(np.quantile(expected, [0.025, 0.975]), rel=1e-12)
+    assert value[1:3] == pytest.approx(np.quantile(expected, ends(2)), rel=1e-12)
+
+
+def test_two_units_have_the_widest_interval_and_one_has_none():
+    data = [(p, t & (i < 2)) for i, (p, t) in enumerate(images(2, shape=(12, 14), share=1))]
+    two = scored(data, ("any",), replicates=500).values()[DICE]
+    assert (two.low, two.high) == pytest.approx((min(dices(data)), max(dices(data))))
+    one = scored(data[:1], ("any",), replicates=500).values()[DICE]
+    assert one.value == pytest.approx(dices(data[:1])[0])
+    assert math.isnan(one.low)
+    assert math.isnan(one.high)
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
@@ -519,7 +535,7 @@ def test_a_gain_is_paired():
     gain = before.gain(after, DICE)
     assert gain.value == pytest.approx(gained.mean(), rel=1e-12)
     assert gain.value != 0
-    assert gain[1:3] == pytest.approx(np.quantile((gained @ drawn) / drawn.sum(0), [0.025, 0.975]), abs=1e-12)
+    assert gain[1:3] == pytest.approx(np.quantile((gained @ drawn) / drawn.sum(0), ends(15)), abs=1e-12)
     assert gain.n == 15
     back = after.gain(before, DICE)
     assert (back.value, back.low, back.high) == pytest.approx((-gain.value, -gain.high, -gain.low), abs=1e-12)

@@ -5,20 +5,34 @@ import re
 import pretended_gpu
 import pytest
 import torch
-from full_profile import TEXTS, Batch, Noted, cut_short, execute, multiply_adds, needs_a_gpu, peak
+from full_profile import (
+    RATES,
+    TERA,
+    TEXTS,
+    WORDS,
+    Batch,
+    Noted,
+    cut_short,
+    execute,
+    multiply_adds,
+    needs_a_gpu,
+    peak,
+    surroundings,
+)
 
+from steelnb import runs
 from steelnb.network import kinds
 from steelnb.network.tiles import DEFAULT_TILE
 from steelnb.network.unet import UNet
+from steelnb.training import batches
 from steelnb.training.recipes import RECIPES
 
 GIB = 2**30
 LIMIT = 13 * GIB  # of a T4's 14.7: the rest is for CUDA itself, cuDNN, and gaps between blocks
 FULL = [name for name, text in TEXTS.items() if needs_a_gpu(text)]
 NOTED: dict[str, Noted] = {}
-TERA = 1e12
-RATES = {torch.float16: 8 * TERA, torch.float32: 3 * TERA}  # planned for a T4, whose peaks are 65 and 8.1
-PLANNED = re.compile(r"on a T4 (\d+) minutes planned: ([\d.]+) PFLOP in (half|single) precision at (\d) TFLOP/s")
+PLANNED = re.compile(r"on a T4 (\d+) minutes? planned: ([\d.]+) PFLOP in (half|single) precision at (\d) TFLOP/s"
+                     r"(?:, ([\d,]+) steps of 10 ms at least)?")
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +41,10 @@ def place(tmp_path_factory):
     return tmp_path_factory.mktemp("full")
 
 
-def noted(name, place, monkeypatch):
+def noted(name, place):
     """What a notebook's full profile gives to its networks; it is run the first time."""
     if name not in NOTED:
-        monkeypatch.setenv("STEELNB_HOME", str(place))
-        monkeypatch.setenv("STEELNB_PROFILE", "full")
-        monkeypatch.delenv("STEELNB_RUN", raising=False)
-        monkeypatch.chdir(place)
-        with pretended_gpu.pretended(), cut_short(found := Noted()):
+        with surroundings(place), pretended_gpu.pretended(), cut_short(found := Noted()):
             execute(name)
         NOTED[name] = found
     return NOTED[name]
@@ -42,8 +52,8 @@ def noted(name, place, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore")  # means of nothing, figures of three points
 @pytest.mark.parametrize("name", FULL)
-def test_the_full_profile_runs(name, place, monkeypatch):
-    assert noted(name, place, monkeypatch).batches, "no network has been on the GPU"
+def test_the_full_profile_runs(name, place):
+    assert noted(name, place).batches, "no network has been on the GPU"
 
 
 def test_it_is_the_notebooks_with_a_gpu_in_their_header_that_need_one():
@@ -64,28 +74,32 @@ def largest(batches):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", FULL)
-def test_every_batch_of_the_full_profile_fits_a_t4(name, place, monkeypatch):
-    for batch in largest(noted(name, place, monkeypatch).batches):
+def test_every_batch_of_the_full_profile_fits_a_t4(name, place):
+    for batch in largest(noted(name, place).batches):
         assert peak(batch) < LIMIT, f"{batch} takes {peak(batch) / GIB:.1f} GiB"
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", [name for name in FULL if "loss_trials" in TEXTS[name]])
-def test_the_full_profile_takes_a_quarter_of_an_hour_and_its_card_says_so(name, place, monkeypatch):
-    """By counting: operations over a rate. No T4 has measured it yet.
+@pytest.mark.parametrize("name", FULL)
+def test_a_card_plans_what_the_full_profile_takes(name, place):
+    """By counting: operations over a rate. No T4 has measured it yet. Pages of trials end within a quarter of an hour.
 
     Roughly: 07 trains each loss again for as many steps as fit into the time of the cheapest, which it measures.
     """
-    work = noted(name, place, monkeypatch).work
-    minutes = sum(count / RATES[precision] for precision, count in work.items()) / 60
-    assert minutes <= 15
+    found = noted(name, place)
     said = PLANNED.search(" ".join(TEXTS[name].replace("# ", "").split()))
-    assert said, f"its card does not say: on a T4 {minutes:.0f} minutes planned, of {dict(work)}"
-    most = max(work, key=lambda precision: work[precision] / RATES[precision])
-    assert said[3] == {torch.float16: "half", torch.float32: "single"}[most]
-    assert float(said[4]) == RATES[most] / TERA
-    assert float(said[2]) == pytest.approx(work[most] / 1e15, rel=0.3 if "affordable" in TEXTS[name] else 0.05)
-    assert int(said[1]) == pytest.approx(minutes, abs=3 if "affordable" in TEXTS[name] else 1)
+    if "loss_trials" in TEXTS[name]:
+        assert found.minutes <= 15
+        assert said, f"its card does not say: {found.sentence()}"
+    elif not said:
+        pytest.skip(f"its card could say: {found.sentence()}")
+    assert said[3] == WORDS[found.main]
+    assert float(said[4]) == RATES[found.main] / TERA
+    measures = "affordable" in TEXTS[name]
+    assert float(said[2]) == pytest.approx(found.work[found.main] / 1e15, rel=0.3 if measures else 0.05)
+    assert int(said[1]) == pytest.approx(found.minutes, abs=3 if measures else 1)
+    if said[5]:
+        assert int(said[5].replace(",", "")) == pytest.approx(found.steps, rel=0.05)
 
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.float32], ids=["T4", "P100"])
@@ -115,6 +129,20 @@ def test_work_is_counted_with_what_was_cut_away():
     image = 2 * multiply_adds(network, (44, 44))
     assert dict(found.work) == {precision: pytest.approx(3 * image * (2 * 41 + 2 * 2 * 40 + 8 * 5))}
     assert list(tables["step"]) == 3 * [0, 10, 20, 30, 40]
+
+
+def test_a_run_is_counted_to_its_end_and_scored_after_each_epoch(steel, tiny, tmp_path):
+    """Two steps are taken of six, and two scorings are one: the work of all is there."""
+    images = len(batches.training_and_validation_samples(steel, tiny, seed=0)[1])
+    with pretended_gpu.pretended(), cut_short(found := Noted()):
+        history = runs.train(steel, tmp_path / "run", tiny.changed(ema=0.5), progress=False, report=lambda line: None)
+        assert list(history["step"]) == [3, 6]
+        (trained,) = {batch for batch in found.batches if batch.learns}
+        (scored,) = {batch for batch in found.batches if not batch.learns}
+        image = 2 * multiply_adds(trained.network, trained.shape[2:])
+        whole = 2 * scored.shape[0] * multiply_adds(scored.network, scored.shape[2:])
+        assert found.steps == 6
+        assert sum(found.work.values()) == pytest.approx(6 * 4 * 3 * image + 2 * images * whole)
 
 
 def test_memory_counted_from_shapes_is_that_of_real_tensors():

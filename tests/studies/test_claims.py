@@ -44,7 +44,10 @@ def in_json(found, path):
 
 
 def in_records(path, wanted):
-    """The mean of a number over the records with these settings; `seed=0..2` takes each of them once."""
+    """The mean of a number over the records with these settings; `seed=0..2` takes each of them once.
+
+    The number may lie deeper, as in `arms.nothing.dice_half`.
+    """
     settings, number = wanted.split(": ")
     settings = dict(each.split("=") for each in settings.split(", "))
     first, _, last = settings["seed"].partition("..")
@@ -55,7 +58,8 @@ def in_records(path, wanted):
         wanted = {name: value for name, value in settings.items() if name != "seed"}
         return setting["seed"] in seeds and {k: str(v) for k, v in others.items()} == wanted
 
-    found = {line["setting"]["seed"]: line["numbers"][number] for line in recorded.lines(path) if fits(line["setting"])}
+    found = {line["setting"]["seed"]: in_json(line["numbers"], number)
+             for line in recorded.lines(path) if fits(line["setting"])}
     assert sorted(found) == seeds, f"{wanted}: recorded are seeds {sorted(found)}"
     return sum(found.values()) / len(found)
 

@@ -1,0 +1,113 @@
+"""Quality against time: races of recipes, and which change of a recipe mattered.  Taught in 11_hundred_times_faster."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from scipy import stats
+
+from steelnb.figures import plots
+from steelnb.figures.long_run import WIDTH
+
+ARMS = {"original": (plots.INK, "-"), "fast": (plots.PREDICTION, "-"), "nesterov": (plots.PREDICTION, ":"),
+        "plain": (plots.PREDICTION, "--")}
+BEYOND = plots.PREDICTION  # a difference beyond the spread of the seeds
+
+
+def interval(differences: np.ndarray) -> tuple[float, float]:
+    """The 95 % t interval of a mean over seeds; infinite for fewer than two."""
+    if len(differences) < 2:
+        return -np.inf, np.inf
+    half = stats.t.ppf(0.975, len(differences) - 1) * np.std(differences, ddof=1) / len(differences) ** 0.5
+    return np.mean(differences) - half, np.mean(differences) + half
+
+
+def draw_curves(points: pd.DataFrame, x: str, y: str, title: str, shares: tuple[float, ...] = ()) -> Figure:
+    """Quality over cost on a logarithmic axis: a thin line per run, a dot at its end.
+
+    points: columns arm (may end in a rate, as "original 0.01"), run, and those named by x and y. shares: of the best of
+    arm "original", drawn as horizontal lines.
+    """
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.6))
+    arms = list(dict.fromkeys(points["arm"])) if len(points) else []
+    originals = [arm for arm in arms if arm.startswith("original")]
+    for arm in arms:
+        colour, line = ARMS[arm.split()[0]]
+        if arm in originals and len(originals) > 1:
+            line = ("-", "--", ":", "-.")[originals.index(arm) % 4]
+        for number, (_, run) in enumerate(points[points["arm"] == arm].groupby("run")):
+            run = run.sort_values(x)
+            ax.plot(run[x], run[y], line, color=colour, lw=1.3, label=None if number else arm)
+            ax.plot(run[x].iloc[-1], run[y].iloc[-1], "o", ms=4, color=colour)
+    if originals and shares:
+        best = points[points["arm"].isin(originals)].groupby("run")[y].max().mean()
+        for share in shares:
+            ax.axhline(share * best, color=plots.FAINT, lw=1)
+            ax.text(ax.get_xlim()[1], share * best, f"{share:.0%}", fontsize=8, va="bottom", ha="right")
+    if not arms:
+        _nothing(ax)
+    else:
+        ax.set(xscale="log", ylim=(0, None))
+        ax.legend(loc="upper left", ncols=2, fontsize=8)
+    ax.set(title=title)
+    return figure
+
+
+def draw_waterfall(lines: list[dict]) -> Figure:
+    """Seconds until a target, in per cent of the first line's: a dot per seed.
+
+    lines: `change`, and `runs` with `cpu_seconds` (None where never) and `at_most`. Blue where the 95 % interval over
+    seeds of a line's change from the one before excludes no change.
+    """
+    shares, beyond = _shares(lines), beyond_the_spread(lines)
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.32 * len(lines)))
+    for y, now in enumerate(shares):
+        colour = BEYOND if lines[y]["change"] in beyond else plots.INK
+        never = [run["cpu_seconds"] is None for run in lines[y]["runs"]]
+        for place, share, missed in zip(y + 0.18 * np.linspace(-1, 1, len(now)), now, never, strict=True):
+            ax.plot(share, place, ">" if missed else "o", ms=5, color=colour, mfc="none" if missed else colour)
+    ax.set(yticks=range(len(lines)), yticklabels=[line["change"] for line in lines], ylim=(len(lines) - 0.5, -0.5),
+           xscale="log", xlabel="% of the original's seconds (log)")
+    ax.xaxis.set_major_formatter("{x:g}")
+    return figure
+
+
+def beyond_the_spread(lines: list[dict]) -> list[str]:
+    """The changes of a waterfall whose 95 % interval over seeds excludes that they changed nothing."""
+    logs = np.log(_shares(lines))
+    return [line["change"] for line, now, before in zip(lines[1:], logs[1:], logs, strict=False)
+            if np.prod(interval(now - before)) > 0]
+
+
+def _shares(lines: list[dict]) -> np.ndarray:
+    """Seconds of each line and seed, in per cent of the first line's."""
+    return np.array([[100 * (run["cpu_seconds"] or run["at_most"]) / first["cpu_seconds"]
+                      for run, first in zip(line["runs"], lines[0]["runs"], strict=True)] for line in lines])
+
+
+def draw_differences(gains: dict[str, np.ndarray], xlabel: str, title: str) -> Figure:
+    """A row per name: a dot per seed, the mean with its 95 % interval; coloured where that lies beyond 0."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 1.1 + 0.3 * max(len(gains), 4)))
+    for y, values in enumerate(gains.values()):
+        low, high = interval(values)
+        colour = BEYOND if low * high > 0 else plots.INK
+        around = y + 0.15 * np.linspace(-1, 1, len(values)) if len(values) > 1 else [y]
+        ax.plot(values, around, "o", ms=3, color=plots.FAINT)
+        ax.plot(np.mean(values), y, "D", ms=5, color=colour)
+        if np.isfinite(low):
+            ax.plot([low, high], [y, y], color=colour, lw=1.2)
+    if gains:
+        ax.axvline(0, color=plots.INK, lw=0.8)
+        ax.set(yticks=range(len(gains)), yticklabels=list(gains), ylim=(len(gains) - 0.5, -0.5), xlabel=xlabel)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+    else:
+        _nothing(ax)
+    ax.set(title=title)
+    return figure
+
+
+def _nothing(ax: Axes) -> None:
+    ax.text(0.5, 0.5, "not recorded yet", ha="center", va="center", transform=ax.transAxes, fontsize=12)
+    ax.set(xticks=[], yticks=[])
