@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import damage_outputs
 import numpy as np
+from on_disk import outputs
 from PIL import Image
 from tqdm import tqdm
 
@@ -166,8 +166,8 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as place:
         (folder := Path(place) / "set").mkdir()
         (damaged := Path(place) / "damaged").mkdir()
-        outputs = ((name, Form(*form)) for name, *form in damage_outputs.outputs(folder))
-        for name, form in outputs if options.written else forms(folder):
+        written = ((name, Form(*form)) for name, *form in outputs.outputs(folder))
+        for name, form in written if options.written else forms(folder):
             if options.only in name:
                 found[name] = damage(form, options.flips, damaged, progress=name, listed=options.listed)
                 print("{:<20}{same:>8}{refused:>9}{other:>8}".format(name, **found[name]), flush=True)

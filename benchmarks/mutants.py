@@ -211,7 +211,7 @@ def main() -> int:
     known = {(each["file"], each["line"], each["text"]) for each in done}
     with tempfile.TemporaryDirectory() as place:
         tree = Path(place) / "tree"
-        subprocess.run(["git", "clone", "--quiet", "--local", REPOSITORY, tree], check=True)
+        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", REPOSITORY, tree], check=True)
         for number, one in enumerate(chosen(tree, options.count, options.seed, options.only)):
             path = tree / one.file
             source = path.read_text("utf-8")

@@ -231,6 +231,13 @@ def test_the_page_quotes_the_facts_of_the_clinic():
     assert f"soft label is {value['soft_labels']:.3f} better" in page
 
 
+def test_no_flipped_bit_beside_a_list_of_digests_went_unnoticed():
+    forms = results("damage_listed")["forms"]
+    assert len(forms) == len(results("damage")["forms"]) == 33
+    assert all(counts == {"same": 0, "refused": 1000, "other": 0} for counts in forms.values())
+    assert "none of 33,000: all are refused" in (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_benchmarks_readme_quotes_their_files():
     text = " ".join((ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8").split())
     (run,) = results("prediction")["runs"]
