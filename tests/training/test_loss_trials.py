@@ -208,6 +208,15 @@ def test_trials(training):
     assert list(table)[:3] == ["name", "seed", "step"]
 
 
+def test_logits_are_those_that_are_scored(training):
+    model = short(losses.dice_loss, training, model=dict(width=2, depth=2)).model.train()
+    x = loss_trials.logits(model, training)
+    assert model.training
+    assert (x.shape, x.dtype, x.device.type) == (training.masks.shape, torch.float32, "cpu")
+    dice = metrics.dice(x > 0, training.masks, empty="skip").nanmean().item()
+    assert loss_trials.score(model, training)["dice"] == pytest.approx(dice)
+
+
 def test_score_leaves_the_mode_as_it_was(training):
     model = UNet(width=2, depth=2)
     for mode in (True, False):
