@@ -75,6 +75,8 @@ def test_crops_follow_from_the_seed(steel):
 
 
 def test_crops_that_cannot_be(steel):
+    with pytest.raises(dataset.DataError, match="no image to take crops from"):
+        loss_trials.crops(steel.subset([]), 4, share=None)
     with pytest.raises(dataset.DataError, match=r"reach a share of 0\.\d+, not 0.99"):
         loss_trials.crops(steel, 6, share=0.99, size=(60, 150), shrink=1)
     clean = steel.subset(steel.images.loc[steel.images["masks"] == 0, "ImageId"])
