@@ -1,11 +1,13 @@
 """Does one flipped bit in a file go unnoticed? Every format that a data set or a strip may be read from.
 
-    python benchmarks/damage.py [--flips 1000] [--only png] [--write]
+    python benchmarks/damage.py [--flips 1000] [--only png] [--listed] [--written] [--write]
 
 A file is written, one bit of it flipped at random, and read again: the result is the same, or the file is refused (or,
 for a cache, made again), or pixels, masks or labels are other ones. A format without a checksum cannot tell the last
 from a true file: PNG, zip and our own cache have one, a deflated TIFF has one for its pixels; JPEG, BMP, GIF, WebP, raw
-bytes and text have none, and what is counted here is how much of a damage their structure shows.
+bytes and text have none, and what is counted here is how much of a damage their structure shows. --listed: the same
+files beside a SHA256SUMS, which is compared first, as every command does. --written: what the library writes, read as
+it does; what it reports and does not use counts as refused.
 """
 
 import argparse
@@ -20,11 +22,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from on_disk import outputs
 from PIL import Image
 from tqdm import tqdm
 
 from steelnb import runtime
-from steelnb.data import archives, rle, synthetic_drawing
+from steelnb.data import archives, digests, rle, synthetic_drawing
 from steelnb.data.dataset import read_dataset
 from steelnb.data.image_cache import ImageCache
 from steelnb.data.images import gray, mask_values
@@ -35,7 +38,7 @@ CHECKED = ("image png", "mask png", "mask png palette", "archive zip", "image ca
 
 
 class Form(NamedTuple):
-    """A file as bytes, the name under which it lies, and what reads it to something that can be compared."""
+    """A file as bytes, its name, and a function that reads it into something comparable."""
 
     content: bytes
     name: str
@@ -50,7 +53,7 @@ def saved(picture: Image.Image, kind: str, **options) -> bytes:
 
 
 def forms(folder: Path) -> Iterator[tuple[str, Form]]:
-    """Every form, by name. folder: for what is read beside the damaged file."""
+    """Every form, by name. folder: for files that are read together with the damaged one."""
     drawn = (synthetic_drawing.draw(5, k, SHAPE) for k in range(99))
     image, masks = next((image, masks) for image, masks in drawn if masks.any(0).mean() > 0.1)
     picture, mask = Image.fromarray(image), masks.any(0)
@@ -127,19 +130,26 @@ def forms(folder: Path) -> Iterator[tuple[str, Form]]:
     yield "image cache", Form(cache.path.read_bytes(), "a.uint8", cached)
 
 
-def damage(form: Form, flips: int, folder: Path, seed: int = 0, progress: str = "") -> dict[str, int]:
-    """How often a file with one flipped bit gave the same, was refused, or gave something else."""
+def damage(
+    form: Form, flips: int, folder: Path, seed: int = 0, progress: str = "", listed: bool = False
+) -> dict[str, int]:
+    """How often a file with one flipped bit gave the same result, was refused, or gave another result."""
     path, rng = folder / form.name, np.random.default_rng(seed)
     path.write_bytes(form.content)
+    if listed:
+        digests.write(folder, {path: digests.of_file(path)})
     expected, counts = form.read(path), {"same": 0, "refused": 0, "other": 0}
     for bit in tqdm(rng.integers(8 * len(form.content), size=flips), progress, disable=not progress, leave=False):
         content = bytearray(form.content)
         content[bit // 8] ^= 1 << int(bit % 8)
         path.write_bytes(content)
         try:
+            if listed:
+                digests.check(folder)
             counts["same" if form.read(path) == expected else "other"] += 1
         except ValueError:  # DataError: one line that names the file
             counts["refused"] += 1
+    path.unlink()
     return counts
 
 
@@ -147,22 +157,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--flips", type=int, default=1000, metavar="N", help="of each form (default 1000)")
     parser.add_argument("--only", default="", metavar="WORD", help="forms whose name has this word in it")
-    parser.add_argument("--write", action="store_true", help="leave results/damage-DATE.json")
+    parser.add_argument("--listed", action="store_true", help="beside a SHA256SUMS")
+    parser.add_argument("--written", action="store_true", help="what the library writes")
+    parser.add_argument("--write", action="store_true", help="leave results/damage[_listed|_written]-DATE.json")
     options = parser.parse_args(arguments)
     print(f"of {options.flips} files with one flipped bit, a form\n{'':<20}{'same':>8}{'refused':>9}{'other':>8}")
     found = {}
     with tempfile.TemporaryDirectory() as place:
         (folder := Path(place) / "set").mkdir()
         (damaged := Path(place) / "damaged").mkdir()
-        for name, form in forms(folder):
+        written = ((name, Form(*form)) for name, *form in outputs.outputs(folder))
+        for name, form in written if options.written else forms(folder):
             if options.only in name:
-                found[name] = damage(form, options.flips, damaged, progress=name)
+                found[name] = damage(form, options.flips, damaged, progress=name, listed=options.listed)
                 print("{:<20}{same:>8}{refused:>9}{other:>8}".format(name, **found[name]), flush=True)
-    silent = [name for name in CHECKED if found.get(name, {"other": 0})["other"]]
+    checked = found if options.listed or options.written else CHECKED
+    silent = [name for name in checked if found.get(name, {"other": 0})["other"]]
     print("with a checksum, never another result:", f"not so for {', '.join(silent)}" if silent else "so it is")
     if options.write:
         made = {"made": time.strftime("%Y-%m-%d"), "on": runtime.describe(), "flips": options.flips, "forms": found}
-        path = Path(__file__).parent / "results" / f"damage-{made['made']}.json"
+        kind = "_listed" * options.listed + "_written" * options.written
+        path = Path(__file__).parent / "results" / f"damage{kind}-{made['made']}.json"
         path.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"written: benchmarks/results/{path.name}")
     return 1 if silent else 0

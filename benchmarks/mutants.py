@@ -12,15 +12,23 @@ the clone as it was: they must pass. Whether a survivor is another program at al
 import argparse
 import ast
 import json
+import multiprocessing
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+import pandas  # noqa: F401  what takes seconds to import is imported once
+import pytest
+import scipy.ndimage
+import scipy.stats  # noqa: F401
+import torch  # noqa: F401
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SECONDS = 600
@@ -156,16 +164,37 @@ def suites(file: str, tree: Path) -> list[list[str]]:
 
 def failed(tree: Path, tests: list[str]) -> str:
     """The first test that fails in `tree`, "import", "time", or "" where all pass."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider", *tests]
-    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        ran = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=SECONDS)
-    except subprocess.TimeoutExpired:
+    output = tree.parent / "output.txt"
+    child = multiprocessing.get_context("fork").Process(target=_run, args=(tree, tests, output))
+    child.start()
+    child.join(SECONDS)
+    if child.is_alive():
+        os.killpg(child.pid, signal.SIGKILL)
+        child.join()
         return "time"
-    if ran.returncode in (0, 5):
+    if child.exitcode in (0, 5):
         return ""
-    found = re.search(r"^(?:FAILED|ERROR) (\S+?::\S+)", ran.stdout, re.MULTILINE)
+    found = re.search(r"^(?:FAILED|ERROR) (\S+?::\S+)", output.read_text("utf-8", "replace"), re.MULTILINE)
     return found[1] if found else "import"
+
+
+def _run(tree: Path, tests: list[str], output: Path) -> None:
+    """In a process that has the packages already, and nothing of the library."""
+    os.setsid()
+    os.chdir(tree)
+    sys.path[:0] = [str(tree)]
+    os.environ |= {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    with output.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os._exit(pytest.main(["-q", "-x", "--no-header", "-p", "no:cacheprovider", *tests]))
+
+
+def _set(path: Path, source: str) -> None:
+    """Writes a module; a compiled one of the same second and length would be taken for it."""
+    path.write_text(source, "utf-8")
+    for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
+        compiled.unlink()
 
 
 def main() -> int:
@@ -182,16 +211,16 @@ def main() -> int:
     known = {(each["file"], each["line"], each["text"]) for each in done}
     with tempfile.TemporaryDirectory() as place:
         tree = Path(place) / "tree"
-        subprocess.run(["git", "clone", "--quiet", "--local", REPOSITORY, tree], check=True)
+        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", REPOSITORY, tree], check=True)
         for number, one in enumerate(chosen(tree, options.count, options.seed, options.only)):
             path = tree / one.file
             source = path.read_text("utf-8")
             was = source.splitlines()[one.line - 1]
             now = one.applied(source).splitlines()[one.line - 1]
             if not options.list and (one.file, one.line, one.text) not in known:
-                path.write_text(one.applied(source), "utf-8")
+                _set(path, one.applied(source))
                 killer = next(filter(None, (failed(tree, tests) for tests in suites(one.file, tree))), "")
-                path.write_text(source, "utf-8")
+                _set(path, source)
                 done.append(one._asdict() | {"was": was.strip(), "now": now.strip(), "killed_by": killer})
                 if options.out:
                     with options.out.open("a", encoding="utf-8") as file:

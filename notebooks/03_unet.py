@@ -13,10 +13,10 @@
 # %% [markdown]
 # # The U-Net: what it sees, and what it costs
 #
-# **What does this U-Net see, and what does it cost?** Each output pixel of the original's network can see a square of up to
-# 204 pixels, but what it uses is far less, before training and after it: the page measures both. For that, an image of
-# 256×1600 costs 372 billion multiply-adds, spread over almost all levels, while the parameters sit at the bottom and the
-# memory goes to the top.
+# **What does this U-Net see, and what does it cost?** An output pixel of the original's network can see a square of up to
+# 204 pixels, but at the start half of what it feels lies within about 33 pixels of it; training the smaller network of this
+# series widened that by a quarter. For that, an image of 256×1600 costs 372 billion multiply-adds, spread over almost all
+# levels, while the parameters sit at the bottom and the memory goes to the top.
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your--name/steelnb/blob/v0.1.0/notebooks/03_unet.ipynb)
 # [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/your--name/steelnb/blob/v0.1.0/notebooks/03_unet.ipynb)
@@ -227,11 +227,14 @@ maps = {"Untrained": felt([untrained(seed) for seed in range(8)]), "Trained": fe
 radii = {name: (centre, *(radius(gradient, centre, share) for share in (0.5, 0.95))) for name, gradient in maps.items()}
 print(f"each output pixel can see {side} × {side} pixels; of its gradient")
 for name, (_, half, most) in radii.items():
-    print(f"  {name.lower():<9}: half within {half:.0f} px, 95 % within {most:.0f} px")
+    print(f"  {name.lower():<9}: half within {half:.0f} px ({np.pi * half**2 / side**2:.0%} of the square), "
+          f"95 % within {most:.0f} px")
     outside = maps[name].copy()
     outside[first : last + 1, first : last + 1] = 0
     assert outside.sum() == 0  # nothing is felt that cannot be seen
     assert half < side / 3
+if data.name == "synthetic steel" and pretrained.SERIES.exists():
+    assert radii["Trained"][1] > radii["Untrained"][1]  # what the text below says
 deep = felt([untrained(seed, depth=4) for seed in range(4)], 8)
 half_4 = radius(deep, 8 + geometry.margin(4), 0.5)
 print(f"the original's depth, untrained: half within {half_4:.0f} px of 204 × 204")
@@ -244,7 +247,11 @@ plt.show()
 # *Figure 2: The gradient of the logit in the middle, at defects, averaged over 24 pieces of steel (untrained: and over 8
 # networks). Blue square: what can reach that logit. Yellow circles: half (solid) and 95 % (dashed) of the gradient.*
 #
-# FINDING
+# Training widens the inner circle, from about 17 to about 21 pixels, and hardly moves the outer one: this network uses more
+# of its surroundings than random weights do, and still half of what it feels lies on a seventh of what it can see.
+# (Luo et al. saw effective fields grow in training as well.) It is one network, trained once, on synthetic steel. For real
+# steel: a Severstal defect of class 4 is about 98 × 124 pixels (median of its pieces), so most of what decides about a
+# pixel is a part of one such defect.
 #
 # ## 3 · What it costs
 #

@@ -9,17 +9,18 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from steelnb.options import STOPPED, parser
+from steelnb import EXIT_STOPPED
+from steelnb.options import parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns 0, 1 for an input that cannot be used (one line on stderr), 130 after Ctrl-C, and
-    options.STOPPED for a training that stopped before its end.
+    """Runs one command. Returns 0, 1 for unusable input (one line on stderr), 130 after Ctrl-C, and EXIT_STOPPED for a
+    training that stopped before its end.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a console of another code page shows ? for ×, and the work goes on
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a console with another code page shows ? for ×
         sys.stdout.reconfigure(errors="replace")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    # After torchrun a `--` is needed (its own --run-path makes it stumble over --run), and may be passed on.
+    # torchrun needs a `--` (it would read --run as its own --run-path), which may be passed on.
     options = parser().parse_args(arguments[1:] if arguments[:1] == ["--"] else arguments)
     options.progress = not options.quiet and sys.stderr.isatty()
     try:
@@ -27,17 +28,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if options.debug:
             raise
-        print(f"steelnb {options.name}: {told(error)}", file=sys.stderr)
+        print(f"steelnb {options.name}: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"steelnb {options.name}: stopped", file=sys.stderr)
         return 130
 
 
-def told(error: Exception) -> str:
-    """One line for an error; the system's own, which name a number and no cause, in words."""
+def one_line(error: Exception) -> str:
+    """The message of an error in one line; errors of the operating system without their number."""
     if isinstance(error, FileExistsError | NotADirectoryError) and error.filename:
-        return f"{error.filename}: a file is where a folder is needed; name another folder"
+        return f"{error.filename}: a file is where a folder is needed; choose another folder"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
@@ -55,7 +56,7 @@ def run_sample(options: argparse.Namespace) -> int:
         )
         if alone:  # else the list would hold files of others
             digests.write(folder)
-    except OSError as error:  # a full disk names no file
+    except OSError as error:  # the error of a full disk has no file name
         raise OSError(error.errno, error.strerror or str(error), str(options.out)) from error
     print(f"{options.images} images of synthetic steel in {folder}")
     return 0
@@ -68,8 +69,8 @@ def run_train(options: argparse.Namespace) -> int:
     from steelnb.runs.identity import recipe_name_of
     from steelnb.training.recipes import DEFAULT, RECIPES
 
-    begun = recipe_name_of(options.run)
-    name = options.recipe or (begun if begun in RECIPES else DEFAULT)
+    previous = recipe_name_of(options.run)
+    name = options.recipe or (previous if previous in RECIPES else DEFAULT)
     if name not in RECIPES:
         raise ValueError(f"no recipe {name!r}; there are {', '.join(RECIPES)}")
     if options.deterministic:
@@ -79,7 +80,7 @@ def run_train(options: argparse.Namespace) -> int:
     data = sources.open_dataset(options.data, **_reading(options))
     if options.groups:
         data = data.with_groups(options.groups)
-    say = print if os.environ.get("RANK", "0") == "0" else lambda *_, **__: None  # one of torchrun's processes speaks
+    say = print if os.environ.get("RANK", "0") == "0" else lambda *_, **__: None  # one of torchrun's processes prints
     say(data.describe(), runtime.describe(), sep="\n")
     history = runs.train(
         data, options.run, recipe, epochs=options.epochs, steps=options.steps, hours=options.hours,
@@ -89,11 +90,11 @@ def run_train(options: argparse.Namespace) -> int:
     )
     if len(history):
         say(f"weights of the best epoch: {options.run / 'weights.safetensors'}")
-    return 0 if history.attrs["ended"] == "finished" or "RANK" in os.environ else STOPPED
+    return 0 if history.attrs["ended"] == "finished" or "RANK" in os.environ else EXIT_STOPPED
 
 
 def run_predict(options: argparse.Namespace) -> int:
-    """Segments images and strips; 1 where one of them failed."""
+    """Segments images and strips; returns 1 if one of them failed."""
     from steelnb import runtime, storage
     from steelnb.data.images import left_out
     from steelnb.network import inference, pretrained, weights
@@ -110,14 +111,14 @@ def run_predict(options: argparse.Namespace) -> int:
             progress=options.progress,
         )
     except (KeyboardInterrupt, storage.StorageError):
-        print(f"what is finished stays in {options.out}: the same command with --resume goes on", file=sys.stderr)
+        print(f"finished images stay in {options.out}: the same command with --resume goes on", file=sys.stderr)
         raise
     for stem, share in outcome.written.items():
         print(f"{stem}: {share:.2%} of the pixels are defect" if share else f"{stem}: no defect")
     for reason in [*outcome.failed.values(), *left_out(*(p for p in map(Path, options.images) if p.is_dir()))]:
         print(f"steelnb predict: {reason}", file=sys.stderr)
     kept = f", {len(outcome.kept)} of them before" if outcome.kept else ""
-    kept += f", beside {len(outcome.earlier)} of earlier commands" if outcome.earlier else ""
+    kept += f", in addition to {len(outcome.earlier)} of earlier commands" if outcome.earlier else ""
     print(f"{len(outcome.written)} images segmented into {options.out}{kept} ({point})")
     known = trained.metadata.get("data", {})
     if trained.model.config["out_channels"] > 1 and known.get("class_names"):
@@ -135,11 +136,11 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
     point = _point(options)
     if options.choose and (options.flips or point != type(point)()):
-        raise ValueError("--choose finds threshold, minimum area, guard and flips by itself: leave them out")
+        raise ValueError("--choose sets threshold, minimum area, guard and flips: leave these options out")
     if options.out:
-        _check_new(options.out)  # before the minutes, not after them
+        _check_new(options.out)  # before minutes of work
     if options.alarms is not None and not options.choose:
-        raise ValueError("--alarms says how --choose chooses: add --choose")
+        raise ValueError("--alarms is an option of --choose: add --choose")
     trained = weights.load_network(options.weights, runtime.device())
     data = sources.open_dataset(options.data, **_reading(options))
     shared = dict(replicates=options.replicates, progress=options.progress)
@@ -155,12 +156,12 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 
 def run_audit(options: argparse.Namespace) -> int:
-    """Looks through a data set; 1 where it holds an error."""
+    """Checks a data set; returns 1 if there is an error."""
     from steelnb.audit.audit import audit
     from steelnb.audit.page import check_free
     from steelnb.data import sources
 
-    check_free(options.out)  # before the minutes, not after them
+    check_free(options.out)  # before minutes of work
     named = options.data if options.data is not None else sources.named()
     folder = named if named and Path(named).is_dir() else None
     source = folder or sources.open_dataset(options.data, **_reading(options))
@@ -178,10 +179,10 @@ def run_audit(options: argparse.Namespace) -> int:
 
 
 def run_convert(options: argparse.Namespace) -> int:
-    """Brings a data set into Severstal's layout; see --help."""
+    """Converts a data set to Severstal's layout; see --help."""
     from steelnb.data import conversion, sources
 
-    if options.out.exists():  # before the minutes, not after them
+    if options.out.exists():  # before minutes of work
         raise ValueError(f"{options.out} already exists; choose another name")
     data = sources.open_dataset(options.data, **_reading(options))
     print(data.describe())
@@ -200,7 +201,7 @@ def run_export(options: argparse.Namespace) -> int:
 
 
 def _reading(options: argparse.Namespace) -> dict:
-    """What a reader of labels is told."""
+    """The options of `open_dataset` and `read_dataset`."""
     return {name: getattr(options, name) for name in ("skip_missing", "mask_threshold", "nested", "format", "progress")}
 
 
@@ -208,7 +209,7 @@ def _check_new(path: Path) -> None:
     if path.exists():
         raise ValueError(f"{path} already exists; choose another file")
     if not path.absolute().parent.is_dir():
-        raise ValueError(f"{path.parent} is no folder: make it, or name a file elsewhere")
+        raise ValueError(f"{path.parent} is not a folder: create it, or choose another file")
 
 
 def _point(options: argparse.Namespace):

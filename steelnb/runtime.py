@@ -1,4 +1,4 @@
-"""Where the code runs: platform, device, precision, profile, folders.  Taught in 00_start_here.
+"""The machine that the code runs on: platform, device, precision, profile, folders.  Taught in 00_start_here.
 
 Environment variables: ``STEELNB_PROFILE`` (smoke or full), ``STEELNB_DATA`` (a data set),
 ``STEELNB_HOME`` (where caches and runs are kept).
@@ -21,7 +21,7 @@ from steelnb import __version__
 
 PROFILES = ("smoke", "full")
 DRIVE = Path("/content/drive")
-SMALL = 64  # channels at the bottom of a network that one thread trains as fast as several: the smoke recipe's
+SMALL = 64  # most channels of a network that one thread trains as fast as several do: the smoke recipe's
 COLAB_GPU = "Runtime → Change runtime type → Hardware accelerator: T4 GPU → Save"
 
 
@@ -35,7 +35,7 @@ def where() -> str:
 
 
 def device() -> torch.device:
-    """The best device at hand: CUDA, then Apple's MPS, then the CPU.
+    """The fastest device available: CUDA, then Apple's MPS, then the CPU.
 
     Raises RuntimeError for a CUDA card that this PyTorch was not built for, whose first kernel would fail.
     """
@@ -44,7 +44,7 @@ def device() -> torch.device:
         if not runs_on(card, built):
             raise RuntimeError(
                 f"{torch.cuda.get_device_name()} has capability {card[0]}.{card[1]}, and this PyTorch "
-                f"({torch.__version__}) has no code for it, only for {' '.join(built)}: take another accelerator (on "
+                f"({torch.__version__}) has no code for it, only for {' '.join(built)}: use another accelerator (on "
                 "Kaggle T4 × 2), install a PyTorch that has it (2.7 with CUDA 12.6 goes back to 5.0), or set "
                 "CUDA_VISIBLE_DEVICES= to compute on the CPU"
             )
@@ -57,8 +57,8 @@ def device() -> torch.device:
 def runs_on(card: tuple[int, int], built: list[str]) -> bool:
     """Whether a card of a capability runs code built for `built`, as `torch.cuda.get_arch_list` names it.
 
-    Code for sm_75 runs on 7.5 and newer of 7.x, code for sm_90a on 9.0 alone; compute_90 is compiled on the spot for
-    9.0 and all newer. Names of another maker's cards say nothing.
+    Code for sm_75 runs on 7.5 and newer of 7.x, code for sm_90a on 9.0 only; compute_90 is compiled at run time for 9.0
+    and all newer cards. Names of other manufacturers' cards are ignored.
     """
     known = [match.groups() for name in built if (match := re.fullmatch(r"(sm|compute)_(\d+)(\d)(\w?)", name))]
     for kind, major, minor, only in known:
@@ -80,8 +80,8 @@ def profile() -> str:
 
 
 def precision(on: torch.device) -> torch.dtype:
-    """The type that a device multiplies fastest: bfloat16 on CUDA cards from Ampere on, float16 on those with tensor
-    cores before (Colab's T4; its gradients need a scaler), else float32."""
+    """The fastest type on a device: bfloat16 on CUDA cards from Ampere on, float16 on older ones with tensor cores
+    (Colab's T4; its gradients need a scaler), else float32."""
     if on.type != "cuda":
         return torch.float32
     if torch.cuda.is_bf16_supported(including_emulation=False):
@@ -90,16 +90,16 @@ def precision(on: torch.device) -> torch.dtype:
 
 
 def autocast(on: torch.device) -> contextlib.AbstractContextManager:
-    """Mixed precision where the device gains by it, else nothing. Losses sum in float32 either way."""
+    """Mixed precision if it is faster on the device, else nothing. Losses sum in float32 in both cases."""
     if (dtype := precision(on)) is torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(on.type, dtype)
 
 
 def make_deterministic() -> None:
-    """Lets CUDA repeat itself to the last bit in this process: slower, and an operation that cannot do it raises.
+    """Makes CUDA's results repeatable to the last bit in this process: slower, and other operations raise an error.
 
-    On a CPU nothing changes. To be called before the first operation on the GPU.
+    Changes nothing on a CPU. Call it before the first operation on the GPU.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
@@ -107,17 +107,17 @@ def make_deterministic() -> None:
 
 
 def compiles(on: torch.device) -> bool:
-    """Whether torch.compile pays there: CUDA cards of capability 7.0 and newer, with Triton. Never on a CPU, where it
-    would take longer than the trainings here."""
+    """Whether torch.compile is worthwhile: CUDA cards of capability 7.0 and newer, with Triton. Never on a CPU, where
+    compiling takes longer than the trainings here."""
     return on.type == "cuda" and torch.cuda.get_device_capability(on) >= (7, 0) and _has("triton")
 
 
 @contextlib.contextmanager
 def threads_for(model: Mapping[str, int], on: torch.device) -> Iterator[None]:
-    """One thread on a CPU while a small network trains, given as the arguments of `unet.UNet`; else PyTorch's number.
+    """One CPU thread while a small network trains, given as the arguments of `unet.UNet`; else PyTorch's number.
 
-    With two threads it is hardly faster, on a busy machine ten times slower, and its sums round otherwise: so the same
-    seed gives the same network on any number of cores.
+    With two threads it is hardly faster, on a busy machine ten times slower, and sums are rounded differently. With
+    one, the same seed gives the same network on any number of cores.
     """
     before = torch.get_num_threads()
     width, depth = model.get("width", 64), model.get("depth", 4)
@@ -130,7 +130,7 @@ def threads_for(model: Mapping[str, int], on: torch.device) -> Iterator[None]:
 
 
 def peak_memory() -> float:
-    """The most memory that this process has had until now, in MB; NaN on Windows, which Python does not ask."""
+    """Peak memory of this process so far, in MB; NaN on Windows, where Python has no such function."""
     try:
         import resource
     except ImportError:
@@ -151,9 +151,9 @@ def home() -> Path:
 
 
 def cache_folder() -> Path:
-    """Where data made or decoded once is kept; may be deleted at any time.
+    """The folder for generated and decoded data; may be deleted at any time.
 
-    In `home`, but on Kaggle, whose working folder is saved with the notebook, in the machine's temporary folder.
+    In `home`; on Kaggle, whose working folder is saved with the notebook, in the machine's temporary folder.
     """
     if where() == "kaggle" and not os.environ.get("STEELNB_HOME"):
         return Path(tempfile.gettempdir()) / "steelnb" / "cache"
@@ -161,17 +161,17 @@ def cache_folder() -> Path:
 
 
 def runs_folder() -> Path:
-    """Where notebooks keep their trained runs."""
+    """The folder for the notebooks' trained runs."""
     return home() / "runs"
 
 
 def drive_folder() -> Path:
-    """A folder of this project's own on Google Drive, mounted if need be: what must outlive a session on Colab.
+    """This project's folder on Google Drive, mounted if necessary, for files that must outlive a session on Colab.
 
-    Raises RuntimeError elsewhere, and where Drive is not given access.
+    Raises RuntimeError elsewhere, and if access to Drive is not granted.
     """
     if where() != "colab":
-        raise RuntimeError("Google Drive can be mounted on Colab alone; elsewhere set STEELNB_HOME to a folder")
+        raise RuntimeError("Google Drive can be mounted only on Colab; elsewhere set STEELNB_HOME to a folder")
     from google.colab import drive
 
     try:
@@ -184,7 +184,7 @@ def drive_folder() -> Path:
 
 
 def new_run(name: str) -> Path:
-    """A run folder that is not there yet: `runs_folder()`/name-date-time."""
+    """A run folder that does not exist yet: `runs_folder()`/name-date-time."""
     path = runs_folder() / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     while path.exists():
         path = path.with_name(path.name + "+")
@@ -192,8 +192,8 @@ def new_run(name: str) -> Path:
 
 
 def describe() -> str:
-    """Machine, device, profile and versions in two lines; on Colab without a GPU also where to switch one on, and where
-    there are several how to use them all."""
+    """Machine, device, profile and versions in two lines; on Colab without a GPU also how to switch one on, with
+    several GPUs how to use them all."""
     on = device()
     chip = torch.cuda.get_device_name() if on.type == "cuda" else f"{torch.get_num_threads()} threads"
     lines = [
@@ -201,7 +201,7 @@ def describe() -> str:
         f"Python {platform.python_version()} · torch {torch.__version__} · steelnb {__version__}",
     ]
     if where() == "colab" and on.type == "cpu":
-        lines.append(f"No GPU: the smoke profile goes on. For a GPU: {COLAB_GPU}")
+        lines.append(f"No GPU: running the smoke profile. For a GPU: {COLAB_GPU}")
     if on.type == "cuda" and (cards := torch.cuda.device_count()) > 1:
         lines.append(f"{cards} GPUs, of which a notebook uses one. A training on all: "
                      f"!torchrun --nproc-per-node {cards} -m steelnb -- train --run FOLDER (09_hundred_hours)")

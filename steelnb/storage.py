@@ -1,4 +1,4 @@
-"""Files that a kill, a full disk or a lost mount cannot spoil.  Taught in 09_hundred_hours."""
+"""Writes files so that a kill, a full disk or a lost mount cannot spoil them.  Taught in 09_hundred_hours."""
 
 import contextlib
 import errno
@@ -16,45 +16,44 @@ from filelock import FileLock, Timeout
 
 TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.part", re.S)
 IN_USE = (5, 32, 33)  # Windows: another program, often a virus scanner or a spreadsheet, has the file open
-PATIENCE = 5.0  # seconds until it is given up
-DRAFT = "unfinished-"  # begins the name of a folder that `make_folder` has not finished
+PATIENCE = 5.0  # seconds to wait for it
+DRAFT = "unfinished-"  # prefix of a folder that `make_folder` has not finished
 
 
 class StorageError(OSError):
-    """A file could not be written. The message says why and what to do; what was there before is untouched."""
+    """A file could not be written. The message says why and what to do; the previous file is unchanged."""
 
 
 def write_file(path: str | Path, content: bytes) -> None:
-    """Writes a file so that `path` is, at every moment, either the old file or all of the new one.
+    """Writes a file so that `path` is, at every moment, either the old file or the complete new one.
 
-    Under a temporary name, forced to the disk (fsync), read back and compared, and only then renamed. The folder must
-    be there: where a mount has vanished, nothing is written beside it. Raises StorageError.
+    It is written under a temporary name, forced to disk (fsync), read back, compared, and only then renamed. The folder
+    must exist, so that nothing is written in place of a lost mount. Raises StorageError.
     """
     path = Path(path)
     part = temporary_name(path)
     try:
-        with open(part, "xb") as file:  # a file or link that has this name already is not followed
+        with open(part, "xb") as file:  # fails if a file or link has this name
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            if hasattr(os, "posix_fadvise"):  # read back from the disk, as far as the system lets itself be asked
+            if hasattr(os, "posix_fadvise"):  # so that it is read back from disk, not from the cache, if possible
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         if sha256(part.read_bytes()) != sha256(content):
-            raise OSError(errno.EIO, "what was read back is not what was written")
+            raise OSError(errno.EIO, "the content read back differs from what was written")
         replace_file(part, path)
         _sync_folder(path.parent)
     except OSError as error:
-        with contextlib.suppress(OSError):  # the first error tells more
+        with contextlib.suppress(OSError):  # the first error is the informative one
             delete_file(part)
         raise StorageError(_advice(error, "write", path, f", {len(content) / 1e6:.1f} MB,")) from error
 
 
 @contextlib.contextmanager
 def unfinished(*targets: Path) -> Iterator[list[Path]]:
-    """Empty files beside `targets`, whose names they get when the block ends well; else nothing is left of them.
+    """Empty files next to `targets`, renamed to them if the block succeeds, otherwise deleted.
 
-    A file that the block has deleted again leaves its target as it was. Raises StorageError where the disk is full or
-    gone.
+    If the block deletes one of them, its target stays as it was. Raises StorageError if the disk is full or gone.
     """
     parts = []
     try:
@@ -80,22 +79,22 @@ def unfinished(*targets: Path) -> Iterator[list[Path]]:
 
 
 def temporary_name(path: Path) -> Path:
-    """A name beside `path` that nobody else takes or foresees: so two processes never write into one file."""
+    """A random name next to `path`, so that two processes never write into one file."""
     return path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.part")
 
 
 def delete_unfinished(folder: Path) -> None:
-    """Deletes what killed processes left under temporary names. For a folder that this process alone writes to."""
+    """Deletes temporary files of killed processes. Only for a folder that no other process writes to."""
     for path in folder.glob(".*.part"):
         if TEMPORARY.fullmatch(path.name) and path.is_file():
             delete_file(path)
 
 
 def delete_file(path: str | Path) -> None:
-    """Deletes a file, cut to nothing first: Google Drive keeps what is deleted in its trash, at the quota's expense.
+    """Deletes a file after truncating it, since Google Drive keeps deleted files in its trash and counts them.
 
-    A file with a second name (a hard link, as `cp -al` makes for a backup) and the target of a link are left as they
-    are. Nothing where there is none. Raises StorageError.
+    The content of a file with a second name (a hard link, as made by `cp -al`) and the target of a link are kept. Does
+    nothing if there is no file. Raises StorageError.
     """
     try:
         found = os.lstat(path)
@@ -109,11 +108,11 @@ def delete_file(path: str | Path) -> None:
 
 
 def make_folder(folder: Path, make: Callable[[Path], Path], finished: Callable[[Path], bool] = Path.is_dir) -> None:
-    """Makes a folder that is there whole or not at all, unless it is `finished`. Of several processes one makes it, the
-    others wait.
+    """Makes a folder that exists complete or not at all, unless it is `finished`. One of several processes makes it,
+    the others wait.
 
-    make: is given an empty draft folder beside it, and returns the folder in there that is to become `folder`. A draft
-    is removed when `make` fails, and what a kill left, here or of other folders beside it, at the next call.
+    make: gets an empty draft folder next to it, and returns the folder in it that is to become `folder`. The draft is
+    removed if `make` fails; drafts of killed processes, also of neighbouring folders, are removed at the next call.
     """
     if finished(folder):
         return
@@ -125,7 +124,7 @@ def make_folder(folder: Path, make: Callable[[Path], Path], finished: Callable[[
             target = folder.with_name(draft.name.removeprefix(DRAFT))
             alone = contextlib.nullcontext() if target == folder else _lock(target, timeout=0)
             with contextlib.suppress(Timeout), alone:
-                shutil.rmtree(draft, ignore_errors=True)  # whoever makes it still would hold its lock
+                shutil.rmtree(draft, ignore_errors=True)  # a process still making it would hold its lock
         draft = folder.with_name(DRAFT + folder.name)
         try:
             draft.mkdir()
@@ -146,7 +145,7 @@ def sha256(content: bytes) -> str:
 
 
 def replace_file(part: Path, path: Path) -> None:
-    """Renames `part` to `path`; on Windows, where a file that another program has open refuses, for some seconds."""
+    """Renames `part` to `path`; on Windows it retries for some seconds while another program has the file open."""
     until = time.monotonic() + PATIENCE
     while True:
         try:
@@ -158,21 +157,21 @@ def replace_file(part: Path, path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Forces the new name itself to the disk, on systems that know how."""
+    """Forces the new name to disk, on systems that support it."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # some mounts sync no folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # some mounts cannot sync folders
             raise
     finally:
         os.close(descriptor)
 
 
 def _advice(error: OSError, verb: str, path: Path, size: str = "") -> str:
-    """What went wrong with a file, and what to do."""
+    """The message for a failed file operation: cause and remedy."""
     what = f"cannot {verb} {path.name}{size} in {path.parent}: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{what}. Make room there (on Google Drive, empty the trash too), then run the same command again"

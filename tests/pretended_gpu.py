@@ -44,6 +44,8 @@ STRICT = ("aten._fused", "aten.cat", "aten.stack", "aten._foreach_copy", "aten.c
           "aten.scatter", "aten.masked_select", "aten._amp_", "aten.native_batch_norm")
 # CPU tensors may index a CUDA one: it is copied, and the GPU waits.
 INDEXING = ("aten.index.Tensor", "aten.index_put", "aten._index_put_impl_", "aten._unsafe_index")
+# The way back of a sort: some versions of PyTorch make its zeros in C++, where that believes the gradient to be.
+ON_THE_WAY_BACK = ("aten.scatter.src",)
 # What needs the result on the CPU makes it wait for the GPU.
 WAITING = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.equal", "aten.is_nonzero")
 
@@ -110,6 +112,8 @@ def computed(operation, arguments: tuple, options: dict):
     if others and name != "aten.copy_.default":
         if name.startswith(INDEXING) and isinstance(arguments[0], OnCard):
             OnCard.waits += 1
+        elif name.startswith(ON_THE_WAY_BACK) and torch._C._current_graph_task_id() != -1:
+            pass
         elif refused := [list(tensor.shape) for tensor in others if tensor.dim() or name.startswith(STRICT)]:
             raise RuntimeError("Expected all tensors to be on the same device, but found at least two devices, cuda:0 "
                                f"and cpu: {name}, {refused} on the CPU")

@@ -13,14 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
+from steelnb import EXIT_STOPPED, runtime, storage
 from steelnb import __main__ as cli
-from steelnb import runtime, storage
 from steelnb.data import dataset
 from steelnb.evaluation import report
 from steelnb.evaluation.operating_point import OperatingPoint
 from steelnb.network import inference, weights
 from steelnb.network.unet import UNet
-from steelnb.options import STOPPED, parser
+from steelnb.options import parser
 from steelnb.training import recipes
 
 
@@ -75,11 +75,11 @@ def test_from_steel_to_mask(tmp_path, monkeypatch, capsys, tiny):
         (("evaluate", "--weights", "run", "--threshold", "nan"), "threshold is nan; it must be a probability, from 0 "),
         (("evaluate", "--weights", "run", "--guard", "1"), "guard is 1.0; it must be a probability, from 0 to below 1"),
         (("evaluate", "--weights", "run", "--guard", "-0.1"), "guard is -0.1; it must be a probability"),
-        (("evaluate", "--weights", "run", "--choose", "--threshold", "0.4"), "--choose finds threshold, "),
-        (("evaluate", "--weights", "run", "--choose", "--minimum-area", "9"), "--choose finds threshold, "),
-        (("evaluate", "--weights", "run", "--choose", "--guard", "0.9"), "--choose finds threshold, "),
-        (("evaluate", "--weights", "run", "--choose", "--flips"), "guard and flips by itself: leave them out"),
-        (("evaluate", "--weights", "run", "--alarms", "0.1"), "--alarms says how --choose chooses: add --choose"),
+        (("evaluate", "--weights", "run", "--choose", "--threshold", "0.4"), "--choose sets threshold, "),
+        (("evaluate", "--weights", "run", "--choose", "--minimum-area", "9"), "--choose sets threshold, "),
+        (("evaluate", "--weights", "run", "--choose", "--guard", "0.9"), "--choose sets threshold, "),
+        (("evaluate", "--weights", "run", "--choose", "--flips"), "guard and flips: leave these options out"),
+        (("evaluate", "--weights", "run", "--alarms", "0.1"), "--alarms is an option of --choose: add --choose"),
         (("evaluate", "--weights", "run", "--out", "."), ". already exists; choose another"),
     ],
 )
@@ -133,7 +133,7 @@ def test_a_training_in_two_sessions(tmp_path, steel_folder, monkeypatch, capsys,
     monkeypatch.setitem(recipes.RECIPES, "smoke", tiny)
     train = ("train", "--data", steel_folder, "--run", tmp_path / "run", "--quiet", "--set", "batch=2",
              "--set", "crop=[32, 32]", "--set", "loss=dice", "--set", 'model={"width": 2, "depth": 1}')
-    assert call(*train, "--hours", 100, "--session-hours", 1e-9) == STOPPED
+    assert call(*train, "--hours", 100, "--session-hours", 1e-9) == EXIT_STOPPED
     told = capsys.readouterr().out
     assert "of 100 h · a new run of 12 steps" in told
     assert "the hours of this session are over: after step 1 of 12. The same call, or command, goes on" in told
@@ -150,17 +150,17 @@ def test_a_training_in_two_sessions(tmp_path, steel_folder, monkeypatch, capsys,
 def test_changes_are_refused_and_then_accepted(tmp_path, steel_folder, monkeypatch, capsys, tiny):
     monkeypatch.setitem(recipes.RECIPES, "smoke", tiny)
     train = ("train", "--data", steel_folder, "--run", tmp_path / "run", "--quiet")
-    assert call(*train, "--session-hours", 1e-9) == STOPPED
+    assert call(*train, "--session-hours", 1e-9) == EXIT_STOPPED
     capsys.readouterr()
     assert call(*train, "--set", "learning_rate=1e-4") == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert error.startswith(f"steelnb train: {tmp_path / 'run'} holds another run (recipe.learning_rate was 0.004 ")
     assert error.endswith("--accept-changes)\n")
-    assert call(*train, "--set", "learning_rate=1e-4", "--accept-changes", "--session-hours", 1e-9) == STOPPED
+    assert call(*train, "--set", "learning_rate=1e-4", "--accept-changes", "--session-hours", 1e-9) == EXIT_STOPPED
     told = capsys.readouterr().out
     assert "goes on although this differs: recipe.learning_rate was 0.004 and is 0.0001" in told
-    assert call(*train, "--set", "learning_rate=1e-4", "--session-hours", 1e-9) == STOPPED  # now it is the run's
+    assert call(*train, "--set", "learning_rate=1e-4", "--session-hours", 1e-9) == EXIT_STOPPED  # now it is the run's
 
 
 def test_deterministic_is_set_before_anything_is_computed(monkeypatch, capsys):
@@ -183,7 +183,7 @@ def test_sigterm_ends_the_command_well(tmp_path, steel_folder):
             told += line
         process.terminate()
         told += process.stdout.read()
-    assert process.returncode == STOPPED
+    assert process.returncode == EXIT_STOPPED
     assert re.search(r"told to stop \(SIGTERM\): after step \d+ of \d+\. The same call, or command, goes on\n", told)
 
 
@@ -198,7 +198,7 @@ def test_torchrun_takes_a_training_that_stopped_for_no_crash(tmp_path, steel_fol
 def test_help_tells_the_exit_codes_of_train(capsys):
     with pytest.raises(SystemExit):
         call("train", "--help")
-    assert f"Exit code 0: finished; {STOPPED}: stopped" in " ".join(capsys.readouterr().out.split())
+    assert f"Exit code 0: finished; {EXIT_STOPPED}: stopped" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
@@ -435,7 +435,7 @@ def test_a_bad_image_makes_the_exit_code_1_and_the_rest_go_on(tmp_path, steel_fo
     (folder / good.name).write_bytes(good.read_bytes())
     (folder / "x.tga").write_bytes(b"")
     assert call("predict", "--weights", tmp_path / "run", "--out", tmp_path / "p", "--quiet", folder) == 0
-    assert "left out of in/: 1 files that are no images by their suffix, x.tga" in capsys.readouterr().err
+    assert "left out of in/: 1 files without an image suffix, x.tga" in capsys.readouterr().err
 
 
 def test_it_runs_as_a_module_and_importing_it_is_quick():
@@ -452,7 +452,7 @@ def test_a_file_where_a_folder_is_needed(tmp_path, monkeypatch, capsys, argument
     assert call("sample", "steel", "--images", 4, "--size", "64x200", "--quiet") == 0
     (tmp_path / "file").write_text("mine")
     assert call(*arguments, "--quiet") == 1
-    assert "a file is where a folder is needed; name another folder" in capsys.readouterr().err
+    assert "a file is where a folder is needed; choose another folder" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -493,13 +493,14 @@ def test_a_full_disk_under_predict_tells_of_resume(run, steel_folder, tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr(storage, "write_file", full)
         assert call(*command) == 1
-    assert f"stays in {tmp_path / 'masks'}: the same command with --resume goes on\n" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"finished images stay in {tmp_path / 'masks'}: the same command with --resume goes on\n" in said
     assert call(*command, "--resume") == 0
 
 
 def test_export_to_a_folder_that_is_not_there(run, tmp_path, capsys):
     assert call("export", "--weights", run, "--out", tmp_path / "nowhere" / "net.onnx") == 1
-    assert f"{tmp_path / 'nowhere'} is no folder: make it, or name a file elsewhere" in capsys.readouterr().err
+    assert f"{tmp_path / 'nowhere'} is not a folder: create it, or choose another file" in capsys.readouterr().err
 
 
 def test_a_network_that_answers_with_nan_is_told(run, steel_folder, tmp_path, capsys):
@@ -512,5 +513,5 @@ def test_a_network_that_answers_with_nan_is_told(run, steel_folder, tmp_path, ca
     out = tmp_path / "masks"
     for command in (("predict", "--out", out, steel_folder / "train_images"), ("evaluate", "--data", steel_folder)):
         assert call(*command, "--weights", tmp_path / "w.safetensors", "--quiet") == 1
-        assert "the network answers with NaN: its training diverged" in capsys.readouterr().err
+        assert "the network returns NaN: its training diverged" in capsys.readouterr().err
     assert {path.name for path in out.iterdir()} == {".lock", "predictions.json"}

@@ -1,6 +1,7 @@
 """Files about the project agree with the project: workflow, issue form, citation, changelog, module table."""
 
 import ast
+import functools
 import os
 import re
 import subprocess
@@ -160,7 +161,8 @@ def imported_rooms(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "steelnb":
             inside = node.module.split(".")[1:]
-            yield from inside[:1] or [alias.name for alias in node.names if alias.name != "__version__"]
+            names = {alias.name for alias in node.names} - {"__version__", "EXIT_STOPPED"}
+            yield from inside[:1] or sorted(names)
 
 
 # ---- what the notebooks teach
@@ -184,6 +186,20 @@ def test_what_is_taught_names_its_notebook_in_the_first_line():
             named = re.findall(r"\b\d\d_\w+", first.partition("Taught in")[2])
             assert named, place
             assert set(named) <= set(SERIES), place
+            for notebook in named:  # it names the module, class or function
+                assert place.rpartition(".")[2] in identifiers(notebook), (place, notebook)
+
+
+@functools.cache
+def identifiers(notebook):
+    """Every name in a notebook's code, and in its imports of this library."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / "notebooks" / f"{notebook}.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            found |= {*(node.module or "").split("."), *(alias.name for alias in node.names)}
+        elif isinstance(node, ast.Name | ast.Attribute):
+            found.add(node.id if isinstance(node, ast.Name) else node.attr)
+    return found
 
 
 # ---- what is not for every machine

@@ -127,7 +127,7 @@ def test_content_is_on_the_disk_before_it_has_its_name(old, monkeypatch):
 @pytest.mark.parametrize("back", [b"", b"ne", b"nfw", b"newer"])
 def test_what_reads_back_otherwise_is_not_taken(old, monkeypatch, back):
     monkeypatch.setattr(Path, "read_bytes", lambda path: back)
-    with pytest.raises(StorageError, match=r"cannot write file, .*: what was read back is not what was written"):
+    with pytest.raises(StorageError, match=r"cannot write .*: the content read back differs from what was written"):
         storage.write_file(old, b"new")
     monkeypatch.undo()
     assert old.read_bytes() == b"old"

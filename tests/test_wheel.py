@@ -95,9 +95,9 @@ def test_what_the_wheel_holds(wheel):
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "steelnb").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == modules
     others = names - modules
-    folders = {"steelnb/results", "steelnb/records", "steelnb/network/files"}
+    folders = {"steelnb/audit", "steelnb/results", "steelnb/records", "steelnb/network/files"}
     assert {name.rpartition("/")[0] for name in others} == folders
-    assert {Path(name).suffix for name in others} <= {".json", ".jsonl", ".csv", ".safetensors", ".md", ".txt"}
+    assert {Path(name).suffix for name in others} <= {".json", ".jsonl", ".csv", ".safetensors", ".md", ".txt", ".html"}
     assert wheel.stat().st_size < 5_000_000  # most of it two networks, see steelnb/network/files/CARD.md
 
 

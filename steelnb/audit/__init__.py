@@ -1,7 +1,7 @@
-"""What in a data set would spoil a training or its scores.
+"""Checks of a data set for what would spoil a training or its scores.
 
-Copies (`duplicates`, `copy_groups`), labels that cannot be right (`checks`), splits that leak (`audit`), and the page
-that shows it (`page`).
+Copies (`duplicates`, `copy_groups`), labels that cannot be right (`checks`), splits that leak (`audit`), and the report
+page (`page`).
 """
 
 from steelnb.audit.audit import audit

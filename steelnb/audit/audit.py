@@ -1,6 +1,6 @@
-"""What in a data set would spoil a training or its score: duplicates, contradicting labels, masks out of range, drift.
+"""Checks a data set for duplicates, contradictory labels, masks out of range and drift between the sides of a split.
 
-Nothing is changed; each finding says what to do. `Audit.write` leaves a report with pictures.
+Nothing is changed; each finding says what to do. `Audit.write` writes a report with pictures.
 """
 
 import math
@@ -29,14 +29,13 @@ __all__ = ["Audit", "Finding", "audit", "drift"]
 
 def audit(source: SteelData | str | Path, *, seed: int = 0, validation: float = 0.2,
           against: SteelData | str | Path | None = None, progress: bool = False, **reading) -> Audit:
-    """Looks through a data set, or the folder of one, and the splits that training makes of it.
+    """Checks a data set, or the folder of one, and the splits that training would make of it.
 
-    against: another set, or its folder, that should show other steel: how many images of the first have a copy there.
-
-    reading: skip_missing, mask_threshold and so on, as `dataset.read_dataset` takes them.
-    seed, validation: of the split by image; the original's split by row has the same share. A folder that
-    `dataset.read_dataset` refuses gives an audit with that as an error, and every row out of range; only one that is
-    not there raises DataError.
+    against: another data set, or its folder, that should show other steel: counts the images with a copy in it.
+    reading: skip_missing, mask_threshold and so on, as for `dataset.read_dataset`.
+    seed, validation: of the split by image; the original's split by row holds out the same share. If
+    `dataset.read_dataset` refuses the folder, the audit contains that as an error, and every row out of range; only a
+    missing folder raises DataError.
     """
     if isinstance(source, SteelData):
         data = source
@@ -47,11 +46,11 @@ def audit(source: SteelData | str | Path, *, seed: int = 0, validation: float = 
         except DataError as error:
             if not folder.is_dir():
                 raise
-            told = f"{error}. Nothing else was looked at: fix this, then audit again"
-            findings = (Finding("refused", "error", (), told), *checks.bad_rows(folder))
+            text = f"{error}. Nothing else was checked: fix this, then audit again"
+            findings = (Finding("refused", "error", (), text), *checks.bad_rows(folder))
             return Audit(folder.name, "It could not be read.", findings, pd.DataFrame())
     finder, findings = duplicates.DuplicateFinder(), [*checks.files(data), *checks.odd_areas(data)]
-    for image_id in tqdm(data.images["ImageId"], "look", unit="image", disable=not progress):
+    for image_id in tqdm(data.images["ImageId"], "check", unit="image", disable=not progress):
         try:
             image = data.image(image_id)
         except DataError as error:
@@ -74,11 +73,11 @@ def audit(source: SteelData | str | Path, *, seed: int = 0, validation: float = 
 
 
 def drift(data: SteelData, seed: int = 0, validation: float = 0.2) -> pd.DataFrame:
-    """How the sides of a split differ: a row for each split ("by image", Severstal's "by row") and class (or "clean").
+    """How the sides of a split differ: one row per split ("by image", Severstal's "by row") and class (or "clean").
 
-    train, validation: share that shows the class (by row: of the rows, clean images having none). low, high: 95 %
-    interval of validation less train (Agresti and Caffo 2000). p: Fisher's exact test. area_train, area_validation:
-    median of the class's masks, pixels.
+    train, validation: share of images with the class (by row: share of rows; clean images have none). low, high: 95 %
+    interval of validation minus train (Agresti and Caffo 2000). p: Fisher's exact test. area_train, area_validation:
+    median area of the class's masks, in pixels.
     """
     classes, table = dict(zip(data.images["ImageId"], data.images["classes"], strict=True)), []
     by_image = splits.by_image(data, validation, seed)
@@ -93,7 +92,7 @@ def drift(data: SteelData, seed: int = 0, validation: float = 0.2) -> pd.DataFra
 
 
 def _compared(split: str, shown: list[list[tuple]], rows: list[pd.DataFrame], data: SteelData) -> Iterator[tuple]:
-    """Rows of `drift`. shown: for each side, what each sample shows; rows: each side's label rows."""
+    """Rows of `drift`. shown: for each side, the classes of each sample; rows: each side's label rows."""
     n, m = map(len, shown)
     for kind in ("clean", *data.classes):
         a, b = (sum(kind in sample for sample in side) for side in shown)
@@ -110,10 +109,10 @@ def _drifting(shares: pd.DataFrame, data: SteelData) -> Iterator[Finding]:
     for row in shares.to_dict("records"):
         if row["p"] < DRIFT / (shares["split"] == row["split"]).sum():
             kind = "clean images" if row["class"] == "clean" else data.class_name(int(row["class"]))
-            told = (f"the split {row['split']} has {row['train']:.1%} {kind} to train on and {row['validation']:.1%} "
-                    f"to validate on (p = {row['p']:.1g}): scores of the two sides cannot be compared; take "
+            text = (f"the split {row['split']} has {row['train']:.1%} {kind} to train on and {row['validation']:.1%} "
+                    f"to validate on (p = {row['p']:.1g}): scores of the two sides cannot be compared; use "
                     "another split or seed")
-            yield Finding("drift", "warning", (), told)
+            yield Finding("drift", "warning", (), text)
 
 
 def _sides(data: SteelData, seed: int, validation: float) -> dict[str, Sides]:
@@ -129,6 +128,6 @@ def _sides(data: SteelData, seed: int, validation: float) -> dict[str, Sides]:
 
 def _on_both(sides: Sides) -> Iterator[Finding]:
     if both := tuple(sorted(sides[0] & sides[1])):
-        told = (f"{len(both)} images of several classes are on both sides of the original's split by row "
+        text = (f"{len(both)} images of several classes are on both sides of the original's split by row "
                 f"({names(both)}): split by image")
-        yield Finding("image across a split", "note", both, told)
+        yield Finding("image across a split", "note", both, text)

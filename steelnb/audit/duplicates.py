@@ -1,14 +1,15 @@
-"""Images that show the same steel, found by their content: copies, also mirrored, turned, brightened or compressed.
+"""Finds images that show the same steel by their content: copies, also mirrored, turned, brightened or compressed.
 
-Two stages. Each image becomes a texture of 32×32 cells: gray values averaged over a cell, less their surroundings, over
-the contrast there, unlit steel left out, so that light, gradients and black bands play no part. A square's 8 symmetries
-only reorder these cells, so all pairs in all 8 ways are matrix products. What is alike is then compared on some 6,400
-cells that keep the image's shape. For 12,568 images both take 0.2 GB of memory.
+There are two stages. First, each image becomes a texture of 32×32 cells: gray values averaged over a cell, minus their
+surroundings, divided by the local contrast, without unlit steel, so that lighting, gradients and black bands do not
+matter. The 8 symmetries of a square only reorder these cells, so comparing all pairs in all 8 ways is a matrix product.
+Second, similar images are compared on about 6,400 cells that keep the image's shape. For 12,568 images both stages take
+0.2 GB of memory.
 
-Not found: crops of one another; copies shifted by more than one and a half cells of the second stage, which are of 8×8
-pixels in an image of 256×1600; and copies of steel without texture, or lit on less than some 6 % of its width, unless
-every pixel is equal. Taken for the same: smooth steel with strong streaks in the same places, as consecutive shots of a
-strip may have, which belong on one side of a split anyway.
+Not found: crops of one another; copies shifted by more than one and a half cells of the second stage (8×8 pixels in an
+image of 256×1600); and copies of steel without texture, or lit on less than about 6 % of its width, unless every pixel
+is equal. Wrongly found: smooth steel with strong streaks at the same positions, as in consecutive shots of a strip,
+which belong on one side of a split anyway.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -27,17 +28,17 @@ from steelnb.data.dataset import SteelData
 SYMMETRIES = ("same way up", "mirrored top-bottom", "mirrored left-right", "turned by 180°", "mirrored at the diagonal",
               "turned left by 90°", "turned right by 90°", "mirrored at the other diagonal")
 SIDE, CELLS = 32, 6400  # of the two stages
-COMPARED_AT_ONCE = 1024  # images compared at once
-DARK = 10  # gray levels: below is no lit steel, or the black beside the strip
-# Between what was measured on real and synthetic steel: 46,280 copies of 445 images in all 8 ways (JPEG quality 50 to
-# 90, brightness and contrast ±10 %, noise of 3 levels, shifts of 1 to 3 pixels, scale 0.8) score 0.52 or more in the
-# first stage and 0.61 or more in the second; SD-saliency's own five pairs 0.58 and 0.80. The most alike of different
-# images reach 0.58 in the second (two shots of one scratch), Severstal's 0.06.
+COMPARED_AT_ONCE = 1024  # images per block of the matrix product
+DARK = 10  # gray level below which steel counts as unlit, or as the black beside the strip
+# Thresholds between values measured on real and synthetic steel: 46,280 copies of 445 images in all 8 ways (JPEG
+# quality 50 to 90, brightness and contrast ±10 %, noise of 3 levels, shifts of 1 to 3 pixels, scale 0.8) score 0.52 or
+# more in the first stage and 0.61 or more in the second; SD-saliency's own five pairs 0.58 and 0.80. The most similar
+# different images reach 0.58 in the second (two shots of one scratch), in Severstal 0.06.
 CANDIDATE, SAME = 0.5, 0.6
 
 
 class Pair(NamedTuple):
-    """Two images of the same steel: `b`, turned as `symmetry` says (see `turned`), lies on `a`.
+    """Two images of the same steel: `b`, turned by `symmetry` (see `turned`), matches `a`.
 
     similarity: correlation of the textures, SAME … 1. identical: every pixel is equal.
     """
@@ -50,24 +51,24 @@ class Pair(NamedTuple):
 
 
 def turned(array: np.ndarray, symmetry: str) -> np.ndarray:
-    """A view of an image or masks, [..., H, W], turned as one of SYMMETRIES says; ValueError for another word."""
+    """A view of an image or masks, [..., H, W], turned by one of SYMMETRIES; ValueError for any other name."""
     if symmetry not in SYMMETRIES:
         raise ValueError(f"symmetry is {symmetry!r}; it can be {', '.join(SYMMETRIES)}")
     return _turned(array, SYMMETRIES.index(symmetry))
 
 
 class DuplicateFinder:
-    """Takes images one by one and tells which show the same steel; pixels are read again only for the most alike."""
+    """Collects images one by one and finds pairs of the same steel; pixels are re-read only for the most similar."""
 
     def __init__(self) -> None:
         self._ids: list[str] = []
-        self._coarse: list[np.ndarray] = []  # float32 [SIDE, SIDE], norm 1, or all 0: nothing to compare by
+        self._coarse: list[np.ndarray] = []  # float32 [SIDE, SIDE], norm 1, or all 0: no texture
         self._fine: list[np.ndarray] = []  # float16 [rows, columns]
         self._shapes: list[tuple[int, int]] = []
         self._digests: list[bytes] = []
 
     def add(self, image_id: str, image: np.ndarray) -> None:
-        """Describes one image, uint8 [H, W]."""
+        """Adds one image, uint8 [H, W]."""
         fine = texture(thumbnail(image, *_grid(image.shape)))
         coarse = texture(thumbnail(image, SIDE, SIDE))
         length = np.linalg.norm(coarse) if fine.any() else 0.0
@@ -78,10 +79,10 @@ class DuplicateFinder:
         self._digests.append(blake2b(str(image.shape).encode() + image.tobytes(), digest_size=16).digest())
 
     def pairs(self, read: Callable[[str], np.ndarray], progress: bool = False) -> list[Pair]:
-        """Every pair of the same steel, the most alike first. read: gives an image's pixels again, uint8 [H, W].
+        """Every pair of the same steel, most similar first. read: ImageId → pixels again, uint8 [H, W].
 
-        Images without texture (black, of one gray) are pairs only where all their pixels are equal, each with the
-        next such one. Of a block of images, the 50 candidates per image that are most alike are looked at.
+        Images without texture (black, or of one gray) form pairs only if all their pixels are equal, each with the
+        next such image. For each block of images, the most similar candidates are compared, at most 50 per image.
         """
         best: dict[tuple[int, int], tuple[float, int]] = {}
         for i, j, symmetry in self._candidates(progress):
@@ -102,7 +103,7 @@ class DuplicateFinder:
         return sorted(found, key=lambda pair: (-pair.similarity, pair.a, pair.b))
 
     def _candidates(self, progress: bool) -> Iterable[tuple[int, int, int]]:
-        """Positions of two images whose coarse textures are alike, and the symmetry that makes them so."""
+        """Positions of two images with similar coarse textures, and the symmetry under which they are similar."""
         cells = np.arange(SIDE * SIDE).reshape(SIDE, SIDE)
         orders = [_turned(cells, k).ravel() for k in range(8)]
         textures = np.array(self._coarse, np.float32).reshape(-1, SIDE * SIDE)
@@ -132,7 +133,7 @@ class DuplicateFinder:
 
 
 def find_duplicates(data: SteelData, progress: bool = False) -> list[Pair]:
-    """Every pair of images of `data` that show the same steel. Raises files.DataError for one that does not decode."""
+    """Every pair of images of `data` that show the same steel. Raises images.DataError if one cannot be decoded."""
     finder = DuplicateFinder()
     for image_id in tqdm(data.images["ImageId"], "describe", unit="image", disable=not progress):
         finder.add(image_id, data.image(image_id))
@@ -140,9 +141,9 @@ def find_duplicates(data: SteelData, progress: bool = False) -> list[Pair]:
 
 
 def group_duplicates(pairs: Sequence[Pair], ids: Iterable[str]) -> dict[str, str]:
-    """ImageId → group: what is joined by pairs, directly or over others, is one group, named by its first ImageId.
+    """ImageId → group: images connected by pairs, directly or through others, form a group named by its first ImageId.
 
-    An image without a pair is a group of its own. Raises ValueError for a pair of an image that is not among `ids`.
+    An image without a pair is a group of its own. Raises ValueError for a pair with an image that is not in `ids`.
     """
     ids = sorted(ids)
     position = {image_id: i for i, image_id in enumerate(ids)}
@@ -156,24 +157,24 @@ def group_duplicates(pairs: Sequence[Pair], ids: Iterable[str]) -> dict[str, str
 
 
 def across(pairs: Sequence[Pair], sides: Sequence[Iterable[str]]) -> list[Pair]:
-    """The pairs with an image on each of two sides."""
+    """The pairs with one image on each of two sides."""
     one, other = map(set, sides)
     return [p for p in pairs if (p.a in one and p.b in other) or (p.a in other and p.b in one)]
 
 
 def thumbnail(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Mean gray of rows × columns equal cells, float32 [rows, columns]; a pixel on a border counts by its parts.
+    """Mean gray of rows × columns equal cells, float32 [rows, columns]; a pixel on a cell border counts in part.
 
-    Turning an image turns its thumbnail, exactly.
+    Turning an image turns its thumbnail exactly.
     """
     return _cells(image.shape[0], rows) @ image.astype(np.float32) @ _cells(image.shape[1], columns).T
 
 
 def texture(cells: np.ndarray) -> np.ndarray:
-    """A thumbnail less its surroundings, over their contrast, float32 [H, W]: about -3 … 3, and 0 where unlit.
+    """A thumbnail minus its surroundings, divided by their contrast, float32 [H, W]: about -3 … 3, and 0 where unlit.
 
-    All 0 where there is nothing to compare by: less than 3 % lit (of 32 columns, one is more), contrast below 0.05
-    gray levels, under 8 cells a side. The contrast has 1 gray level added, which keeps noise on smooth steel small.
+    All 0 without texture: less than 3 % lit (one of 32 columns is more), contrast below 0.05 gray levels, or fewer
+    than 8 cells per side. 1 gray level is added to the contrast, which keeps noise on smooth steel small.
     """
 
     def around(values: np.ndarray) -> np.ndarray:
@@ -190,9 +191,10 @@ def texture(cells: np.ndarray) -> np.ndarray:
 
 
 def _agreement(a: np.ndarray, b: np.ndarray) -> float:
-    """Correlation of two textures, the best of shifts by up to one and a half cells, in half cells; -1 … 1."""
+    """Correlation of two textures, the best over shifts by up to one and a half cells in steps of half a cell; -1 … 1.
+    """
     a, b = a.astype(np.float32), b.astype(np.float32)
-    if a.shape != b.shape:  # of a copy of another size
+    if a.shape != b.shape:  # a copy in another size
         b = _cells(b.shape[0], a.shape[0]) @ b @ _cells(b.shape[1], a.shape[1]).T
     inner = a[2:-2, 2:-2]
 
@@ -203,7 +205,7 @@ def _agreement(a: np.ndarray, b: np.ndarray) -> float:
         return float((products / np.sqrt((inner**2).sum() * energies + 1e-9)).max())
 
     score = best(b)
-    if score < 0.3:  # most candidates; half a cell lifts a copy's 0.4 to 0.6, and another image's 0.37 to 0.46
+    if score < 0.3:  # most candidates; half a cell raises a copy's 0.4 to 0.6, and another image's 0.37 to 0.46
         return score
     return max(score, best(_half(b, 0)), best(_half(b, 1)), best(_half(_half(b, 0), 1)))
 
@@ -215,14 +217,14 @@ def _half(cells: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _grid(shape: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of some CELLS square cells, none smaller than a pixel."""
+    """Rows and columns of about CELLS square cells, none smaller than a pixel."""
     side = max(np.sqrt(shape[0] * shape[1] / CELLS), 1.0)
     return max(round(shape[0] / side), 1), max(round(shape[1] / side), 1)
 
 
 @lru_cache(64)
 def _cells(size: int, cells: int) -> np.ndarray:
-    """float32 [cells, size]: the share that each pixel has in the mean of each cell."""
+    """float32 [cells, size]: the weight of each pixel in the mean of each cell."""
     edges, pixels = np.linspace(0, size, cells + 1), np.arange(size)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
     return (overlap.clip(0) * cells / size).astype(np.float32)

@@ -1,15 +1,16 @@
-"""What an audit found, and its report: one HTML page that needs no network, findings as JSON, groups as CSV."""
+"""The result of an audit, and its report: HTML pages that need no network, findings as JSON, groups as CSV."""
 
 import base64
 import csv
-import html
 import io
 import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import jinja2
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -20,15 +21,16 @@ from steelnb.audit.checks import Finding
 from steelnb.data.dataset import DataError, SteelData
 from steelnb.figures.plots import CLASS_COLOURS, DEFECT, overlay
 
+TEMPLATE = Path(__file__).with_suffix(".html")
 REPORT, FINDINGS, GROUPS = "report.html", "findings.json", "groups.csv"
-PICTURES = 24  # of one kind; the rest is in the list
-WIDTH, QUALITY = 480, 75  # pixels and JPEG quality of a picture
-LONGEST, MOST = 1_800_000, 300  # bytes and findings of a page
+PICTURES = 24  # of one kind; other findings are listed without
+WIDTH, QUALITY = 480, 75  # largest side in pixels and JPEG quality of a picture
+LONGEST, MOST = 1_800_000, 300  # bytes and findings per page
 KINDS = {
     "refused": "The data set is refused",
     "out of range": "Masks out of range",
-    "labels": "Labels that may not be meant",
-    "unreadable": "Images that do not decode",
+    "labels": "Implausible labels",
+    "unreadable": "Images that cannot be decoded",
     "copies in another set": "Copies in another set",
     "duplicate across a split": "The same steel on both sides of a split",
     "contradictory labels": "The same steel, labelled differently",
@@ -36,7 +38,7 @@ KINDS = {
     "off the steel": "Defects where there is no steel",
     "whole image": "Masks of a whole image",
     "tiny mask": "Tiny masks",
-    "odd area": "Masks of an odd area",
+    "odd area": "Masks of an unusual area",
     "drift": "Sides of a split that differ",
     "duplicate": "The same steel on one side",
     "shared part": "Images that share a part",
@@ -44,21 +46,14 @@ KINDS = {
     "sizes": "Sizes",
     "file type": "File types",
 }
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #333; max-width: 1500px; margin: 2em auto; padding: 0 1em }
-pre { background: #f6f6f6; padding: 1em; overflow-x: auto } table { border-collapse: collapse }
-th, td { padding: .2em .8em; text-align: right; border-bottom: 1px solid #ddd } figure { margin: .5em 0 1.5em }
-th:first-child, td:first-child { text-align: left } img { max-width: 100%; margin: 0 .3em .3em 0; vertical-align: top }
-.error { color: #a00 } .warning { color: #a50 } .note { color: #555 } b { text-transform: capitalize }
-"""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found in a data set; `data` is None where it was refused.
+    """The findings about a data set; `data` is None if it was refused.
 
-    described: what was read. findings: errors first. shares: see `audit.drift`. groups: ImageId → group, as
-    `SteelData.with_groups` takes it; None where no two images show the same steel.
+    described: the data set as text. findings: errors first. shares: see `audit.drift`. groups: ImageId → group, as
+    used by `SteelData.with_groups`; None if no two images show the same steel.
     """
 
     name: str
@@ -74,11 +69,11 @@ class Audit:
         return all(finding.severity != "error" for finding in self.findings)
 
     def write(self, out: str | Path) -> Path:
-        """Leaves report.html, findings.json and, where there are duplicates, groups.csv in `out`.
+        """Writes report.html, findings.json and, if there are duplicates, groups.csv into `out`; returns the report.
 
-        The report holds its pictures; where it is long, report_2.html and so on hold the rest. It comes last: a folder
-        without one is unfinished. Returns its path. Raises ValueError for a folder that holds one of these files
-        already, and storage.StorageError.
+        The report includes its pictures; a long one continues in report_2.html and so on. report.html is written last:
+        a folder without it is incomplete. Raises ValueError if one of these files exists already, and
+        storage.StorageError.
         """
         out = Path(out)
         check_free(out)
@@ -95,15 +90,14 @@ class Audit:
 
     @property
     def headline(self) -> str:
-        """How many images have a copy, in one line; empty where none has."""
+        """The number of images with a copy, in one line; empty if there are none."""
         return copy_groups.headline(self.groups)
 
 
 def check_free(out: Path) -> None:
-    """Raises ValueError for a folder that holds a report, or a table of groups that somebody may have written by hand.
-    """
+    """Raises ValueError for a folder with a report, or with a table of groups, which may be hand-written."""
     if held := next((path for name in (REPORT, FINDINGS, GROUPS) if (path := out / name).exists()), None):
-        raise ValueError(f"{held} already exists; name another folder, or move this file away")
+        raise ValueError(f"{held} already exists; choose another folder, or move this file away")
 
 
 def _plain(audit: Audit) -> dict:
@@ -115,68 +109,57 @@ def _plain(audit: Audit) -> dict:
 
 def _pages(audit: Audit) -> dict[str, str]:
     """File name → page, report.html first; none longer than LONGEST bytes or MOST findings."""
+    page = _template()
     blocks: list[list[str]] = [[]]
     size = count = 0
-    for block in _blocks(audit):
+    for block in _blocks(audit, page):
         if blocks[-1] and (size + len(block) > LONGEST or count >= MOST):
             blocks.append([])
             size = count = 0
         blocks[-1].append(block)
         size, count = size + len(block), count + 1
     files = [REPORT, *(f"report_{n}.html" for n in range(2, len(blocks) + 1))]
-    links = " ".join(f'<a href="{file}">{n}</a>' for n, file in enumerate(files, 1))
-    title = f"<title>Audit of {html.escape(audit.name)}</title>"
-    head = f'<head><meta charset="utf-8">{title}<style>{STYLE}</style></head>'
-    ends = [f"<p>Pages: {links}</p>"] * (len(files) > 1)
-    return {file: "\n".join(['<!doctype html>\n<html lang="en">', head, "<body>", *each, *ends, "</body></html>\n"])
-            for file, each in zip(files, blocks, strict=True)}
+    return {file: page.page(audit.name, each, files) for file, each in zip(files, blocks, strict=True)}
 
 
-def _blocks(audit: Audit) -> Iterator[str]:
-    """The report, piece by piece: what was read, then a piece for each finding."""
+def _template():
+    """The macros of page.html, whose values are escaped."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).module
+
+
+def _blocks(audit: Audit, page) -> Iterator[str]:
+    """The report, piece by piece: what was read, then a piece for each finding. page: macros, see `_template`."""
     counts = {s: sum(f.severity == s for f in audit.findings) for s in ("error", "warning", "note")}
-    summary = ", ".join(f'<span class="{s}">{n} {s}{"s" * (n != 1)}</span>' for s, n in counts.items())
-    first = f"<h1>Audit of {html.escape(audit.name)}</h1>"
-    first += f"<p><strong>{html.escape(audit.headline)}.</strong></p>" * bool(audit.headline)
-    first += f"<p>{summary}</p><h2>What was read</h2><pre>{html.escape(audit.described)}</pre>"
-    if audit.groups:
-        alone = len(set(audit.groups.values()))
-        first += (f"<p>groups.csv keeps what shows the same steel together: {len(audit.groups)} images in {alone} "
-                  "groups. <code>data.with_groups(&quot;groups.csv&quot;)</code> splits by it.</p>")
-    if len(audit.shares):
-        first += "<h2>Shares on both sides of each split</h2>" + "".join(_shares(audit))
-    yield first + "<p>Nothing was found.</p>" * (not audit.findings)
+    rows = audit.shares.to_dict("records")
+    yield page.overview(audit, counts, any(row["split"] == "by row" for row in rows), [_cells(audit, r) for r in rows])
     for kind, title in KINDS.items():
-        if found := [f for f in audit.findings if f.kind == kind]:
-            heading = f"<h2>{title} ({len(found)})</h2>" + f"<p>Pictures: {PICTURES}.</p>" * (len(found) > PICTURES)
-            for number, finding in enumerate(found):
-                yield heading * (number == 0) + _finding(audit.data, finding, number < PICTURES)
-
-
-def _finding(data: SteelData | None, finding: Finding, pictures: bool) -> str:
-    text = f'<b class="{finding.severity}">{finding.severity}</b>: {html.escape(finding.text)}.'
-    if not pictures or data is None:
-        return f"<p>{text}</p>"
-    try:
-        shown = "".join(_img(picture, alt) for picture, alt in _pictures(data, finding))
-    except DataError as error:  # a file that has gone or changed since
-        shown = f"<p>No picture: {html.escape(str(error))}</p>"
-    return f"<figure><figcaption>{text}</figcaption>{shown}</figure>" if shown else f"<p>{text}</p>"
+        found = [f for f in audit.findings if f.kind == kind]
+        for number, finding in enumerate(found):
+            heading = page.heading(title, len(found), PICTURES) if number == 0 else ""
+            pictures, error = [], ""
+            if audit.data is not None and number < PICTURES:
+                try:
+                    pictures = [_jpeg(picture, alt) for picture, alt in _pictures(audit.data, finding)]
+                except DataError as problem:  # a file that has gone or changed since
+                    error = str(problem)
+            yield heading + page.finding(finding, pictures, error)
 
 
 def _pictures(data: SteelData, finding: Finding) -> Iterator[tuple[np.ndarray, str]]:
-    """Pictures, uint8 [H, W] or [H, W, 3], of what a finding is about, and what each shows in words."""
+    """Pictures, uint8 [H, W] or [H, W, 3], of the images of a finding, each with a description."""
     if (pair := finding.pair) is not None:
         labels = finding.kind == "contradictory labels"
         for image_id, symmetry in ((pair.a, duplicates.SYMMETRIES[0]), (pair.b, pair.symmetry)):
             image = np.ascontiguousarray(duplicates.turned(data.image(image_id), symmetry))
             masks = np.ascontiguousarray(duplicates.turned(data.masks(image_id), symmetry))
             way = "" if symmetry == duplicates.SYMMETRIES[0] else f", {symmetry}"
-            yield (_labelled(data, image, masks) if labels else image), f"{image_id}{way}{_told(data, masks) * labels}"
+            alt = f"{image_id}{way}{_labels(data, masks) * labels}"
+            yield (_labelled(data, image, masks) if labels else image), alt
     elif finding.kind in ("classes overlap", "off the steel", "whole image", "tiny mask", "odd area"):
         for image_id in finding.images:
             masks = data.masks(image_id)
-            yield _labelled(data, data.image(image_id), masks), image_id + _told(data, masks)
+            yield _labelled(data, data.image(image_id), masks), image_id + _labels(data, masks)
 
 
 def _title(audit: Audit, kind: str) -> str:
@@ -188,33 +171,33 @@ def _labelled(data: SteelData, image: np.ndarray, masks: np.ndarray) -> np.ndarr
     return overlay(image, masks, [CLASS_COLOURS.get(c, DEFECT) if several else DEFECT for c in data.classes])
 
 
-def _told(data: SteelData, masks: np.ndarray) -> str:
+def _labels(data: SteelData, masks: np.ndarray) -> str:
     shown = [(data.class_name(c), m) for c, m in zip(data.classes, masks, strict=True) if m.any()]
     found = [f"{int(m.sum())} pixels of {name}" for name, m in shown]
     return f", labelled: {', '.join(found) or 'clean'}"
 
 
-def _img(picture: np.ndarray, alt: str) -> str:
-    """A picture within the page, at most WIDTH pixels a side."""
+class Picture(NamedTuple):
+    """A JPEG, base64, with its size in pixels and a description."""
+
+    content: str
+    width: int
+    height: int
+    alt: str
+
+
+def _jpeg(picture: np.ndarray, alt: str) -> Picture:
+    """A picture of at most WIDTH pixels per side."""
     image, content = Image.fromarray(picture), io.BytesIO()
     image.thumbnail((WIDTH, WIDTH))
     image.save(content, "JPEG", quality=QUALITY)
-    text = base64.b64encode(content.getvalue()).decode()
-    size = f'width="{image.width}" height="{image.height}"'
-    return f'<img src="data:image/jpeg;base64,{text}" {size} alt="{html.escape(alt)}">'
+    return Picture(base64.b64encode(content.getvalue()).decode(), image.width, image.height, alt)
 
 
-def _shares(audit: Audit) -> Iterator[str]:
-    by_row = " By row, as the original split: the share of label rows; clean images have none."
-    by_row *= "by row" in set(audit.shares["split"])
-    yield (f"<p>By image: the share of images that show a class.{by_row} Difference: 95 % interval of validation less "
-           "training; p: Fisher's exact test.</p><table><tr><th>split, class</th><th>training</th><th>validation</th>"
-           "<th>difference</th><th>p</th><th>median area, training</th><th>validation</th></tr>")
-    for row in audit.shares.to_dict("records"):
-        kind = row["class"] if row["class"] == "clean" else _title(audit, row["class"])
-        areas = ("–" if math.isnan(row[a]) else f"{row[a]:,.0f} px" for a in ("area_train", "area_validation"))
-        cells = [f"{row['split']}, {kind}", f"{row['train']:.1%} of {row['n_train']}",
-                 f"{row['validation']:.1%} of {row['n_validation']}",
-                 f"{row['low']:+.1%} … {row['high']:+.1%}", f"{row['p']:.2g}", *areas]
-        yield "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
-    yield "</table>"
+def _cells(audit: Audit, row: dict) -> list[str]:
+    """A row of `audit.drift` as text."""
+    kind = row["class"] if row["class"] == "clean" else _title(audit, row["class"])
+    areas = ("–" if math.isnan(row[a]) else f"{row[a]:,.0f} px" for a in ("area_train", "area_validation"))
+    return [f"{row['split']}, {kind}", f"{row['train']:.1%} of {row['n_train']}",
+            f"{row['validation']:.1%} of {row['n_validation']}",
+            f"{row['low']:+.1%} … {row['high']:+.1%}", f"{row['p']:.2g}", *areas]

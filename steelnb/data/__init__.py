@@ -1,8 +1,9 @@
 """Folders and archives → images and masks.
 
-`open_dataset` finds and reads a set (`sources`, `archives`, `dataset`, `labels`, `images`, `rle`); `layouts` recognises
-other people's (`mask_folders`, `coco`, `labelme`, `cvat`, `yolo`), `conversion` writes them as ours; `splits` parts it,
-`image_cache` keeps it decoded, `synthetic` draws steel where there is none.
+`open_dataset` finds and reads a data set (`sources`, `archives`, `dataset`; Severstal's layout in `severstal`,
+`labels`, `rle`, image files in `images`). `layouts` recognises other formats (`mask_folders`, `coco`, `labelme`,
+`cvat`, `yolo`), and `conversion` writes any of them in Severstal's layout. `splits` divides a data set, `image_cache`
+stores it decoded, `synthetic` draws steel if there is no data.
 """
 
 from steelnb.data.dataset import SteelData, read_dataset

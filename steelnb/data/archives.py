@@ -1,8 +1,8 @@
-"""A data set in one zip archive: copied to the local disk, checked, unpacked once, used again.
+"""A data set in one zip archive: copied to the local disk, checked, unpacked once, and used again.
 
-Google Drive serves one large file well and thousands of small ones hardly at all. An archive is made with
+Google Drive reads one large file quickly and thousands of small ones very slowly. An archive is made with
 ``zip -0 -r steel.zip train.csv train_images`` or ``shutil.make_archive("steel", "zip", "steel")``. A zip has a checksum
-for each file, so a damaged one is found; a tar has none.
+per file, so damage is detected; a tar has none.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ DAMAGED = (EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile)
 
 
 def unpacked(archive: str | Path, *, progress: bool = False) -> Path:
-    """The folder with what a .zip holds, in `runtime.cache_folder()`.
+    """The folder with the content of a .zip, in `runtime.cache_folder()`.
 
-    It is unpacked the first time, after copying where the archive lies on another disk; the folder then appears all at
-    once, under a name that follows from the archive's path, size and time, and is found again until one of these
-    changes. What macOS adds (``__MACOSX``, ``._*``) is left out. Raises DataError for what is no such archive, is
-    damaged or cut off, asks for a password, holds anything but files and folders, names a place outside of the folder
-    or one file twice, or does not fit on the disk.
+    It is unpacked the first time, after copying if the archive is on another disk. The complete folder then appears at
+    once, under a name made from the archive's path, size and time, and is used again until one of these changes. Files
+    that macOS adds (``__MACOSX``, ``._*``) are left out. Raises DataError if the file is not a zip archive, is damaged
+    or truncated, needs a password, contains anything but files and folders, a path outside of the folder or the same
+    file twice, or does not fit on the disk.
     """
     archive = Path(archive).expanduser().absolute()
     cache = runtime.cache_folder()
@@ -41,17 +41,17 @@ def unpacked(archive: str | Path, *, progress: bool = False) -> Path:
         folder = cache / f"unpacked-{archive.name.partition('.')[0]}-{key}"
         storage.make_folder(folder, lambda draft: _make(archive, draft, progress))
     except DAMAGED as error:
-        raise DataError(f"{archive}: damaged or cut off ({error}); copy or make it again") from error
+        raise DataError(f"{archive}: damaged or truncated ({error}); copy it or make it again") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise _full(archive, cache) from error
-        raise DataError(f"{archive}: {error.strerror or error}, on unpacking it into {cache}. If it lies on a drive "
-                        "that is mounted, mount it again; then run this again") from error
+        raise DataError(f"{archive}: {error.strerror or error}, while unpacking it into {cache}. If it is on a mounted "
+                        "drive, mount it again; then run this again") from error
     return folder
 
 
 def _make(archive: Path, draft: Path, progress: bool) -> Path:
-    """Unpacks into a folder within `draft`, and gives it."""
+    """Unpacks into a folder in `draft`, and returns that folder."""
     source = archive
     if archive.stat().st_dev != draft.stat().st_dev:
         source = draft / "archive"
@@ -60,16 +60,16 @@ def _make(archive: Path, draft: Path, progress: bool) -> Path:
     made.mkdir()
     with source.open("rb") as file:
         if file.read(2) != b"PK":
-            raise DataError(f"{archive}: a file, and not a .zip archive. Name a .zip, or a folder")
+            raise DataError(f"{archive}: a file, but not a .zip archive. Give a .zip or a folder")
     with zipfile.ZipFile(source) as file:
         members = file.infolist()
-        if _count_at_the_end(source) not in (len(members) & 0xFFFF, 0xFFFF):  # this one: too many for the field
-            raise zipfile.BadZipFile("its directory is not whole")
+        if _count_at_the_end(source) not in (len(members) & 0xFFFF, 0xFFFF):  # 0xFFFF: too many for the field
+            raise zipfile.BadZipFile("its directory is incomplete")
         size = sum(member.file_size for member in members)
         _check_room(size, archive, made)
         with tqdm(desc=f"unpacking {archive.name}", total=size, unit="B", unit_scale=True, disable=not progress) as bar:
             if not sum(_unpack(file, member, made, archive, bar) for member in members):
-                raise DataError(f"{archive}: it holds no files")
+                raise DataError(f"{archive}: it contains no files")
     return made
 
 
@@ -87,7 +87,7 @@ def _copy(archive: Path, target: Path, progress: bool) -> None:
 
 
 def _count_at_the_end(source: Path) -> int:
-    """How many members the end of a zip speaks of, which zipfile reads past."""
+    """Number of members according to the end record of a zip, which zipfile does not check."""
     with source.open("rb") as file:
         file.seek(-min(source.stat().st_size, 22 + 0xFFFF), os.SEEK_END)
         tail = file.read()
@@ -95,22 +95,22 @@ def _count_at_the_end(source: Path) -> int:
 
 
 def _unpack(file: zipfile.ZipFile, member: zipfile.ZipInfo, made: Path, archive: Path, bar: tqdm) -> int:
-    """Writes a member below `made`; 1 for a file, else 0."""
+    """Writes a member below `made`; returns 1 for a file, else 0."""
     name = member.filename
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise _refused(archive, name, "is neither file nor folder (a link?)")
     if not name:
         raise _refused(archive, name, "is the name of a file in it")
     if member.flag_bits & 1:
-        raise _refused(archive, name, "asks for a password")
-    with contextlib.suppress(UnicodeError):  # UTF-8 that does not say so, as zip on Linux writes it
+        raise _refused(archive, name, "needs a password")
+    with contextlib.suppress(UnicodeError):  # UTF-8 without the flag, as zip on Linux writes it
         name = name if member.flag_bits & 0x800 else name.encode("cp437").decode()
-    inside = name.replace("\\", "/")  # some Windows tools write these
+    inside = name.replace("\\", "/")  # some Windows tools write backslashes
     parts = PurePosixPath(inside).parts
     if not parts and member.is_dir():
         return 0
     if not parts or inside.startswith("/") or PureWindowsPath(inside).drive or ".." in parts or "\0" in inside:
-        raise _refused(archive, name, "lies outside of the folder that it is unpacked into")
+        raise _refused(archive, name, "is outside of the folder that it is unpacked into")
     if "__MACOSX" in parts or parts[-1].startswith("._") or parts[-1] == ".DS_Store":
         return 0
     target = made.joinpath(*parts)
@@ -126,8 +126,8 @@ def _unpack(file: zipfile.ZipFile, member: zipfile.ZipInfo, made: Path, archive:
                 raise EOFError(f"{name!r} has {written.tell()} of {member.file_size} bytes")
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
         raise _refused(archive, name, "is there twice") from None
-    except NotImplementedError as error:  # deflate64, as Windows packs more than 2 GB
-        raise _refused(archive, name, f"is packed in a way unknown to Python ({error})") from None
+    except NotImplementedError as error:  # deflate64, as Windows compresses more than 2 GB
+        raise _refused(archive, name, f"is compressed by a method that Python does not support ({error})") from None
     return 1
 
 
@@ -143,5 +143,5 @@ def _full(archive: Path, folder: Path, size: int = 0) -> DataError:
 
 
 def _refused(archive: Path, name: str, problem: str) -> DataError:
-    return DataError(f"{archive}: {name!r} {problem}, so nothing of it was unpacked. Make the archive again, of files "
-                     f"and folders alone: zip -0 -r {archive.name.partition('.')[0]}.zip folder")
+    return DataError(f"{archive}: {name!r} {problem}, so nothing was unpacked. Make the archive again, with only files "
+                     f"and folders: zip -0 -r {archive.name.partition('.')[0]}.zip folder")

@@ -1,10 +1,11 @@
-"""Labels in COCO JSON: polygons in several parts and both run-length forms.
+"""Labels in COCO JSON: polygons in several parts, and both forms of run-lengths.
 
-One file, or one for each part of a split (``instances_train2017.json``, Roboflow's ``valid/_annotations.coco.json``).
-Classes are numbered from 1 in the order of the category ids; names are kept. Run-lengths are read exactly. An image
-that is listed and has no annotation is clean; an image file that is not listed is no part of the set.
+One file, or one per part of a split (``instances_train2017.json``, Roboflow's ``valid/_annotations.coco.json``).
+Classes are numbered from 1 in the order of the category ids; names are kept. Run-lengths are read exactly. A listed
+image without annotations is clean; an image file that is not listed does not belong to the set.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,22 +15,19 @@ from steelnb.data.images import DataError, names
 from steelnb.data.labelled import (
     Labelled,
     Options,
-    Tree,
-    absent,
+    Shape,
+    assemble,
     check_size,
     class_ids,
-    collect,
     field_of,
-    ids,
     load_json,
-    merge,
-    part_of,
-    settle_parts,
+    notes_on_files,
 )
+from steelnb.data.tree import Tree, part_of
 
 
 def is_coco(document: object) -> bool:
-    """Whether a JSON document says that it is COCO's."""
+    """Whether a JSON document is in COCO's format."""
     return isinstance(document, dict) and {"images", "annotations", "categories"} <= document.keys()
 
 
@@ -65,34 +63,17 @@ def read(tree: Tree, files: list[Path], options: Options) -> Labelled:
             if path_of[image] is not None:
                 shapes.setdefault(path_of[image], []).append((where, categories[category], item.get("segmentation")))
     number_of = class_ids(class_names, str(files[0]))
-    if not listed:
-        raise DataError(f"{files[0]}: it lists {len(missing)} images, none of which is below {tree.folder}"
-                        + f": {names(missing)}" * bool(missing))
-    notes = [absent(missing, str(files[0]), options.skip_missing)] if missing else []
-    if unlisted := len({p for p in tree.pictures if p.parent in {q.parent for q in listed}} - listed.keys()):
-        notes.append(f"{unlisted} image files that no COCO file lists are no part of the set")
-    images = ids(listed)
-    unseen: list[str] = []
+    notes = notes_on_files(tree, files[0], listed, missing, options.skip_missing, "COCO")
 
-    def masks(image_id: str, shape: tuple[int, int]) -> dict[int, np.ndarray]:
-        where, entry = listed[images[image_id]]
+    def masks(path: Path, image_id: str, shape: tuple[int, int]) -> Iterator[Shape]:
+        where, entry = listed[path]
         if isinstance(entry.get("height"), int) and isinstance(entry.get("width"), int):
             check_size((entry["height"], entry["width"]), shape, f"{where}, {image_id}")
-        found: dict[int, np.ndarray] = {}
-        for where, name, segmentation in shapes.get(images[image_id], ()):
-            mask = mask_of(segmentation, shape, f"{where}, image {image_id}", options.nested)
-            if not mask.any():
-                unseen.append(where)
-            merge(found, number_of[name], mask)
-        return found
+        for where, name, segmentation in shapes.get(path, ()):
+            yield where, number_of[name], mask_of(segmentation, shape, f"{where}, image {image_id}", options.nested)
 
-    entries, rows = collect(images, masks, options.progress)
-    if unseen:
-        notes.append(f"{len(unseen)} annotations cover no pixel's centre, {names(unseen)}")
-    split, told = settle_parts({i: parts[p] for i, p in images.items()})
     layout = f"COCO JSON, {names(tree.name(f) for f in files)}"
-    return Labelled(tree.folder, entries, rows, tuple(number_of.values()), tuple(number_of), layout,
-                    (*notes, *filter(None, [told])), split)
+    return assemble(tree, listed, masks, [*number_of], layout, notes, options.progress, kind="annotations", parts=parts)
 
 
 def mask_of(segmentation: object, shape: tuple[int, int], where: str, nested: str | None = None) -> np.ndarray:
@@ -104,14 +85,14 @@ def mask_of(segmentation: object, shape: tuple[int, int], where: str, nested: st
         check_size(size, shape, where)
         return _runs(_counts(counts, where) if isinstance(counts, str) else counts, shape, where)
     if not isinstance(segmentation, list) or not segmentation:
-        raise DataError(f"{where}: no segmentation, a box at most; export polygons or masks")
+        raise DataError(f"{where}: no segmentation, only a box or nothing; export polygons or masks")
     return polygons.union([polygons.corners(p, shape, where) for p in segmentation], shape, nested, where)
 
 
 def _runs(counts: object, shape: tuple[int, int], where: str) -> np.ndarray:
-    """Down the columns, beginning with pixels that are not defect."""
+    """The mask of run-lengths down the columns, which start with background pixels."""
     if not isinstance(counts, list) or not all(type(c) is int and 0 <= c <= shape[0] * shape[1] for c in counts):
-        raise DataError(f"{where}: its run-lengths are no whole numbers from 0 to the image's pixels; export it again")
+        raise DataError(f"{where}: its run-lengths are not whole numbers from 0 to the image's pixels; export it again")
     if sum(counts) != shape[0] * shape[1]:
         raise DataError(f"{where}: its run-lengths count {sum(counts)} pixels, the image of {shape[0]}×{shape[1]} has "
                         f"{shape[0] * shape[1]}; export it again")
@@ -120,7 +101,7 @@ def _runs(counts: object, shape: tuple[int, int], where: str) -> np.ndarray:
 
 
 def _counts(text: str, where: str) -> list[int]:
-    """COCO's compressed run-lengths: 5 bits a character from "0" on, the lowest first, a sixth says that more follow;
+    """COCO's compressed run-lengths: 5 bits per character from "0" on, lowest first, a sixth bit if more follow;
     signed, and from the fourth number on the difference from the last but one."""
     counts, value, shift = [], 0, 0
     for place, character in enumerate(text, 1):
@@ -137,5 +118,5 @@ def _counts(text: str, where: str) -> list[int]:
         counts.append(value + counts[-2] if len(counts) > 2 else value)
         value = shift = 0
     if shift:
-        raise DataError(f"{where}: its run-lengths are cut off; export it again")
+        raise DataError(f"{where}: its run-lengths are truncated; export it again")
     return counts

@@ -1,4 +1,4 @@
-"""Any data set that can be read → Severstal's layout: train.csv beside train_images/, the pixels as they were."""
+"""Converts any readable data set to Severstal's layout: train.csv and train_images/, with unchanged image files."""
 
 import csv
 import io
@@ -11,18 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from steelnb.data import dataset, digests
-from steelnb.data.dataset import CLASS_NAMES, PARTS_TABLE, SteelData
+from steelnb.data.dataset import SteelData
 from steelnb.data.images import DataError, names
 from steelnb.data.labels import LABEL_COLUMNS, SEVERSTAL_CLASSES, SIZE
+from steelnb.data.severstal import CLASS_NAMES, PARTS_TABLE
 
 
 def convert(data: SteelData, out: str | Path) -> SteelData:
-    """Leaves `data` in the folder `out`, which must not be there yet, and returns it as read back from there.
+    """Writes `data` into the folder `out`, which must not exist yet, and returns it as read back from there.
 
-    Images are copied as they are; one that lay in folders gets a name of them all (``a/b.jpg`` → ``a__b.jpg``). Of sets
-    with images of several sizes, train.csv has columns height and width as well. classes.csv holds the classes' names,
-    split.csv the split that the set brings, SHA256SUMS the digests of all files. The masks are the same to the pixel,
-    or DataError is raised.
+    Image files are copied unchanged; folders become part of the name (``a/b.jpg`` → ``a__b.jpg``). If images differ in
+    size, train.csv also has columns height and width. classes.csv contains the names of classes, split.csv the data
+    set's own split, SHA256SUMS the digests of all files. Masks are the same to the pixel, or DataError is raised.
     """
     out = Path(out).expanduser().absolute()
     if out.exists():
@@ -50,7 +50,7 @@ def _write_tables(data: SteelData, made: Path, renamed: dict[str, str]) -> None:
     several = len({*sizes.values()}) > 1
     rows = [(renamed[i], class_id, text, *(sizes[i] * several))
             for i, class_id, text in zip(*(data.rows[c] for c in LABEL_COLUMNS), strict=True)]
-    if not rows:  # a table without rows is refused as damaged; a clean image may be spelled out
+    if not rows:  # a table without rows would be refused as damaged; a clean image may have a row
         rows = [(renamed[data.images["ImageId"].iloc[0]], "", "", *(sizes[data.images["ImageId"].iloc[0]] * several))]
     _table(made / "train.csv", (*LABEL_COLUMNS, *(SIZE * several)), rows)
     if data.class_names or data.classes != SEVERSTAL_CLASSES:
@@ -67,11 +67,11 @@ def _table(path: Path, columns: Sequence[str], rows: Iterable) -> None:
 
 
 def _check(data: SteelData, again: SteelData, renamed: dict[str, str]) -> None:
-    """Raises DataError unless what was read back is what was written."""
+    """Raises DataError unless the data set read back equals the one that was written."""
     images = data.images.assign(ImageId=data.images["ImageId"].map(renamed)).sort_values("ImageId")
     same = replace(data, images=images, rows=data.rows.assign(ImageId=data.rows["ImageId"].map(renamed)))
     parts = data.parts and {renamed[i]: part for i, part in data.parts.items()}
-    told = (again.classes, again.class_names, again.parts) == (data.classes, data.class_names, parts)
-    if same.fingerprint() != again.fingerprint() or not told:
+    equal = (again.classes, again.class_names, again.parts) == (data.classes, data.class_names, parts)
+    if same.fingerprint() != again.fingerprint() or not equal:
         raise DataError(f"{data.name}: read back from train.csv it is not the same: a file name or a class name may "
-                        "begin or end in a space; rename it")
+                        "begin or end with a space; rename it")

@@ -1,10 +1,11 @@
 """Labels in CVAT's XML ("CVAT for images"): polygons, masks, boxes and ellipses.
 
-Classes are the labels, numbered from 1 in the order of the file's list of labels, else alphabetical. Masks are read
-exactly, shapes at pixel centres (see `polygons`). An image that is listed and has no shape is clean.
+Classes are the labels, numbered from 1 in the order of the file's list of labels, otherwise alphabetically. Masks are
+read exactly, shapes at pixel centres (see `polygons`). A listed image without shapes is clean.
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,24 +13,12 @@ import numpy as np
 
 from steelnb.data import polygons
 from steelnb.data.images import DataError, names
-from steelnb.data.labelled import (
-    PARTS,
-    Labelled,
-    Options,
-    Tree,
-    absent,
-    check_size,
-    class_ids,
-    collect,
-    ids,
-    merge,
-    part_of,
-    settle_parts,
-)
+from steelnb.data.labelled import Labelled, Options, Shape, assemble, check_size, class_ids, notes_on_files
+from steelnb.data.tree import PARTS, Tree, part_of
 
 ELLIPSE = 256  # corners
 SHAPES = ("polygon", "mask", "box", "ellipse")
-OTHER = ("polyline", "points", "cuboid", "skeleton")  # without an area
+OTHER = ("polyline", "points", "cuboid", "skeleton")  # have no area
 
 
 def parse(path: Path) -> ElementTree.Element:
@@ -37,7 +26,7 @@ def parse(path: Path) -> ElementTree.Element:
     try:
         content = path.read_bytes()
         if re.search(rb"<!\s*(DOCTYPE|ENTITY)", content):
-            raise DataError(f"{path}: it declares a document type, which labels do not need; export it again")
+            raise DataError(f"{path}: it declares a document type, which labels never need; export it again")
         return ElementTree.fromstring(content)
     except (ElementTree.ParseError, ValueError, LookupError, OSError, RecursionError, MemoryError) as error:
         if isinstance(error, DataError):
@@ -46,7 +35,7 @@ def parse(path: Path) -> ElementTree.Element:
 
 
 def is_cvat(root: ElementTree.Element) -> bool:
-    """Whether an XML document says that it is CVAT's."""
+    """Whether an XML document is in CVAT's format."""
     return root.tag == "annotations" and (root.find("image") is not None or root.find("track") is not None
                                           or root.find("meta") is not None)
 
@@ -78,37 +67,22 @@ def read(tree: Tree, files: list[Path], options: Options) -> Labelled:
                 parts[path] = (part_of(file, tree.folder) or part_of(path, tree.folder)
                                or PARTS.get(image.get("subset", "").lower()))
     number_of = class_ids([*declared, *sorted(used - set(declared))] or ["defect"], str(files[0]))
-    if not listed:
-        raise DataError(f"{files[0]}: it lists {len(missing)} images, none of which is below {tree.folder}"
-                        + f": {names(missing)}" * bool(missing))
-    notes = [absent(missing, str(files[0]), options.skip_missing)] if missing else []
-    if unlisted := len({p for p in tree.pictures if p.parent in {q.parent for q in listed}} - listed.keys()):
-        notes.append(f"{unlisted} image files that no CVAT file lists are no part of the set")
-    images, unseen = ids(listed), []
+    notes = notes_on_files(tree, files[0], listed, missing, options.skip_missing, "CVAT")
 
-    def masks(image_id: str, shape: tuple[int, int]) -> dict[int, np.ndarray]:
-        where, image = listed[images[image_id]]
+    def masks(path: Path, image_id: str, shape: tuple[int, int]) -> Iterator[Shape]:
+        where, image = listed[path]
         if image.get("height") and image.get("width"):
             check_size((image.get("height"), image.get("width")), tuple(map(str, shape)), f"{where}, {image_id}")
-        found: dict[int, np.ndarray] = {}
         for number, item in enumerate((s for s in image if s.tag in SHAPES), 1):
-            mask = mask_of(item, shape, told := f"{where}, {image_id}, shape {number}")
-            if not mask.any():
-                unseen.append(told)
-            merge(found, number_of[item.get("label", "")], mask)
-        return found
+            place = f"{where}, {image_id}, shape {number}"
+            yield place, number_of[item.get("label", "")], mask_of(item, shape, place)
 
-    entries, rows = collect(images, masks, options.progress)
-    if unseen:
-        notes.append(f"{len(unseen)} shapes cover no pixel's centre, {names(unseen)}")
-    split, told = settle_parts({i: parts[p] for i, p in images.items()})
     layout = f"CVAT XML, {names(tree.name(f) for f in files)}"
-    return Labelled(tree.folder, entries, rows, tuple(number_of.values()), tuple(number_of), layout,
-                    (*notes, *filter(None, [told])), split)
+    return assemble(tree, listed, masks, [*number_of], layout, notes, options.progress, parts=parts)
 
 
 def mask_of(item: ElementTree.Element, shape: tuple[int, int], where: str) -> np.ndarray:
-    """The mask, bool [H, W], of a shape of CVAT's. Raises DataError naming `where`."""
+    """The mask, bool [H, W], of a CVAT shape. Raises DataError naming `where`."""
     if item.tag == "polygon":
         points = [_numbers(pair.split(","), where) for pair in item.get("points", "").split(";")]
         return polygons.fill(polygons.corners(points, shape, where), shape)
@@ -125,16 +99,16 @@ def mask_of(item: ElementTree.Element, shape: tuple[int, int], where: str) -> np
         middle, angle = (outline.min(0) + outline.max(0)) / 2, np.deg2rad(turn)
         cos, sin = np.cos(angle), np.sin(angle)
         outline = (outline - middle) @ np.array([[cos, sin], [-sin, cos]]) + middle
-    reach = sum(shape) if turn or item.tag == "ellipse" else polygons.OUTSIDE  # their corners are none that was drawn
+    reach = sum(shape) if turn or item.tag == "ellipse" else polygons.OUTSIDE  # computed corners may be far outside
     return polygons.fill(polygons.corners(outline, shape, where, reach), shape)
 
 
 def _mask(item: ElementTree.Element, shape: tuple[int, int], where: str) -> np.ndarray:
-    """Run-lengths of a box, along its rows, beginning with pixels that are not defect."""
+    """The mask of run-lengths within a box, along its rows, which start with background pixels."""
     left, top, width, height = (_whole(item.get(key, ""), where) for key in ("left", "top", "width", "height"))
     counts = [_whole(c.strip(), where) for c in item.get("rle", "").split(",")]
     if left + width > shape[1] or top + height > shape[0]:
-        raise DataError(f"{where}: its box leaves the image of {shape[0]}×{shape[1]}; export it again")
+        raise DataError(f"{where}: its box exceeds the image of {shape[0]}×{shape[1]}; export it again")
     if sum(counts) != width * height:
         raise DataError(f"{where}: its run-lengths count {sum(counts)} pixels, its box of {height}×{width} has "
                         f"{width * height}; export it again")
@@ -146,7 +120,7 @@ def _mask(item: ElementTree.Element, shape: tuple[int, int], where: str) -> np.n
 
 def _whole(text: str, where: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise DataError(f"{where}: {text[:20]!r} is no whole number; export it again")
+        raise DataError(f"{where}: {text[:20]!r} is not a whole number; export it again")
     return int(text)
 
 
@@ -158,4 +132,4 @@ def _numbers(texts: list[str], where: str) -> list[float]:
     try:
         return [float(text) for text in texts]
     except ValueError:
-        raise DataError(f"{where}: {', '.join(texts)[:40]!r} are no numbers; draw it again") from None
+        raise DataError(f"{where}: {', '.join(texts)[:40]!r} are not numbers; draw it again") from None

@@ -1,8 +1,7 @@
-"""Read a data set of steel images and defect masks, and refuse what cannot be right.  Taught in 01_data_exploration.
+"""Reads a data set of steel images and defect masks, and refuses invalid labels.  Taught in 01_data_exploration.
 
-Severstal's layout is read here: ``train.csv`` beside ``train_images/``. Columns ``ImageId,ClassId,EncodedPixels`` (now:
-an image without a row is clean) or ``ImageId_ClassId,EncodedPixels`` (2019: an image is clean when all its rows are
-empty). What else there is, mask files in several layouts, COCO, LabelMe, CVAT and YOLO, is recognised by `layouts`.
+`SteelData` is the result, whatever the format: Severstal's layout is read by `severstal`, others (mask files in several
+layouts, COCO, LabelMe, CVAT and YOLO) are recognised by `layouts`.
 """
 
 import hashlib
@@ -15,37 +14,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from steelnb.data import digests, layouts, mask_folders, rle
+from steelnb.data import digests, layouts, mask_folders, rle, severstal
 from steelnb.data import labels as label_tables
-from steelnb.data.images import (
-    SYNTHETIC_MARK,
-    DataError,
-    gray,
-    headers,
-    image_files,
-    left_out,
-    names,
-    nfc,
-    size_text,
-)
-from steelnb.data.label_checks import doubts, look_alikes, pieces, refuse_row_major
-from steelnb.data.labelled import Labelled, Options, check_size, settle_parts, walk
+from steelnb.data.images import SYNTHETIC_MARK, DataError, gray, names, size_text
+from steelnb.data.label_checks import doubts
+from steelnb.data.labelled import Labelled, Options
 from steelnb.data.labels import LABEL_COLUMNS, SEVERSTAL_CLASSES
-
-CLASS_NAMES, PARTS_TABLE = "classes.csv", "split.csv"  # beside train.csv, written by `conversion`
+from steelnb.data.tree import walk
 
 
 @dataclass(frozen=True, eq=False)
 class SteelData:
-    """Images of steel with their masks, checked; pixels are read when asked for.  Taught in 01_data_exploration.
+    """Images of steel with their masks, checked; pixels are read on demand.
 
-    `images`: one row an image, sorted by ImageId: ImageId, path, format (of the content: JPEG, PNG, …), height, width
-    (pixels), classes (tuple of the ids present; empty: clean), masks (how many rows it has).
-    `rows`: one row a mask that is not empty, in the file's order: ImageId, ClassId (int), EncodedPixels (run-length
+    `images`: one row per image, sorted by ImageId: ImageId, path, format (of the content: JPEG, PNG, …), height, width
+    (pixels), classes (tuple of the ids present; empty: clean), masks (number of label rows).
+    `rows`: one row per mask that is not empty, in the file's order: ImageId, ClassId (int), EncodedPixels (run-length
     text), area (pixels).
     `groups`: ImageId → group of images that a split keeps together, or None; see `with_groups`.
-    `class_names`: of `classes`, in their order; empty where the set names none.
-    `parts`: ImageId → "train", "validation" or "test", where the set brings a split of its own, or None.
+    `class_names`: of `classes`, in the same order; empty if the set names none.
+    `parts`: ImageId → "train", "validation" or "test", if the set comes with its own split, or None.
     """
 
     name: str
@@ -63,7 +51,7 @@ class SteelData:
         return len(self.images)
 
     def __getstate__(self) -> dict:
-        """Without what is cached: a worker of a loader looks it up for itself."""
+        """Without cached values, which a data loader's worker computes itself."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
@@ -85,7 +73,7 @@ class SteelData:
     def image(self, image_id: str) -> np.ndarray:
         """The image as gray values, uint8 [H, W], 0.299 R + 0.587 G + 0.114 B.
 
-        Raises DataError for an unknown id and for a file that does not decode or has changed its size since.
+        Raises DataError for an unknown id, and for a file that cannot be decoded or whose size has changed.
         """
         entry = self._entry(image_id)
         image = gray(entry.path)
@@ -112,15 +100,15 @@ class SteelData:
 
     @property
     def is_severstal(self) -> bool:
-        """Whether this is Severstal's table and its four classes, for which the original's split by row makes sense."""
+        """Whether this is Severstal's table with its four classes, to which the original's split by row applies."""
         return self.layout.startswith("train.csv") and self.classes == SEVERSTAL_CLASSES and not self.class_names
 
     def class_name(self, class_id: int) -> str:
-        """What a class is called: its name, or "class 3" where it has none."""
+        """The name of a class, or "class 3" if it has none."""
         return self.class_names[self.classes.index(class_id)] if self.class_names else f"class {class_id}"
 
     def subset(self, image_ids: Iterable[str]) -> "SteelData":
-        """The data set of these images only, same classes. Raises DataError for an unknown id."""
+        """The data set with only these images and the same classes. Raises DataError for an unknown id."""
         ids = {self._entry(i).ImageId for i in image_ids}
         images, rows = (t[t["ImageId"].isin(ids)].reset_index(drop=True) for t in (self.images, self.rows))
         groups, parts = (None if known is None else {i: known[i] for i in images["ImageId"]}
@@ -128,27 +116,27 @@ class SteelData:
         return replace(self, images=images, rows=rows, groups=groups, parts=parts)
 
     def with_groups(self, groups: Mapping[str, str] | str | Path) -> "SteelData":
-        """The same data, whose images of one group stay on one side of a split by image.
+        """The same data with groups, whose images stay on one side of a split by image.
 
-        groups: ImageId → group, or a CSV of the columns ImageId,group, as `python -m steelnb audit` writes it. The
-        original's split by row knows no groups, and refuses data that have some. Raises DataError for an image without
-        a group and for an unknown one.
+        groups: ImageId → group, or a CSV with columns ImageId,group, as written by `python -m steelnb audit`. The
+        original's split by row cannot keep groups together, and refuses data with groups. Raises DataError for an image
+        without a group and for an unknown image.
         """
         where, given = "groups", groups
         if not isinstance(groups, Mapping):
             where, given = str(groups), label_tables.read_groups(Path(groups))
         ids = self.images["ImageId"].tolist()
         for wrong, problem in (
-            (sorted(set(ids) - given.keys()), "images without a group; give each one (alone: its own ImageId)"),
+            (sorted(set(ids) - given.keys()), "images without a group; assign one (if alone: its own ImageId)"),
             (sorted(given.keys() - set(ids)), f"unknown images, not in {self.name}; remove them"),
-            ([i for i in ids if not str(given.get(i, "x")).strip()], "images whose group has no name; write one"),
+            ([i for i in ids if not str(given.get(i, "x")).strip()], "images whose group has no name; add one"),
         ):
             if wrong:
                 raise DataError(f"{where}: {len(wrong)} {problem}: {names(wrong)}")
         return replace(self, groups={i: str(given[i]) for i in ids})
 
     def fingerprint(self) -> str:
-        """SHA-256, hex, of ids, sizes and labels in their order: equal for equal data wherever the folder lies."""
+        """SHA-256, hex, of ids, sizes and labels in their order: equal for equal data in any folder."""
         digest = hashlib.sha256()
         for table, columns in ((self.images, ("ImageId", "height", "width")), (self.rows, LABEL_COLUMNS)):
             for row in zip(*(table[c] for c in columns), strict=True):
@@ -157,7 +145,7 @@ class SteelData:
         return digest.hexdigest()
 
     def describe(self) -> str:
-        """What was found, for people: counts, sizes, classes, formats, notes. Folders by name, never by full path."""
+        """The data set as text: counts, sizes, classes, formats, notes. Folders by name, without their full path."""
         images = self.images
         share = self.rows["area"].sum() / max((images["height"] * images["width"]).sum(), 1)
         clean = int((images["masks"] == 0).sum())
@@ -182,16 +170,17 @@ def read_dataset(
     folder: str | Path, *, masks: str | Path | None = None, format: str | None = None, skip_missing: bool = False,
     mask_threshold: int | None = None, nested: str | None = None, progress: bool = False,
 ) -> SteelData:
-    """Tell the layout of `folder`, read its labels and image headers, and check them.  Taught in 01_data_exploration.
+    """Recognises the layout of `folder`, reads and checks labels and image headers.  Taught in 01_data_exploration.
 
-    `masks` names a mask folder elsewhere; the images are then in `folder`/images, or in `folder` itself.
-    `format` is one of `layouts.FORMATS`, for a folder with several kinds of labels.
-    `skip_missing` leaves out what has no counterpart (a label without image, an image without label) and says so in
-    `describe()`; otherwise that is an error, as is everything else that could become a wrong mask.
-    `mask_threshold`: of gray mask files, the value above which a pixel is defect, 0 … 254. `nested`: what a polygon
-    within another one of the same label is, "filled" or "hole". Neither is guessed: where it is needed, DataError says
-    so. Whether an image decodes to its end shows only when `SteelData.image` reads it. Where a SHA256SUMS lies in the
-    folder, its files are compared with it first, see `digests`. Raises DataError.
+    masks: a mask folder elsewhere; the images are then in `folder`/images, or in `folder` itself.
+    format: one of `layouts.FORMATS`, for a folder with several kinds of labels.
+    skip_missing: leave out labels without an image and images without a label, and note them in `describe()`; by
+        default they are an error, like everything else that could become a wrong mask.
+    mask_threshold: for gray mask files, the value above which a pixel is defect, 0 … 254. nested: meaning of a polygon
+        inside another one of the same label, "filled" or "hole". Neither is guessed: if it is needed, DataError says
+        so.
+    Whether an image can be decoded completely shows only when `SteelData.image` reads it. If the folder has a
+    SHA256SUMS, its files are compared with it first, see `digests`. Raises DataError.
     """
     if format not in (None, *layouts.FORMATS):
         raise ValueError(f"format is {format!r}; it can be {', '.join(layouts.FORMATS)}")
@@ -201,7 +190,7 @@ def read_dataset(
         raise ValueError(f"mask_threshold is {mask_threshold!r}; it can be 0 to 254")
     folder = Path(folder).expanduser().absolute()
     if not folder.is_dir():
-        problem = "is a file; unpack it first, and name the folder" if folder.exists() else "no such folder"
+        problem = "is a file; unpack it first, and give the folder" if folder.exists() else "no such folder"
         raise DataError(f"{folder}: {problem}")
     masks = None if masks is None else Path(masks).expanduser().absolute()
     vouched = digests.check_data(folder, masks, skip_missing, progress)
@@ -212,105 +201,18 @@ def read_dataset(
 def _read(folder: Path, masks: Path | None, format: str | None, options: Options) -> SteelData:
     if masks is not None:
         pair = folder / "images" if (folder / "images").is_dir() else folder, masks
-        return _assembled(mask_folders.read_folders(walk(folder), [pair], options), folder)
-    if format in (None, "severstal"):
-        for roots in ([folder], sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")):
-            found = [r for r in roots if (r / "train.csv").is_file() and (r / "train_images").is_dir()]
-            if len(found) > 1 or (found and found != [folder] and format is None and _others(folder, found[0])):
-                named = names([r.name for r in found] + _others(folder, found[0]))
-                raise DataError(f"{folder}: several data sets, {named}; name one")
-            if found:
-                return _read_severstal(found[0], options.skip_missing, options.progress)
-    return _assembled(layouts.recognise(folder, format)(options), None)
+        return _assembled(mask_folders.read_folders(walk(folder), [pair], options)._replace(folder=folder))
+    if format in (None, "severstal") and (root := severstal.find(folder, alone=format is None)):
+        return _assembled(severstal.read(root, options))
+    return _assembled(layouts.recognise(folder, format)(options))
 
 
-def _others(folder: Path, known: Path) -> list[str]:
-    """Folders in `folder` besides a known data set that hold images beside masks."""
-    return sorted({images.parent.name for images, _ in mask_folders.folders(walk(folder))
-                   if not images.is_relative_to(known)})
-
-
-def _read_severstal(folder: Path, skip_missing: bool, progress: bool) -> SteelData:
-    csv, notes, classes = folder / "train.csv", left_out(folder / "train_images"), dict.fromkeys(SEVERSTAL_CLASSES, "")
-    if (file := folder / CLASS_NAMES).exists():
-        classes = label_tables.read_class_names(file)
-    table, form = label_tables.labels(csv, tuple(classes))
-    paths: dict[str, Path] = {}
-    for path in image_files(folder / "train_images"):
-        if paths.setdefault(nfc(path.name), path) != path:
-            raise DataError(f"{path}: two files of this name, in two Unicode forms; remove one")
-    absent = table[~table["ImageId"].isin(paths)]
-    if alike := look_alikes(absent["ImageId"], sorted(paths.keys() - set(table["ImageId"]))):
-        # Left out, the row would leave its image without one, as clean images are.
-        raise DataError(f"{csv}, line {absent['line'].iloc[0]}: {len(alike)} images listed under another name than in "
-                        f"train_images/, {names(alike)}; rename the files, or correct the rows")
-    if len(absent):
-        what = f"{absent['ImageId'].nunique()} images listed but absent from train_images/, {names(absent['ImageId'])}"
-        if not skip_missing:
-            raise DataError(f"{csv}, line {absent['line'].iloc[0]}: {what}. Fetch them, or leave their rows out with "
-                            "skip_missing=True (--skip-missing)")
-        notes.append(f"left out: {what}")
-        table = table[table["ImageId"].isin(paths)]
-    if form == "2019" and (unlisted := sorted(set(paths) - set(table["ImageId"]))):
-        what = f"{len(unlisted)} images without a row in train.csv, {names(unlisted)}"
-        if not skip_missing:
-            raise DataError(f"{folder / 'train_images'}: {what}: in the 2019 form clean images have rows too. Complete "
-                            "the file, or leave these images out with skip_missing=True "
-                            "(--skip-missing)")
-        notes.append(f"left out: {what}")
-        paths = {name: path for name, path in paths.items() if name not in {*unlisted}}
-    images = headers(paths, progress)
-    rows = table[table["EncodedPixels"] != ""].rename(columns={name: f"stated_{name}" for name in label_tables.SIZE})
-    rows = rows.merge(images[["ImageId", "height", "width"]], on="ImageId", how="left")
-    sizes = Counter(zip(rows["height"], rows["width"], strict=True)).most_common()
-    areas, counts = [], []
-    for row in rows.itertuples():
-        where = f"{csv}, line {row.line}, image {row.ImageId}"
-        if "stated_width" in rows:
-            check_size((row.stated_height, row.stated_width), (row.height, row.width), where)
-        elif (row.height, row.width) != sizes[0][0]:
-            # A label counts the pixels of the image it was drawn on: on a resized one it would be another mask.
-            raise DataError(f"{where}: the image is {size_text(row.height, row.width)}, the others "
-                            f"{size_text(*sizes[0][0])}. Restore its size, or use images/ and masks/ for images "
-                            "of several sizes")
-        try:
-            runs = rle.runs(row.EncodedPixels, row.height * row.width, where)
-        except rle.RLEError as error:
-            raise DataError(f"{error}. The image is {size_text(row.height, row.width)}") from error
-        areas.append(int(runs[1].sum()))
-        counts.append((pieces(*runs, row.height), pieces(*runs, row.width)))
-    if not (folder / CLASS_NAMES).exists():  # else `conversion` wrote the run-lengths
-        refuse_row_major(csv, counts)
-    rows = rows[list(LABEL_COLUMNS)].assign(ClassId=rows["ClassId"].astype(int), area=np.array(areas, int))
-    layout = f"train.csv ({','.join(label_tables.FORMS[form])}) beside train_images/"
-    titles = tuple(name or f"class {class_id}" for class_id, name in classes.items()) if any(classes.values()) else ()
-    return _assemble(folder, images, rows, tuple(classes), layout, notes, titles, _brought(folder, images, notes))
-
-
-def _brought(folder: Path, images: pd.DataFrame, notes: list[str]) -> dict[str, str] | None:
-    """The split that lies beside train.csv, if there is one, and a note on it."""
-    if not (file := folder / PARTS_TABLE).exists():
-        return None
-    given = label_tables.read_parts(file)
-    ids = images["ImageId"].tolist()
-    if wrong := [i for i in ids if given.get(i) not in ("train", "validation", "test")]:
-        raise DataError(f"{file}: {len(wrong)} images without a part, {names(wrong)}; write train, validation or test")
-    parts, told = settle_parts({i: given[i] for i in ids})
-    notes += [told] * bool(told)
-    return parts
-
-
-def _assembled(found: Labelled, folder: Path | None) -> SteelData:
-    rows = pd.DataFrame(found.rows, columns=[*LABEL_COLUMNS, "area"])
-    return _assemble(folder or found.folder, found.images, rows, found.classes, found.layout, found.notes,
-                     found.class_names, found.parts)
-
-
-def _assemble(folder, images, rows, classes, layout, notes, class_names=(), parts=None) -> SteelData:
-    """Note for each image which classes it shows and how many masks it has."""
-    found = rows.groupby("ImageId")["ClassId"].agg(lambda ids: tuple(sorted(int(i) for i in ids))).to_dict()
-    present = [found.get(i, ()) for i in images["ImageId"]]
-    images = images.assign(classes=pd.Series(present, dtype=object), masks=[len(p) for p in present])
-    name = "synthetic steel" if (folder / SYNTHETIC_MARK).exists() else folder.name
-    notes = (*notes, *doubts(images, rows))
-    return SteelData(name, folder, images, rows, classes, layout, notes, class_names=class_names, parts=parts)
+def _assembled(found: Labelled) -> SteelData:
+    """The data set, with the classes present and the number of masks of each image."""
+    rows = pd.DataFrame(found.rows, columns=[*LABEL_COLUMNS, "area"]).astype({"ClassId": int, "area": int})
+    shown = rows.groupby("ImageId")["ClassId"].agg(lambda ids: tuple(sorted(int(i) for i in ids))).to_dict()
+    present = [shown.get(i, ()) for i in found.images["ImageId"]]
+    images = found.images.assign(classes=pd.Series(present, dtype=object), masks=[len(p) for p in present])
+    name = "synthetic steel" if (found.folder / SYNTHETIC_MARK).exists() else found.folder.name
+    return SteelData(name, found.folder, images, rows, found.classes, found.layout,
+                     (*found.notes, *doubts(images, rows)), class_names=found.class_names, parts=found.parts)

@@ -1,9 +1,9 @@
-"""SHA256SUMS: the digests of a folder's files, by which a change of one bit in any of them is noticed.
+"""SHA256SUMS: the digests of a folder's files, which reveal a change of a single bit in any of them.
 
 PNG and zip have checksums of their own; JPEG, BMP, TIFF, raw bytes and text have none, and a flipped bit in them gives
-another image or mask. ``sha256sum -b images/* train.csv > SHA256SUMS`` makes the file, `write` does so without that
-command; `python -m steelnb convert`, `sample` and `predict` leave one. Where it lies beside data, the data are compared
-with it each time they are opened.
+a different image or mask. ``sha256sum -b images/* train.csv > SHA256SUMS`` makes the file, and so does `write`;
+`python -m steelnb convert`, `sample` and `predict` write one. If a data set has one, it is checked whenever the data
+set is opened.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from steelnb import storage
 from steelnb.data.images import SUFFIXES, SUMS, DataError, names, nfc
-from steelnb.data.labelled import MASKS
+from steelnb.data.tree import MASKS
 
 IMAGES = ("images", "train_images")
 LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *](.+)", re.S)
@@ -25,12 +25,12 @@ REMEDY = f"Fetch it again, or, where the change is meant, write {SUMS} anew"
 
 
 def key(path: Path) -> Path:
-    """How a file is called in the result of `read`: absolute, without `..`."""
+    """A file's key in the result of `read`: its absolute path without `..`."""
     return Path(normpath(path.absolute()))
 
 
 def read(folder: Path) -> dict[Path, str]:
-    """File → SHA-256, hex, of the list in this folder; empty where there is none. Raises DataError naming the line."""
+    """File → SHA-256, hex, from the list in this folder; empty without a list. Raises DataError naming the line."""
     path, found = folder / SUMS, {}
     if not path.exists():
         return found
@@ -50,13 +50,13 @@ def read(folder: Path) -> dict[Path, str]:
             raise DataError(f"{path}, line {number}: a second digest of {name}; write it anew")
     if not found:
         raise DataError(f"{path}: lists no file; write it anew, or remove it")
-    return found  # without the list itself, which was empty when the shell had it read
+    return found  # without the list itself, which was still empty when the shell command read it
 
 
 def of_file(path: Path) -> str | None:
-    """SHA-256, hex, of a file; None for what cannot be read."""
+    """SHA-256, hex, of a file; None if it cannot be read."""
     try:
-        if not path.is_file():  # to open a pipe would wait for ever
+        if not path.is_file():  # opening a pipe would block
             return None
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -65,7 +65,7 @@ def of_file(path: Path) -> str | None:
 
 
 def check_data(folder: Path, masks: Path | None, skip_missing: bool = False, progress: bool = False) -> list[str]:
-    """`check` of every list that belongs to a data set: in its folder, in its images' or masks', in one it lies in."""
+    """`check` of every list of a data set: in its folder, in folders of images or masks, in a set one level below."""
     inside = (p for p in sorted(folder.iterdir()) if p.is_dir())
     inside = [p for p in inside if p.name.lower() in (*IMAGES, *MASKS) or (p / "train.csv").is_file()]
     return [note for place in dict.fromkeys([folder, *inside, *[masks] * (masks is not None and masks.is_dir())])
@@ -73,9 +73,9 @@ def check_data(folder: Path, masks: Path | None, skip_missing: bool = False, pro
 
 
 def check(folder: Path, skip_missing: bool = False, progress: bool = False) -> list[str]:
-    """Notes on what the list in `folder` vouches for; none without a list.
+    """Compares files with the list in `folder`; returns notes on the result, none without a list.
 
-    Raises DataError for a file that is not as listed, and, unless `skip_missing`, for one that is not there.
+    Raises DataError for a file that differs from its digest, and, unless `skip_missing`, for a missing file.
     """
     listed, absent = read(folder), []
     for path, digest in tqdm(listed.items(), SUMS, unit="file", disable=not progress):
@@ -98,7 +98,7 @@ def check(folder: Path, skip_missing: bool = False, progress: bool = False) -> l
 
 
 def listed_for(paths: Iterable[Path]) -> dict[Path, str]:
-    """The digests that a list beside a file, or in the folder above, has for it. Raises DataError for a broken list."""
+    """The digests of files from lists in their folder or one above. Raises DataError for a damaged list."""
     lists: dict[Path, Mapping[Path, str]] = {}
     found = {}
     for path in paths:
@@ -112,7 +112,7 @@ def listed_for(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def write(folder: Path, files: Mapping[Path, str] | None = None) -> Path:
-    """Leaves the list of all files below `folder`, hidden ones left out, or of `files` there with their digests.
+    """Writes the list of all files below `folder` except hidden ones, or of `files` there with their digests.
 
     Raises storage.StorageError.
     """

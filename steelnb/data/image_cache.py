@@ -1,4 +1,4 @@
-"""Every image of a data set, decoded once into one file of bytes.  Taught in 02_overlap_tile."""
+"""A cache of the decoded images of a data set, in one file."""
 
 import hashlib
 from pathlib import Path
@@ -14,30 +14,30 @@ from steelnb.data.images import DataError
 class ImageCache:
     """Every image of a data set as gray uint8 in one memory-mapped file, decoded once.
 
-    The file is named by the data's fingerprint and its files' places, lengths and times, and written under a temporary
-    name first, so an interrupted or changed data set is never mistaken for a finished one. It ends with the SHA-256 of
-    its pixels (`digest`, hex), which is compared each time it is opened; a damaged one is made again. A pickled cache,
-    as a loader's worker gets it, holds the file's path, no pixels. A file that does not decode raises images.DataError,
-    naming it.
+    The file's name is made from the data's fingerprint and from path, length and time of its image files. It is written
+    under a temporary name first, so an interrupted or changed data set is never mistaken for a finished one. It ends
+    with the SHA-256 of its pixels (`digest`, hex), which is checked whenever it is opened; a damaged file is made
+    again. A pickled cache, for a data loader's worker, contains the file's path, not the pixels. An image file that
+    cannot be decoded raises images.DataError naming it.
     """
 
     def __init__(self, data: SteelData, folder: Path | None = None, progress: bool = False) -> None:
         sizes = data.images["height"].to_numpy() * data.images["width"].to_numpy()
         self._starts = dict(zip(data.images["ImageId"], (np.cumsum(sizes) - sizes).tolist(), strict=True))
         self._shapes = {row.ImageId: (row.height, row.width) for row in data.images.itertuples()}
-        # The fingerprint knows ids, sizes and labels; place, length and time of the files stand for their pixels.
+        # The fingerprint covers ids, sizes and labels; path, length and time of the files stand for their pixels.
         stamps = [(str(path), (s := path.stat()).st_size, s.st_mtime_ns) for path in data.images["path"]]
         name = hashlib.sha256(f"{data.fingerprint()} {stamps}".encode()).hexdigest()[:16]
         self.path = (folder or runtime.cache_folder()) / f"{name}.uint8"
         self._size = int(sizes.sum())
         if not self._whole():
-            self.pixels = None  # closes a damaged one: Windows replaces no file that is mapped
+            self.pixels = None  # closes a damaged file: Windows cannot replace a mapped file
             self._write(data, progress)
         self._map()
 
     def _map(self) -> None:
         pixels = np.memmap(self.path, np.uint8, mode="r")
-        self.pixels = pixels[: self._size]  # of all images, one after the other
+        self.pixels = pixels[: self._size]  # of all images, one after another
         self.digest = pixels[self._size :].tobytes().hex()
 
     def _whole(self) -> bool:
@@ -54,7 +54,7 @@ class ImageCache:
         self._map()
 
     def __getitem__(self, image_id: str) -> np.ndarray:
-        """uint8 [H, W], read from disk as far as it is used."""
+        """uint8 [H, W]; only the pages used are read from disk."""
         height, width = self.shape(image_id)
         start = self.start(image_id)
         return self.pixels[start : start + height * width].reshape(height, width)
@@ -64,7 +64,7 @@ class ImageCache:
         return self._shapes[image_id]
 
     def start(self, image_id: str) -> int:
-        """Where its first pixel is in `pixels`."""
+        """Index of its first pixel in `pixels`."""
         return self._starts[image_id]
 
     def _write(self, data: SteelData, progress: bool) -> None:

@@ -1,4 +1,4 @@
-"""Labels that can be read but cannot be meant: row by row, other colours in another file, all steel or none."""
+"""Checks for readable but implausible labels: row-major text, inconsistent colours, all pixels defect or none."""
 
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -9,13 +9,13 @@ import pandas as pd
 
 from steelnb.data.images import DataError, names
 
-ROW_MAJOR = 3.0  # times more pieces than read the other way; of 4,130 real Severstal masks, none has more than 1.0
-LEAST_PIECES = 10  # below, pieces may be dots, which lie apart in either order
+ROW_MAJOR = 3.0  # ratio of pieces, read by columns and by rows; at most 1.0 for 4,130 real Severstal masks
+LEAST_PIECES = 10  # fewer pieces may be dots, which are separate in either order
 MOST_DEFECT = 0.95  # share of all pixels of a set
 
 
 def pieces(starts: np.ndarray, lengths: np.ndarray, stride: int) -> int:
-    """How many runs touch no run of the line before, which began `stride` pixels earlier: the pieces of a mask."""
+    """Number of runs that touch no run of the previous line (`stride` pixels earlier): the pieces of a mask."""
     ends = starts + lengths
     if not len(starts):
         return 0
@@ -25,21 +25,21 @@ def pieces(starts: np.ndarray, lengths: np.ndarray, stride: int) -> int:
 
 
 def refuse_row_major(table: Path, counts: Iterable[tuple[int, int]]) -> None:
-    """Raises DataError where masks fall to pieces as they are read, down the columns, and not along the rows.
+    """Raises DataError if masks are in many pieces when read by columns, and not when read by rows.
 
-    counts: of each label, its `pieces` down the columns and along the rows.
+    counts: for each label, its `pieces` by columns and by rows.
     """
     down, along = (sum(count) for count in zip((0, 0), *counts, strict=True))
     if down >= LEAST_PIECES and down > ROW_MAJOR * along:
         raise DataError(f"{table}: its run-lengths count pixels along the rows, but Severstal's go down the columns: "
-                        f"read so, the defects are {down} pieces, along the rows {along}. Write them again with "
+                        f"by columns the defects are in {down} pieces, by rows in {along}. Write them again with "
                         "steelnb.data.rle.encode(mask)")
 
 
 def same_colours(seen: dict, path: Path, colours: Mapping[int, tuple]) -> None:
-    """Raises DataError where a palette's index has another colour than in a file before, or a colour another index.
+    """Raises DataError if an index has another colour than in an earlier file's palette, or a colour another index.
 
-    seen: what earlier calls met, {} at first. colours: class id → R, G, B.
+    seen: the result of earlier calls, {} at first; changed in place. colours: class id → R, G, B.
     """
     for index, colour in colours.items():
         for this, that in ((("index", index), ("colour", colour)), (("colour", colour), ("index", index))):
@@ -50,7 +50,7 @@ def same_colours(seen: dict, path: Path, colours: Mapping[int, tuple]) -> None:
 
 
 def look_alikes(wanted: Iterable[str], there: Iterable[str]) -> list[str]:
-    """Names that are wanted, and those there that differ from them in case, suffix or Unicode form alone."""
+    """Wanted names for which there is one that differs only in case, suffix or Unicode form, in words."""
 
     def key(name: str) -> str:
         return unicodedata.normalize("NFKC", PurePath(name).stem.strip()).casefold()
@@ -60,11 +60,11 @@ def look_alikes(wanted: Iterable[str], there: Iterable[str]) -> list[str]:
 
 
 def doubts(images: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
-    """What makes a labelled set, as a whole, unlikely to be meant; for `SteelData.notes`."""
+    """Warnings about implausible labels of a whole set, for `SteelData.notes`."""
     pixels = int((images["height"] * images["width"]).sum())
     share = rows["area"].sum() / max(pixels, 1)
     if not len(rows):
-        return ["warning: no image shows a defect, so nothing can be learned from this set, and Dice says little of it"]
+        return ["warning: no image shows a defect, so nothing can be learned from this set, and Dice means little"]
     if share > MOST_DEFECT:
         return [f"warning: {share:.0%} of all pixels are labelled as defect; are the masks inverted, or is one of the "
                 f"classes {names(sorted(set(rows['ClassId'].tolist())))} the background?"]

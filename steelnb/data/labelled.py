@@ -1,12 +1,9 @@
-"""What every reader of published labels shares: the files of a folder, the options, and what a reader hands over."""
+"""Shared parts of the readers of published labels: options, the result, masks made of shapes, checks."""
 
 import json
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,19 +11,18 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from steelnb.data import rle
-from steelnb.data.images import SUFFIXES, DataError, headers, names, nfc
+from steelnb.data.images import DataError, headers, names, nfc
+from steelnb.data.tree import Tree, part_of
 
-MOST_CLASSES = 1000  # more are a damaged file
-MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "ground_truth", "gt", "segmentationclass")
-PARTS = {"train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
-         "test": "test", "testing": "test"}
+Shape = tuple[str, int | None, np.ndarray]  # where, class, mask
+MOST_CLASSES = 1000  # a file with more is damaged
 
 
 class Options(NamedTuple):
-    """What a reader may be told. mask_threshold and nested have no default: what they decide is not guessed.
+    """Options of a reader. mask_threshold and nested have no default, since a guess could be wrong.
 
-    skip_missing: leave out what has no counterpart. mask_threshold: a mask's gray value above which a pixel is defect,
-    0 … 254. nested: what a polygon inside another polygon of the same label is, "filled" or "hole".
+    skip_missing: leave out images and labels without a counterpart. mask_threshold: a mask's gray value above which a
+    pixel is defect, 0 … 254. nested: meaning of a polygon inside another one of the same label, "filled" or "hole".
     """
 
     skip_missing: bool = False
@@ -36,11 +32,10 @@ class Options(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """A labelled set as read, not yet assembled.
+    """The result of a reader, from which `dataset` makes a SteelData.
 
-    images: as `headers` gives them. rows: ImageId, class (1 … K), run-length text, area. class_names: of class 1 … K,
-    or empty where the set names none. parts: ImageId → "train" or "validation" (or "test"), where the set brings a
-    split.
+    images: as returned by `headers`. rows: ImageId, class (1 … K), run-length text, area. class_names: of class 1 … K,
+    or empty if the set names none. parts: ImageId → "train" or "validation" (or "test"), if the set has its own split.
     """
 
     folder: Path
@@ -53,87 +48,22 @@ class Labelled(NamedTuple):
     parts: Mapping[str, str] | None = None
 
 
-@dataclass(frozen=True)
-class Tree:
-    """Every file below `folder`, at any depth, sorted; hidden ones and what macOS adds are left out."""
-
-    folder: Path
-    files: tuple[Path, ...] = field(repr=False)
-
-    @cached_property
-    def pictures(self) -> tuple[Path, ...]:
-        """The image files, by their suffix."""
-        return self.with_suffix(*SUFFIXES)
-
-    def with_suffix(self, *suffixes: str) -> tuple[Path, ...]:
-        """The files of these suffixes, given in lower case."""
-        return tuple(p for p in self.files if p.suffix.lower() in suffixes)
-
-    @cached_property
-    def _by_name(self) -> dict[str, list[Path]]:
-        index: dict[str, list[Path]] = {}
-        for path in self.pictures:
-            index.setdefault(path.name, []).append(path)
-        return index
-
-    def locate(self, name: str, labels: Path, where: str) -> Path | None:
-        """The image file that a file of labels names; None where there is none, DataError where there are several.
-
-        Looked for beside the labels and below the folder; else the file whose path agrees the longest from its end, of
-        several the one in the same part of a split.
-        """
-        wanted = PurePosixPath(name.replace("\\", "/"))
-        same = self._by_name.get(wanted.name, [])
-        for base in (labels.parent, self.folder):
-            if (direct := Path(os.path.normpath(base.joinpath(*wanted.parts)))) in same:
-                return direct
-        for length in range(len(wanted.parts), 0, -1):
-            if found := [p for p in same if p.parts[-length:] == wanted.parts[-length:]]:
-                found = [p for p in found if p.parent.name.lower() not in MASKS] or found
-                if len(found) > 1:
-                    found = [p for p in found if part_of(p, self.folder) == part_of(labels, self.folder)] or found
-                if len(found) > 1:
-                    raise DataError(f"{where}: {name} may be {names(map(self.name, found))}; write its path below the "
-                                    "folder")
-                return found[0]
-        return None
-
-    def name(self, path: Path) -> str:
-        """A file's path below the folder, for a message."""
-        return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else str(path)
-
-
-def walk(folder: Path) -> Tree:
-    """The tree of `folder`. Links to folders are followed, each folder once. DataError names an unreadable one."""
-    files, seen = [], set()
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename}: {error.strerror or error}; make it readable") from error
-
-    for place, folders, inside in os.walk(folder, followlinks=True, onerror=refuse):
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX"
-                            and (real := os.path.realpath(os.path.join(place, f))) not in seen
-                            and not seen.add(real))
-        files += [Path(place, f) for f in sorted(inside) if not f.startswith(".")]
-    return Tree(folder, tuple(files))
-
-
 def ids(paths: Iterable[Path]) -> dict[str, Path]:
-    """ImageId → file: the path below the folder that all the images have in common. Raises DataError for one twice."""
+    """ImageId → file; an ImageId is the path below the images' common folder. Raises DataError for duplicates."""
     paths = list(paths)
     common = Path(os.path.commonpath([p.parent for p in paths])) if paths else Path()
     found: dict[str, Path] = {}
     for path in paths:
         if found.setdefault(nfc(path.relative_to(common).as_posix()), path) != path:
-            raise DataError(f"{path}: two files of this name, in two Unicode forms; remove one")
+            raise DataError(f"{path}: two files with this name, in two Unicode forms; remove one")
     return found
 
 
 def collect(images: Mapping[str, Path], masks: Callable[[str, tuple[int, int]], Mapping[int, np.ndarray]],
             progress: bool) -> tuple[pd.DataFrame, list[tuple[str, int, str, int]]]:
-    """The headers of `images` (ImageId → file), and a row for each mask that is not empty.
+    """The headers of `images` (ImageId → file), and one row per mask that is not empty.
 
-    masks: ImageId, (H, W) → class → mask, bool [H, W]. Its DataErrors go through.
+    masks: ImageId, (H, W) → class → mask, bool [H, W]; may raise DataError.
     """
     entries, rows = headers(images, progress), []
     for entry in tqdm(entries.itertuples(), "masks", len(entries), unit="image", disable=not progress):
@@ -143,36 +73,70 @@ def collect(images: Mapping[str, Path], masks: Callable[[str, tuple[int, int]], 
     return entries, rows
 
 
-def part_of(path: Path, below: Path) -> str | None:
-    """The part of a split that a file's name, or a folder on the way to it from `below`, speaks of.
+def assemble(
+    tree: Tree, images: Iterable[Path], shapes: Callable[[Path, str, tuple[int, int]], Iterable[Shape]],
+    class_names: Sequence[str], layout: str, notes: Iterable[str], progress: bool, *, kind: str = "shapes",
+    parts: Mapping[Path, str | None] | None = None,
+) -> Labelled:
+    """A set of images whose masks are made of shapes.
 
-    A word of the name of a file of labels; of a folder its whole name, but for digits at its end (``train2017``).
+    shapes: image file, ImageId, (H, W) → each shape of the image: where it is, its class (None: background), its mask.
+    kind: what shapes are called in a note on those that cover no pixel. parts: by image file; None: from its path.
     """
-    words = [] if path.suffix.lower() in SUFFIXES else re.findall("[a-z]+", path.stem.lower())
-    if part := next((PARTS[word] for word in words if word in PARTS), None):
-        return part
-    folders = path.relative_to(below).parts[:-1] if path.is_relative_to(below) else ()
-    return next((PARTS[w] for w in (f.lower().rstrip("0123456789") for f in folders) if w in PARTS), None)
+    paths, empty = ids(images), []
+
+    def masks(image_id: str, shape: tuple[int, int]) -> dict[int, np.ndarray]:
+        found: dict[int, np.ndarray] = {}
+        for where, class_id, mask in shapes(paths[image_id], image_id, shape):
+            if not mask.any():
+                empty.append(where)
+            if class_id is not None:
+                found[class_id] = found[class_id] | mask if class_id in found else mask
+        return found
+
+    entries, rows = collect(paths, masks, progress)
+    notes = [*notes, *[f"{len(empty)} {kind} cover no pixel's centre, {names(empty)}"] * bool(empty)]
+    split, note = settle_parts({i: part_of(p, tree.folder) if parts is None else parts[p] for i, p in paths.items()})
+    classes = tuple(range(1, max(len(class_names), 1) + 1))
+    return Labelled(tree.folder, entries, rows, classes, tuple(class_names), layout, (*notes, *filter(None, [note])),
+                    split)
+
+
+def notes_on_files(
+    tree: Tree, file: Path, listed: Collection[Path], missing: list[str], skip_missing: bool, kind: str = ""
+) -> list[str]:
+    """Notes on labelled images without a file, and on image files that label files of this `kind` do not list.
+
+    Raises DataError if no labelled image has a file, and, unless `skip_missing`, if one has none.
+    """
+    if not listed:
+        raise DataError(f"{file}: none of the {len(missing)} labelled images is below {tree.folder}"
+                        + f": {names(missing)}" * bool(missing))
+    what = f"{len(missing)} images are labelled but missing, {names(missing)}"
+    notes = left_out(file, what, skip_missing) if missing else []
+    places = {path.parent for path in listed}
+    if kind and (unlisted := sum(path.parent in places and path not in listed for path in tree.pictures)):
+        notes.append(f"{unlisted} image files that no {kind} file lists are no part of the set")
+    return notes
 
 
 def settle_parts(parts: Mapping[str, str | None]) -> tuple[dict[str, str] | None, str | None]:
-    """The split that a set brings, or None, and a note. Where nothing is for validation, what is for testing is."""
+    """The set's own split, or None, and a note. Without a validation part, the test part is used for validation."""
     kinds = set(parts.values())
     if "train" not in kinds or not kinds & {"validation", "test"} or None in kinds:
         return None, None
     if "validation" not in kinds:
         parts = {i: "validation" if part == "test" else part for i, part in parts.items()}
     counts = {kind: sum(p == kind for p in parts.values()) for kind in ("train", "validation", "test")}
-    told = f"brings its own split: {counts['train']} images to train on, {counts['validation']} held out"
-    return dict(parts), told + (f", {counts['test']} for a test, used in neither" if counts["test"] else "")
+    note = f"brings its own split: {counts['train']} images to train on, {counts['validation']} held out"
+    return dict(parts), note + (f", {counts['test']} for a test, used in neither" if counts["test"] else "")
 
 
-def absent(missing: list[str], where: str, skip_missing: bool) -> str:
-    """The note on images that are labelled but not there. Raises DataError unless they may be left out."""
-    what = f"{len(missing)} images are labelled but not there, {names(missing)}"
+def left_out(where: object, what: str, skip_missing: bool, remedy: str = "Add them, or leave them out") -> list[str]:
+    """The note on what is left out. Raises DataError with the remedy unless it may be."""
     if not skip_missing:
-        raise DataError(f"{where}: {what}. Fetch them, or leave them out with skip_missing=True (--skip-missing)")
-    return f"left out: {what}"
+        raise DataError(f"{where}: {what}. {remedy} with skip_missing=True (--skip-missing)")
+    return [f"left out: {what}"]
 
 
 def load_json(path: Path) -> object:
@@ -184,9 +148,9 @@ def load_json(path: Path) -> object:
 
 
 def field_of(item: object, key: str, kind: type | tuple, where: str):
-    """A field of a JSON object, of the kind that it must have. Raises DataError naming `where`."""
+    """A field of a JSON object, of the required type. Raises DataError naming `where`."""
     if not isinstance(item, dict):
-        raise DataError(f"{where}: {_short(item)!s} is no object with fields; export it again")
+        raise DataError(f"{where}: {_short(item)!s} is not an object with fields; export it again")
     if key not in item:
         raise DataError(f"{where}: no field {key!r}; export it again")
     if not isinstance(item[key], kind) or isinstance(item[key], bool):
@@ -195,14 +159,14 @@ def field_of(item: object, key: str, kind: type | tuple, where: str):
 
 
 def check_size(stated: tuple, shape: tuple[int, int], where: str) -> None:
-    """Refuses labels that were drawn on an image of another size."""
+    """Raises DataError for labels that were drawn on an image of another size."""
     if tuple(stated) != tuple(shape):
         raise DataError(f"{where}: labelled as {stated[0]}×{stated[1]} pixels, the image is {shape[0]}×{shape[1]}. "
                         "Restore the image that was labelled")
 
 
 def listed_names(tree: Tree) -> list[str]:
-    """The names in a classes.txt, one a line, or in CVAT's labelmap.txt, whose first is the background; else none."""
+    """The names in a classes.txt, one per line, or in CVAT's labelmap.txt without the background; [] without file."""
     for file in tree.files:
         if file.name in ("classes.txt", "labelmap.txt"):
             try:
@@ -216,18 +180,13 @@ def listed_names(tree: Tree) -> list[str]:
 
 
 def class_ids(found: Iterable[str], where: str) -> dict[str, int]:
-    """Class name → 1 … K in the order given. Raises DataError for a nameless one and for too many."""
+    """Class name → 1 … K in the given order. Raises DataError for an empty name, no class or too many."""
     ordered = list(dict.fromkeys(found))
     if any(not name.strip() for name in ordered):
-        raise DataError(f"{where}: a class without a name; give it one")
+        raise DataError(f"{where}: a class without a name; name it")
     if not ordered or len(ordered) > MOST_CLASSES:
         raise DataError(f"{where}: {len(ordered)} classes, expected 1 to {MOST_CLASSES}")
     return {name: k for k, name in enumerate(ordered, 1)}
-
-
-def merge(masks: dict[int, np.ndarray], class_id: int, mask: np.ndarray) -> None:
-    """Adds a mask to its class's."""
-    masks[class_id] = masks[class_id] | mask if class_id in masks else mask
 
 
 def _short(value: object) -> str:

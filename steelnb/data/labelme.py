@@ -1,12 +1,13 @@
-"""Labels of LabelMe: a JSON file for each image, with polygons, rectangles, circles and masks.
+"""Labels of LabelMe: one JSON file per image, with polygons, rectangles, circles and masks.
 
 Classes are the labels, numbered from 1 in alphabetical order. Masks are read exactly, shapes at pixel centres (see
-`polygons`). An image without a file may be clean or not yet labelled: it is an error, or left out with skip_missing.
+`polygons`). An image without a file may be clean or not yet labelled: an error, or left out with skip_missing.
 """
 
 import base64
 import binascii
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,25 +18,23 @@ from steelnb.data.images import DataError, names, size_text
 from steelnb.data.labelled import (
     Labelled,
     Options,
-    Tree,
-    absent,
+    Shape,
+    assemble,
     check_size,
     class_ids,
-    collect,
     field_of,
-    ids,
+    left_out,
     load_json,
-    merge,
-    part_of,
-    settle_parts,
+    notes_on_files,
 )
+from steelnb.data.tree import Tree
 
 CIRCLE = 256  # corners
 BACKGROUND = "_background_"  # LabelMe's own name for it
 
 
 def is_labelme(document: object) -> bool:
-    """Whether a JSON document says that it is LabelMe's."""
+    """Whether a JSON document is in LabelMe's format."""
     return isinstance(document, dict) and {"shapes", "imagePath"} <= document.keys()
 
 
@@ -56,41 +55,27 @@ def read(tree: Tree, files: list[Path], options: Options) -> Labelled:
             raise DataError(f"{file}: {tree.name(path)} is labelled by {tree.name(file_of[path])} too; keep one")
         else:
             file_of[path] = file
-    if not file_of:
-        raise DataError(f"{files[0]}: none of the {len(missing)} labelled images is below {tree.folder}: "
-                        + names(missing))
     number_of = class_ids(sorted(labels - {BACKGROUND}) or ["defect"], str(files[0]))
-    notes = [absent(missing, f"{files[0]} and others", options.skip_missing)] if missing else []
+    notes = notes_on_files(tree, files[0], file_of, missing, options.skip_missing)
     places = {p.parent for p in file_of}
     if bare := [tree.name(p) for p in tree.pictures if p.parent in places and p not in file_of]:
         what = f"{len(bare)} images without a LabelMe file, {names(bare)}"
-        if not options.skip_missing:
-            raise DataError(f"{tree.folder}: {what}. Save one for each (a clean image has one without shapes), or "
-                            "leave them out with skip_missing=True (--skip-missing)")
-        notes.append(f"left out: {what}")
-    images, unseen = ids(file_of), []
+        notes += left_out(tree.folder, what, options.skip_missing,
+                          "Save one for each (a clean image has one without shapes), or leave them out")
 
-    def masks(image_id: str, shape: tuple[int, int]) -> dict[int, np.ndarray]:
-        file = file_of[images[image_id]]
+    def masks(path: Path, _: str, shape: tuple[int, int]) -> Iterator[Shape]:
+        file = file_of[path]
         document = load_json(file)
         stated = document.get("imageHeight"), document.get("imageWidth")
         if stated != (None, None):
             check_size(stated, shape, str(file))
-        found: dict[int, np.ndarray] = {}
         for number, item in enumerate(document["shapes"], 1):
-            mask = mask_of(item, shape, where := f"{file}, shape {number}")
-            if not mask.any():
-                unseen.append(where)
-            if item["label"] != BACKGROUND:
-                merge(found, number_of[item["label"]], mask)
-        return found
+            where = f"{file}, shape {number}"
+            class_id = None if item["label"] == BACKGROUND else number_of[item["label"]]
+            yield where, class_id, mask_of(item, shape, where)
 
-    entries, rows = collect(images, masks, options.progress)
-    if unseen:
-        notes.append(f"{len(unseen)} shapes cover no pixel's centre, {names(unseen)}")
-    split, told = settle_parts({i: part_of(p, tree.folder) for i, p in images.items()})
-    return Labelled(tree.folder, entries, rows, tuple(number_of.values()), tuple(number_of),
-                    f"LabelMe JSON, {len(files)} files", (*notes, *filter(None, [told])), split)
+    layout = f"LabelMe JSON, {len(files)} files"
+    return assemble(tree, file_of, masks, [*number_of], layout, notes, options.progress)
 
 
 def mask_of(item: dict, shape: tuple[int, int], where: str) -> np.ndarray:
@@ -114,7 +99,7 @@ def mask_of(item: dict, shape: tuple[int, int], where: str) -> np.ndarray:
 
 
 def _mask(item: dict, box: tuple[int, int, int, int], shape: tuple[int, int], where: str) -> np.ndarray:
-    """A mask in a box of the image, top, left, bottom, right: a PNG as base64 text."""
+    """The mask within a box (top, left, bottom, right) of the image, from a PNG as base64 text."""
     text = field_of(item, "mask", str, where)
     try:
         with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as picture:
@@ -125,13 +110,13 @@ def _mask(item: dict, box: tuple[int, int, int, int], shape: tuple[int, int], wh
         raise
     except (ValueError, OSError, SyntaxError, EOFError, binascii.Error, Image.DecompressionBombError,
             MemoryError) as error:
-        raise DataError(f"{where}: its mask is no readable PNG ({error}); save it again") from error
+        raise DataError(f"{where}: its mask is not a readable PNG ({error}); save it again") from error
     top, left, bottom, right = box
     if values.shape != (bottom - top, right - left) or top < 0 or left < 0 or bottom > shape[0] or right > shape[1]:
         raise DataError(f"{where}: its mask of {size_text(*values.shape)} pixels does not fit its box, rows {top} to "
                         f"{bottom}, columns {left} to {right}, in the image of {size_text(*shape)}")
     if not {*np.unique(values).tolist()} <= {0, 1} and not {*np.unique(values).tolist()} <= {0, 255}:
-        raise DataError(f"{where}: its mask holds gray values; save it again")
+        raise DataError(f"{where}: its mask contains gray values; save it again")
     mask = np.zeros(shape, bool)
     mask[top:bottom, left:right] = values > 0
     return mask

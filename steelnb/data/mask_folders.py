@@ -1,11 +1,11 @@
-"""Labels as mask files: in a folder of their own, or beside the images, as published sets have them.
+"""Labels as mask files: in a separate folder, or next to the images, as in published data sets.
 
-- ``images/X`` with ``masks/X`` or ``masks/X_mask`` (another suffix, if one fits all), also below ``train/`` and
-  ``val/``, or with such folders within: ``images/training`` and ``annotations/training``.
-- side by side, in folders within folders: ``X.jpg`` with ``X.png``, or ``X.jpg`` with ``X_label.bmp``.
+- ``images/X`` with ``masks/X`` or ``masks/X_mask`` (or another suffix that fits all), also below ``train/`` and
+  ``val/``, or with such folders inside: ``images/training`` and ``annotations/training``.
+- side by side, in folders at any depth: ``X.jpg`` with ``X.png``, or ``X.jpg`` with ``X_label.bmp``.
 
-Values {0, 255} or {0, 1} are one class, other values up to 32 class ids, of a coloured palette PNG its indices. Other
-values (softened edges) are refused unless a threshold is given. Where all masks are of one class and lie in folders
+Values {0, 255} or {0, 1} are one class, other values up to 32 are class ids, as are the indices of a coloured palette
+PNG. Other values (softened edges) are refused unless a threshold is given. If all masks are of one class, in folders
 whose names differ by more than a number, a folder's name is the kind of defect.
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from steelnb.data import labelled
 from steelnb.data.images import (
     LARGEST_CLASS_ID,
     SUFFIXES,
@@ -28,18 +29,8 @@ from steelnb.data.images import (
     size_text,
 )
 from steelnb.data.label_checks import look_alikes, same_colours
-from steelnb.data.labelled import (
-    MASKS,
-    Labelled,
-    Options,
-    Tree,
-    class_ids,
-    collect,
-    ids,
-    listed_names,
-    part_of,
-    settle_parts,
-)
+from steelnb.data.labelled import Labelled, Options, class_ids, collect, ids, listed_names, settle_parts
+from steelnb.data.tree import MASKS, Tree, part_of
 
 IMAGES = ("images", "image", "imgs", "img", "jpegimages")
 JPEG = (".jpg", ".jpeg")
@@ -47,7 +38,7 @@ LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm")
 
 
 def folders(tree: Tree) -> list[tuple[Path, Path]]:
-    """Folders of images beside one of masks, by their names, each with image files in it."""
+    """Pairs of an image folder and a mask folder next to it, by name, each with image files in it."""
     holding = {parent for p in tree.pictures for parent in p.relative_to(tree.folder).parents}
     found = []
     for place in sorted(holding):
@@ -55,14 +46,14 @@ def folders(tree: Tree) -> list[tuple[Path, Path]]:
         images, masks = ([f for f in inside if f.name.lower() in kind] for kind in (IMAGES, MASKS))
         if len(images) == 1 and masks:
             if len(masks) > 1:
-                raise DataError(f"{tree.folder / place}: {images[0].name}/ beside {names(f.name for f in masks)}; name "
-                                "the folder of masks with masks=, or move the others")
+                raise DataError(f"{tree.folder / place}: {images[0].name}/ next to {names(f.name for f in masks)}; "
+                                "choose the mask folder with masks=, or move the others")
             found.append((tree.folder / images[0], tree.folder / masks[0]))
     return found
 
 
 def read_folders(tree: Tree, found: list[tuple[Path, Path]], options: Options) -> Labelled:
-    """The set of images and masks in these pairs of folders. Raises DataError naming the file."""
+    """The data set in these pairs of folders. Raises DataError naming the file."""
     pairs: dict[Path, Path] = {}
     notes, suffixes = [], set()
     for images, masks in found:
@@ -88,13 +79,13 @@ def read_folders(tree: Tree, found: list[tuple[Path, Path]], options: Options) -
 
 
 def beside(tree: Tree) -> dict[Path, Path] | None:
-    """Image → mask of files side by side, if one rule fits: another suffix of the file, or of its name."""
+    """Image → mask of files side by side, if one rule fits: another file suffix, or a suffix of the stem."""
     by_place: dict[tuple[Path, str], list[Path]] = {}
     for path in tree.pictures:
         by_place.setdefault((path.parent, path.stem), []).append(path)
     twins = [sorted(p, key=lambda q: q.suffix.lower() not in JPEG) for p in by_place.values() if len(p) == 2]
     twins = [(a, b) for a, b in twins if a.suffix.lower() in JPEG and b.suffix.lower() in LOSSLESS]
-    if len(twins) * 4 >= len(tree.pictures):  # at least every second file has its twin
+    if len(twins) * 4 >= len(tree.pictures):  # at least half of the files are in such a pair
         return dict(twins)
     endings = Counter(
         path.stem[len(stem):] for path in tree.pictures for stem in _beginnings(path.stem)
@@ -109,7 +100,7 @@ def beside(tree: Tree) -> dict[Path, Path] | None:
 
 
 def read_beside(tree: Tree, pairs: dict[Path, Path], options: Options) -> Labelled:
-    """The set of images beside their masks. Raises DataError naming the file."""
+    """The data set of images next to their masks. Raises DataError naming the file."""
     image, mask = next(iter(pairs.items()))
     ending = mask.stem.removeprefix(image.stem)
     suffixes = {p.suffix.lower() for p in pairs}
@@ -126,7 +117,7 @@ def read_beside(tree: Tree, pairs: dict[Path, Path], options: Options) -> Labell
 def _labelled(tree: Tree, pairs: Mapping[Path, Path], layout: str, notes: list[str], options: Options) -> Labelled:
     images = ids(pairs)
     palettes: dict = {}
-    first: dict[int, Path] = {}  # the first file in which a value was met
+    first: dict[int, Path] = {}  # the first file with each value
 
     def masks(image_id: str, shape: tuple[int, int]) -> dict[int, np.ndarray]:
         values, colours = mask_and_colours(path := pairs[images[image_id]], options.mask_threshold)
@@ -142,31 +133,31 @@ def _labelled(tree: Tree, pairs: Mapping[Path, Path], layout: str, notes: list[s
     entries, rows = collect(images, masks, options.progress)
     last = max((v for v in first if v != 255), default=0)  # the largest class id
     if 255 in first and last > 1:
-        raise DataError(f"{first[255]} holds 0 and 255, {first[last]} class id {last}: two meanings in one folder; "
-                        "write class ids in every mask")
+        raise DataError(f"{first[255]} contains 0 and 255, {first[last]} class id {last}: two meanings in one folder; "
+                        "use class ids in every mask")
     if 0 not in first and last > 1:
-        raise DataError(f"{min(pairs.values()).parent}: no mask has a pixel of background (0), their values are "
-                        f"{names(sorted(first))}; if one of them is the background, write 0 for it")
+        raise DataError(f"{min(pairs.values()).parent}: no mask has a background pixel (0), their values are "
+                        f"{names(sorted(first))}; if one of them is the background, replace it by 0")
     kinds = _kinds({i: images[i] for i, *_ in rows}, tree.folder) if last < 2 else {}
     class_names = tuple(sorted(set(kinds.values())))
     rows = [(i, class_names.index(kinds[i]) + 1 if kinds else 1 if v == 255 else v, *rest) for i, v, *rest in rows]
     if not kinds and (listed := listed_names(tree)) and len(listed) >= last:
         class_names = tuple(class_ids(listed, str(tree.folder)))
     if kinds:
-        notes = [*notes, "a folder's name is the kind of defect in it"]
+        notes = [*notes, "folder names are the kinds of defects"]
     count = len(class_names) or max(last, 1)
     meaning = "0/255" if 255 in first else "0/1" if last < 2 else "of class ids"
     if options.mask_threshold is not None:
         meaning = f"of gray values, defect above {options.mask_threshold}"
-    split, told = settle_parts({i: part_of(p, tree.folder) for i, p in images.items()})
+    split, note = settle_parts({i: part_of(p, tree.folder) for i, p in images.items()})
     return Labelled(tree.folder, entries, rows, tuple(range(1, count + 1)), class_names, f"{layout}, masks {meaning}",
-                    (*notes, *filter(None, [told])), split)
+                    (*notes, *filter(None, [note])), split)
 
 
 def _kinds(paths: Mapping[str, Path], below: Path) -> dict[str, str]:
-    """ImageId → the folder that says which kind of defect an image shows; empty where folders do not say.
+    """ImageId → the folder that names the kind of defect of an image; empty if folders do not name kinds.
 
-    The one place on the way to the images at which folders differ; names such as ``kos01`` and ``kos02`` number things.
+    It is the only level of the path at which folders differ; names that differ only by a number are not kinds.
     """
     ways = {i: p.relative_to(below).parts[:-1] for i, p in paths.items()}
     if len({len(way) for way in ways.values()}) != 1:
@@ -181,24 +172,24 @@ def _kinds(paths: Mapping[str, Path], below: Path) -> dict[str, str]:
 
 
 def _places(images: Path, masks: Path) -> list[Path]:
-    """Folders with images below both, relative to them: the folders themselves, else those within."""
+    """Subfolders with images that both folders have, as relative paths; only "." if both have images themselves."""
     for root in (images, masks):
         if not root.is_dir():
             raise DataError(f"{root}: no such folder")
     found = [[Path(os.path.relpath(place, root)) for place, _, files in os.walk(root, followlinks=True)
               if any(Path(f).suffix.lower() in SUFFIXES and f[0] != "." for f in files)]
              for root in (images, masks)]
-    if Path() in found[0] and Path() in found[1]:  # what lies deeper is passed over, which `left_out` says
+    if Path() in found[0] and Path() in found[1]:  # deeper folders are ignored, as noted by `left_out`
         return [Path()]
     if {*found[0]} != {*found[1]}:
         one_sided = sorted({*found[0]} ^ {*found[1]})
-        raise DataError(f"{images.parent}: {names(one_sided)} has image files in {images.name}/ or in {masks.name}/ "
-                        "alone; give the masks the folders of the images")
+        raise DataError(f"{images.parent}: {names(one_sided)} has image files only in {images.name}/ or only in "
+                        f"{masks.name}/; use the same folders for masks and images")
     return sorted(found[0])
 
 
 def _suffix(pictures: Mapping[str, Path], labels: Mapping[str, Path]) -> str:
-    """What the names of masks have more than those of their images: nothing, or what fits them all."""
+    """The suffix of mask names compared with image names: empty, or one that fits most of them."""
     if pictures.keys() & labels.keys():
         return ""
     endings = Counter(stem[len(begin):] for stem in labels for begin in _beginnings(stem) if begin in pictures)
@@ -211,19 +202,19 @@ def _beginnings(stem: str) -> Iterable[str]:
 
 
 def _complain(tree: Tree, pictures: dict, labels: dict, suffix: str, options: Options, notes: list[str]) -> None:
-    told = f" named as the image with {suffix!r} at its end" if suffix else " of the same stem"
+    which = f" named as the image with {suffix!r} at the end" if suffix else " of the same stem"
     sides = (pictures, labels, "images without a mask"), (labels, pictures, "masks without an image")
     for these, others, what in sides:
         lone = sorted(these[s].name for s in these.keys() - others.keys())
         if alike := look_alikes(lone, (others[s].name for s in others.keys() - these.keys())):
-            raise DataError(f"{tree.folder}: {len(alike)} {what}{told}, but of one that differs in case: "
+            raise DataError(f"{tree.folder}: {len(alike)} {what}{which}, but one that differs in case: "
                             f"{names(alike)}; rename one of the two")
-        _leave_out(tree, lone, what, options, notes, told)
+        _leave_out(tree, lone, what, options, notes, which)
 
 
-def _leave_out(tree: Tree, lone: list[str], what: str, options: Options, notes: list[str], told: str = "") -> None:
+def _leave_out(tree: Tree, lone: list[str], what: str, options: Options, notes: list[str], which: str = "") -> None:
     if lone:
-        if not options.skip_missing:
-            raise DataError(f"{tree.folder}: {len(lone)} {what}{told}, {names(lone)}. Add what is missing (a clean "
-                            "image has an all-zero mask), or leave them out with skip_missing=True (--skip-missing)")
-        notes.append(f"left out: {len(lone)} {what}, {names(lone)}")
+        notes += labelled.left_out(
+            tree.folder, f"{len(lone)} {what}{which}, {names(lone)}", options.skip_missing,
+            "Add the missing files (a clean image has an all-zero mask), or leave them out",
+        )

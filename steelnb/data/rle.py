@@ -8,13 +8,13 @@ import numpy as np
 
 
 class RLEError(ValueError):
-    """Run-length text that cannot be a mask of the given image. The message names the row and the reason."""
+    """Run-length text is not a mask of the given image. The message names the row and the reason."""
 
 
 def runs(rle: str | float | None, size: int, row: str = "") -> tuple[np.ndarray, np.ndarray]:
     """Starts (counted from 0) and lengths of the runs in `rle`, both int64 [R], for an image of `size` pixels.
 
-    Empty text, None and NaN (how pandas reads an empty cell) are a mask without runs. Raises RLEError, naming `row`.
+    Empty text, None and NaN (pandas' value of an empty cell) are a mask without runs. Raises RLEError naming `row`.
     """
 
     def refuse(reason: str) -> RLEError:
@@ -53,8 +53,8 @@ def runs(rle: str | float | None, size: int, row: str = "") -> tuple[np.ndarray,
 def decode(rle: str | float | None, shape: tuple[int, int] = (256, 1600), row: str = "") -> np.ndarray:
     """The mask, bool [H, W], of run-length text for an image of `shape` (H, W) in pixels.
 
-    The array is column-major in memory, as the text is: `encode` reads it back without a copy.
-    Raises RLEError naming `row` where the text is no mask of that shape.
+    The array is column-major in memory, like the text, so `encode` needs no copy.
+    Raises RLEError naming `row` if the text is not a mask of that shape.
     """
     height, width = shape
     starts, lengths = runs(rle, height * width, row)
@@ -70,29 +70,29 @@ def decode(rle: str | float | None, shape: tuple[int, int] = (256, 1600), row: s
 def encode(mask: np.ndarray) -> str:
     """The run-length text of a mask, bool or 0/1 of any dtype, [H, W]; an empty mask gives ``""``.
 
-    Raises RLEError for another number of axes and for values besides 0 and 1 (a 0/255 mask would hide a mistake).
+    Raises RLEError for another number of axes and for values other than 0 and 1 (0/255 may be a mistake).
     """
     encoder = Encoder()
     return encoder.add(mask) + encoder.finish()
 
 
 class Encoder:
-    """The run-length text of a mask that comes in blocks of columns, from left to right; memory grows with the block.
+    """Encodes a mask given in blocks of columns, from left to right; memory grows with the block.
 
-    What all `add`s and `finish` give, joined, is what `encode` gives for the whole mask.
+    The texts of all `add` calls and of `finish`, joined, equal that of `encode` for the whole mask.
     """
 
     def __init__(self) -> None:
         self._height: int | None = None
-        self._place = 0  # pixels that have come
-        self._start: int | None = None  # of the run that the last piece left open
-        self._gap = ""  # before the next number
+        self._place = 0  # pixels added so far
+        self._start: int | None = None  # start of a run that is still open
+        self._gap = ""  # separator before the next number
 
     def add(self, mask: np.ndarray) -> str:
-        """The runs that ended in the next columns, bool or 0/1 [H, w]; a run that may go on waits. Raises RLEError."""
+        """The text of the runs that end in the next columns, bool or 0/1 [H, w]. Raises RLEError."""
         pixels, height = _pixels(mask), len(mask)
         if self._height not in (None, height):
-            raise RLEError(f"columns of {height} pixels after columns of {self._height}: they are no one mask")
+            raise RLEError(f"columns of {height} pixels after columns of {self._height}: not parts of one mask")
         self._height = height
         if not len(pixels):
             return ""
@@ -107,7 +107,7 @@ class Encoder:
         return self._text(edges[: len(edges) // 2 * 2])
 
     def finish(self) -> str:
-        """The run that reaches the last pixel, if there is one."""
+        """The text of the run that ends with the last pixel, if there is one."""
         return "" if self._start is None else self._text(np.array([self._start, self._place]))
 
     def _text(self, edges: np.ndarray) -> str:
@@ -124,7 +124,7 @@ def area(rle: str | float | None) -> int:
 
 
 def _pixels(mask: np.ndarray) -> np.ndarray:
-    """The pixels of a mask down its columns, bool [H·W]; what `encode` refuses is refused here."""
+    """The pixels of a mask down its columns, bool [H·W]. Raises RLEError as `encode`."""
     mask = np.asarray(mask)
     if mask.ndim != 2:
         raise RLEError(f"a mask has two axes [H, W], got shape {mask.shape}")

@@ -1,8 +1,8 @@
-"""Find a data set, and say where it came from.  Taught in 01_data_exploration.
+"""Finds a data set, and notes where it came from.  Taught in 01_data_exploration.
 
-The first that is there: the folder or archive asked for, the one named by ``STEELNB_DATA``, Severstal in Kaggle's
-input folder; else synthetic steel, made on the spot. What was asked for and does not work is an error, never replaced
-by synthetic.
+The first that exists: the folder or archive requested, the one in ``STEELNB_DATA``, Severstal in Kaggle's input folder;
+otherwise synthetic steel is made. A requested data set that cannot be read is an error, never replaced by synthetic
+steel.
 """
 
 import hashlib
@@ -18,8 +18,8 @@ from steelnb.data.images import SUMS
 COMPETITION = "severstal-steel-defect-detection"
 KAGGLE_INPUTS = tuple(Path("/kaggle/input", *middle, COMPETITION) for middle in ((), ("competitions",)))
 RULES = f"https://www.kaggle.com/c/{COMPETITION}/rules"
-ALTERNATIVES = ("Without it: give a folder that holds train.csv and train_images/ (or other labelled images), name one "
-                'in the environment variable STEELNB_DATA, or take where="synthetic"')
+ALTERNATIVES = ("Without it: give a folder with train.csv and train_images/ (or other labelled images), set the "
+                'environment variable STEELNB_DATA to one, or use where="synthetic"')
 
 
 def open_dataset(
@@ -28,12 +28,12 @@ def open_dataset(
 ) -> SteelData:
     """The data set at `where`, or the first that is found.  Taught in 01_data_exploration.
 
-    `where`: a folder; a .zip of one (on Google Drive, say), copied to this machine and
-    unpacked once, see `archives.unpacked`; "kaggle" downloads Severstal (1.6 GB, needs an account); "synthetic" makes
-    `images` images of synthetic steel from `seed`; None looks around as the module says. ``STEELNB_DATA`` may hold all
-    of these. The labels are recognised by content; `skip_missing`, `mask_threshold`, `nested` and `format` as in
-    `dataset.read_dataset`. `describe()` of the result tells what was found and where it came from. Raises DataError for
-    a place that does not work.
+    where: a folder; a .zip of one (for example on Google Drive), copied to this machine and unpacked once, see
+    `archives.unpacked`; "kaggle" downloads Severstal (1.6 GB, needs an account); "synthetic" makes `images` images of
+    synthetic steel from `seed`; None searches as described above. ``STEELNB_DATA`` may have any of these values. The
+    labels are recognised by content; `skip_missing`, `mask_threshold`, `nested` and `format` as in
+    `dataset.read_dataset`. `describe()` of the result says what was found and where it came from. Raises DataError if
+    it cannot be read.
     """
     source = "found at the place asked for"
     if where is None and (where := named()):
@@ -59,7 +59,7 @@ def open_dataset(
 
 
 def named() -> str | None:
-    """What ``STEELNB_DATA`` holds, if anything."""
+    """The value of ``STEELNB_DATA``, if it is set."""
     return os.environ.get("STEELNB_DATA", "").strip() or None
 
 
@@ -67,33 +67,33 @@ def _is_file(where: str | Path) -> bool:
     try:
         return Path(where).expanduser().is_file()
     except RuntimeError as error:  # ~name of nobody
-        raise DataError(f"{where}: {error} Name the folder by its full path") from None
+        raise DataError(f"{where}: {error} Give the full path of the folder") from None
 
 
 def from_kaggle(*, progress: bool = True) -> SteelData:
-    """Severstal from Kaggle through `kagglehub`, which keeps it in its cache. Raises DataError telling what to do."""
+    """Severstal from Kaggle through `kagglehub`, which caches it. Raises DataError saying what to do."""
     try:
         import kagglehub
     except ImportError:
         raise DataError(f"kagglehub is not installed: pip install 'kagglehub>=0.3'. {ALTERNATIVES}") from None
     try:
         folder = kagglehub.competition_download(COMPETITION)
-    except Exception as error:  # kagglehub's own, requests' and the disk's
+    except Exception as error:  # of kagglehub, requests or the disk
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status == 403:
-            problem = ("Kaggle refused the download (403): the competition's rules must be accepted once, with the "
-                       f"account that downloads, at {RULES} ; then run this again")
+            problem = ("Kaggle refused the download (403): accept the competition's rules once, with the account that "
+                       f"downloads, at {RULES} ; then run this again")
         elif status == 401 or type(error).__name__ in ("UnauthenticatedError", "CredentialError"):
             problem = ("Kaggle does not know who is asking (401): create a token at https://www.kaggle.com/settings , "
                        f"call kagglehub.login(), and accept the competition's rules at {RULES}")
         else:
-            problem = f"the download from Kaggle failed ({type(error).__name__}: {error}); run it again, it goes on"
+            problem = f"the download from Kaggle failed ({type(error).__name__}: {error}); run it again to continue"
         raise DataError(f"{problem}. {ALTERNATIVES}") from error
     return _from(dataset.read_dataset(folder, progress=progress), "downloaded from Kaggle")
 
 
 def _synthetic(images: int, seed: int, progress: bool) -> SteelData:
-    """Synthetic steel from the cache; made first where it is missing, was interrupted, or was drawn by other code."""
+    """Synthetic steel from the cache; made first if it is missing, incomplete, or drawn by another version."""
     code = b"".join(Path(module.__file__).read_bytes() for module in (synthetic_drawing, synthetic))
     drawn_by = hashlib.sha256(code).hexdigest()[:8]
     cache = runtime.cache_folder()

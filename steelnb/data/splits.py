@@ -23,14 +23,14 @@ class RowSplit(NamedTuple):
 
 
 def by_image(data: SteelData, validation: float = 0.2, seed: int = 0) -> Split:
-    """Every image on one side; each set of classes (clean is one) gives its share.  Taught in 01_data_exploration.
+    """Splits images, stratified by their set of classes (clean is one).  Taught in 01_data_exploration.
 
     Of a stratum of n ≥ 2 images, round(n · validation) go to validation, but at least 1 and at most n - 1. Strata of a
     single image are pooled into one; a last single image goes to training, so a data set of one has no validation.
-    Which ones go is decided by SHA-256 of seed and ImageId: the same on every machine and NumPy, in any row order.
-    Where the data has groups (`SteelData.with_groups`), the images of one stay together, as in `by_group`. Where the
-    set brings a split of its own (`SteelData.parts`), that is it, whatever `validation`, `seed` and groups say.
-    Raises ValueError unless 0 < validation < 1.
+    SHA-256 of seed and ImageId decides which images: the same on every machine and NumPy, in any row order. If the data
+    has groups (`SteelData.with_groups`), the images of a group stay together, as in `by_group`. If the set comes with
+    its own split (`SteelData.parts`), that is returned, independent of `validation`, `seed` and groups. Raises
+    ValueError unless 0 < validation < 1.
     """
     _check(validation)
     if data.parts:
@@ -40,18 +40,18 @@ def by_image(data: SteelData, validation: float = 0.2, seed: int = 0) -> Split:
 
 
 def by_group(data: SteelData, groups: Mapping[str, Hashable], validation: float = 0.2, seed: int = 0) -> Split:
-    """As `by_image`, but images of one group (ImageId → group) stay together.  Taught in 01_data_exploration.
+    """As `by_image`, but images of one group (ImageId → group) stay together.
 
-    A group belongs to the stratum of all classes that its images show. Groups are taken for validation while they fit
-    into the stratum's share; if none fits, the smallest is taken. Raises ValueError for images without a group, and
-    unless 0 < validation < 1.
+    The stratum of a group is the set of all classes of its images. Groups go to validation while they fit into the
+    stratum's share; if none fits, the smallest does. Raises ValueError for images without a group, and unless
+    0 < validation < 1.
     """
     _check(validation)
     members: dict[Hashable, list[str]] = {}
     shown: dict[Hashable, set[int]] = {}
     for image_id, classes in sorted(zip(data.images["ImageId"], data.images["classes"], strict=True)):
         if image_id not in groups:
-            raise ValueError(f"image {image_id!r} has no group: give every image one (alone: its own ImageId)")
+            raise ValueError(f"image {image_id!r} has no group: every image needs one (if alone, its own ImageId)")
         members.setdefault(groups[image_id], []).append(image_id)
         shown.setdefault(groups[image_id], set()).update(classes)
     strata: dict[tuple[int, ...], list[list[str]]] = {}
@@ -69,8 +69,8 @@ def by_group(data: SteelData, groups: Mapping[str, Hashable], validation: float 
 def by_row(data: SteelData, validation: float = 0.2) -> RowSplit:
     """The original's split: the first int(rows · (1 - validation)) rows train.  Taught in 01_data_exploration.
 
-    The rest validate; nothing is shuffled. An image with two classes has two rows, so it can be on both sides: see
-    `leaks`. Clean images have no row and are in neither. Raises ValueError unless 0 < validation < 1.
+    The others validate; nothing is shuffled. An image with two classes has two rows, so it can be on both sides: see
+    `leaks`. Clean images have no row and are on neither side. Raises ValueError unless 0 < validation < 1.
     """
     _check(validation)
     first = int(len(data.rows) * (1 - validation))
@@ -87,15 +87,15 @@ def leaks(data: SteelData, split: Split | RowSplit, groups: Mapping[str, Hashabl
 
 
 def _take(units: list[list[str]], validation: float, seed: int) -> list[str]:
-    """The ImageIds of some of the two or more units, about a share `validation` of all their images."""
+    """The ImageIds of some of two or more units, with about the share `validation` of all images."""
     images = sum(map(len, units))
     wanted = min(max(floor(images * validation + 0.5), 1), images - 1)
     units = sorted(units, key=lambda ids: hashlib.sha256(f"{seed} {ids[0]}".encode()).digest())
-    taken: list[str] = []
+    chosen: list[str] = []
     for ids in units:
-        if len(taken) + len(ids) <= wanted:
-            taken += ids
-    return taken or min(units, key=len)
+        if len(chosen) + len(ids) <= wanted:
+            chosen += ids
+    return chosen or min(units, key=len)
 
 
 def _check(validation: float) -> None:

@@ -1,6 +1,6 @@
 """Sets of synthetic steel on disk, in Severstal's own layout.  Taught in 01_data_exploration.
 
-What the steel looks like is drawn by `drawing`; the same seed gives the same set.
+The images are drawn by `synthetic_drawing`; the same seed gives the same set.
 """
 
 import os
@@ -21,22 +21,22 @@ __all__ = ["CLASSES", "COMBINATIONS", "Sample", "draw", "write_dataset"]
 
 
 def write_dataset(folder, images: int, *, seed: int = 0, shape: tuple[int, int] = (256, 1600), form: str = "now",
-          test_images: int = 0, progress: bool = True) -> Path:
-    """Write a set in Severstal's layout: `train_images/*.jpg`, `train.csv`, `test_images/*.jpg`. Returns the folder.
+                  test_images: int = 0, progress: bool = True) -> Path:
+    """Writes a set in Severstal's layout: `train_images/*.jpg`, `train.csv`, `test_images/*.jpg`. Returns the folder.
 
-    `form` is that of the CSV: "now" (`ImageId,ClassId,EncodedPixels`, defective rows only) or "2019"
-    (`ImageId_ClassId,EncodedPixels`, four rows an image). `train.csv` comes last: a folder without it is unfinished.
-    Raises ValueError for a folder that holds a set already, for fewer than 1 image, and for an unknown form.
+    form: of the CSV, "now" (`ImageId,ClassId,EncodedPixels`, defective rows only) or "2019"
+    (`ImageId_ClassId,EncodedPixels`, four rows per image). `train.csv` is written last: a folder without it is
+    incomplete. Raises ValueError for a folder that contains a set already, fewer than 1 image, and an unknown form.
     """
     folder = Path(folder)
     if images < 1 or test_images < 0:
-        raise ValueError(f"cannot write {images} train and {test_images} test images: take at least 1 and 0")
+        raise ValueError(f"cannot write {images} train and {test_images} test images: at least 1 and 0 are needed")
     if max(shape) > LONGEST_SIDE:
-        raise ValueError(f"a JPEG has at most {LONGEST_SIDE} pixels a side, not {shape[0]}×{shape[1]}")
+        raise ValueError(f"a JPEG has at most {LONGEST_SIDE} pixels per side, not {shape[0]}×{shape[1]}")
     if form not in ("now", "2019"):
-        raise ValueError(f'train.csv has no form {form!r}: take "now" or "2019"')
+        raise ValueError(f'train.csv has no form {form!r}: use "now" or "2019"')
     if held := [*folder.glob("train.csv*"), *folder.glob("t*_images/*")]:
-        raise ValueError(f"{folder} already holds {held[0].relative_to(folder)}, and a set is never overwritten: "
+        raise ValueError(f"{folder} already contains {held[0].relative_to(folder)}, and a set is never overwritten: "
                          "choose another folder, or delete this one first")
     draw(seed, 0, shape)  # a bad shape fails here, before anything is written
     rows = []

@@ -1,9 +1,9 @@
-"""Procedural steel, drawn to the statistics of Severstal's labels.  Taught in 01_data_exploration.
+"""Procedural steel with the statistics of Severstal's labels.
 
 Class shares are the published counts. Areas, counts and shapes of the labels started from fits to 1,119 published mask
-rows (at most 350 a class) and were then adjusted by hand until drawn sets measured alike; the look was matched by eye.
-What is painted is not quite what is labelled: a label is a loose polygon, the defect in it may be faint, and marks that
-only look like defects carry no label. So a Dice of 1 is out of reach here, as it is on real steel.
+rows (at most 350 per class) and were then adjusted by hand until drawn sets had the same statistics; the appearance was
+matched by eye. Labels differ from the painted defects: a label is a loose polygon, the defect in it may be faint, and
+marks that only look like defects have no label. So a Dice of 1 is impossible here, as on real steel.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ CLASSES = (1, 2, 3, 4)
 # How many of Severstal's 12,568 train images show which classes.
 COMBINATIONS = {(): 5902, (3,): 4759, (1,): 769, (4,): 516, (3, 4): 284, (2,): 195, (1, 3): 91, (1, 2): 35,
                 (2, 3): 14, (1, 2, 3): 2, (2, 4): 1}
-BAND_SHARE = 0.38  # images that look past the strip's edge
+BAND_SHARE = 0.38  # share of images that extend beyond the strip's edge
 
 
 class Sample(NamedTuple):
@@ -29,17 +29,17 @@ class Sample(NamedTuple):
 
 
 class Habit(NamedTuple):
-    """How the labels of one class measure; lengths in pixels of a 256×1600 image."""
+    """Statistics of the labels of one class; lengths in pixels of a 256×1600 image."""
 
     counts: tuple[float, ...]  # % of masks with 1, 2, 3 … components
-    # ln(mask area in % of the image) = a + b ln(count) ± sd; `a` slightly above the fit: bands and overlaps cost area
+    # ln(mask area in % of the image) = a + b ln(count) ± sd; `a` slightly above the fit: bands and overlaps lose area
     area: tuple[float, float, float]
     aspect: tuple[float, float]  # ln(height / width) of a component: mean, sd
     full: float  # share of components that run from the top edge to the bottom edge
     edge: float  # share of the others that touch one of the two
-    spread: float  # how far components lie from the middle of their cluster, sideways
+    spread: float  # sd of the sideways distance of components from the middle of their cluster
     uneven: float  # sd of ln(component area) within a mask
-    rough: float  # how far the label's outline dents inwards
+    rough: float  # depth of the dents in the label's outline
 
 
 HABITS = {
@@ -51,14 +51,14 @@ HABITS = {
 
 
 def draw(seed: int, index: int, shape: tuple[int, int] = (256, 1600)) -> Sample:
-    """Draw image `index` of the set `seed`: uint8 [H, W] and bool [4, H, W], a pure function of its arguments.
+    """Draws image `index` of the set `seed`: uint8 [H, W] and bool [4, H, W], a pure function of its arguments.
 
-    Defects and marks scale with the root of H·W, so areas keep their share of the image. The classes shown walk evenly
-    through COMBINATIONS, so a small set has the shares of a large one. Raises ValueError for a shape below 32×32.
+    Defects and marks scale with the root of H·W, so areas keep their share of the image. Classes are spread evenly over
+    COMBINATIONS, so a small set has the shares of a large one. Raises ValueError for a shape below 32×32.
     """
     height, width = shape
     if min(shape) < 32:
-        raise ValueError(f"synthetic steel of {height}×{width} pixels is too small to show defects: take 32×32 or more")
+        raise ValueError(f"synthetic steel of {height}×{width} pixels is too small to show defects: use 32×32 or more")
     rng = np.random.default_rng([seed, index])
     unit = (height * width / (256 * 1600)) ** 0.5
     turn = (np.random.default_rng(seed).random() + index * 0.6180339887498949) % 1  # golden ratio: spread evenly
@@ -91,7 +91,7 @@ def _steel(rng, shape, unit):
     for cell, size in ((500, .12), (90, .05), (20, .025), (4, .02)):
         gray += size * _noise(rng, (1, width), 1, cell * unit)
     gray += 1 + rng.normal(0, .13) * np.linspace(-1, 1, height, dtype=np.float32)[:, None]
-    # The mean of 2×2 random bytes: near normal, and as alike between neighbours as the camera's grain.
+    # The mean of 2×2 random bytes: nearly normal, with the camera grain's correlation of neighbouring pixels.
     grain = rng.integers(0, 256, (height + 1, width + 1), np.uint8).astype(np.float32)
     grain = grain[1:] + grain[:-1]
     grain = (grain[:, 1:] + grain[:, :-1]) / 148 - 3.45
@@ -114,7 +114,7 @@ def _lines(rng, shape, count, thickness):
 
 
 def _defects(rng, gray, masks, kind, left, right, unit, visible=None):
-    """Paint defects of class `kind` and their labels, in place; with `visible` given, a trace too faint for a label."""
+    """Paints defects of class `kind` and their labels, in place; with `visible`, traces too faint for a label."""
     height, width = gray.shape
     habit = HABITS[kind]
     count = 1 + np.searchsorted(np.cumsum(habit.counts), rng.random() * sum(habit.counts))
@@ -208,7 +208,7 @@ PAINTERS = {1: _pits, 2: _dark_lines, 3: _scratches, 4: _rolled_in}
 
 
 def _marks(rng, gray, left, right, unit, reflections):
-    """Paint what is no defect, in place: water, sparkle, ripple, oil, reflections, streaks, dust, traces of defects."""
+    """Paints marks that are not defects, in place: water, sparkle, ripple, oil, reflections, streaks, dust, traces."""
     height, width = gray.shape
 
     def zone(narrow, wide):  # some columns, as a view, and how strongly each of them is marked
@@ -250,7 +250,7 @@ def _marks(rng, gray, left, right, unit, reflections):
 
 
 def _band(rng, gray, left, right, unit):
-    """Paint the black beyond the strip's edge, and the strip's bright or dark rim, in place."""
+    """Paints the black beyond the strip's edge, and the strip's bright or dark rim, in place."""
     away = np.arange(gray.shape[1], dtype=np.float32) - left if left else right - 1 - np.arange(gray.shape[1])
     reach = rng.uniform(3, 40) * unit
     gray *= 1 + rng.choice([-.4, .3, .8]) * np.exp(-((np.maximum(away, 0) / reach) ** 4)).astype(np.float32)

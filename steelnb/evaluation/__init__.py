@@ -1,8 +1,8 @@
 """How good a network is.
 
-Overlap of masks (`metrics`), from probabilities to a mask (`operating_point`), every convention (`scores`) with
-its interval (`bootstrap`), the report on a part of a data set (`predictions`, `report`), results of long runs
-(`recorded`).
+Overlap of masks (`metrics`), from probabilities to a mask (`operating_point`), scores under every convention (`scores`)
+with intervals (`bootstrap`), the report on a part of a data set (`predictions`, `report`), recorded results of long
+runs (`recorded`).
 """
 
 from steelnb.evaluation.operating_point import OperatingPoint

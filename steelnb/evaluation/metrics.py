@@ -1,10 +1,10 @@
 """Dice, IoU and related scores, always stating how empty masks count.  Taught in 04_metrics.
 
 Predictions and masks are bool [N, K, H, W] (tensors or arrays), K masks per image. Averages are over (image, class)
-pairs. `empty` is what a pair with an empty mask contributes:
+pairs. `empty` is the contribution of a pair with an empty mask:
 
-- "one": 1 where the prediction is empty too, else 0 (Kaggle, and the original up to its smoothing);
-- "skip": nothing, only pairs with a defect count: the stricter score, and the one to compare networks by;
+- "one": 1 if the prediction is empty too, else 0 (Kaggle, and the original up to its smoothing);
+- "skip": none, only pairs with a defect count: the stricter score, and the one to compare networks by;
 - "zero": 0 (scikit-learn's ``zero_division=0``).
 """
 
@@ -21,9 +21,9 @@ TOUCHING = np.ones((3, 3), bool)  # pixels that meet at a corner belong to one d
 
 
 def counts(prediction: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels in (both, the prediction, the mask) for every image and class: three int64 [N, K] on the CPU.
+    """Pixel counts of (both, the prediction, the mask) for every image and class: three int64 [N, K] on the CPU.
 
-    Raises ValueError if shapes differ or values are not bool: the caller chooses the threshold.
+    Raises ValueError if shapes differ or values are not bool: the caller applies the threshold.
     """
     prediction, mask = torch.as_tensor(prediction), torch.as_tensor(mask)
     if prediction.shape != mask.shape or prediction.ndim != 4:
@@ -32,23 +32,23 @@ def counts(prediction: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         raise ValueError(f"both must be bool, got {prediction.dtype} and {mask.dtype}: compare, e.g. `logits > 0`")
     axes = (2, 3)
     both, predicted, true = (prediction & mask).sum(axes), prediction.sum(axes), mask.sum(axes)
-    return both.cpu(), predicted.cpu(), true.cpu()  # a few numbers; some devices have no float64, which the ratios need
+    return both.cpu(), predicted.cpu(), true.cpu()  # few numbers; the ratios need float64, which some devices lack
 
 
 def dice(prediction: Tensor, mask: Tensor, *, empty: str) -> Tensor:
-    """2|P∩T| / (|P| + |T|) in 0…1 for every image and class, float64 [N, K]; NaN where `empty` is "skip" and T is."""
+    """2|P∩T| / (|P| + |T|) in 0…1 for every image and class, float64 [N, K]; NaN for an empty T and empty="skip"."""
     both, predicted, true = counts(prediction, mask)
     return _settle(2 * both.double() / (predicted + true), predicted, true, empty)
 
 
 def iou(prediction: Tensor, mask: Tensor, *, empty: str) -> Tensor:
-    """|P∩T| / |P∪T| in 0…1 for every image and class, float64 [N, K]; NaN where `empty` is "skip" and T is."""
+    """|P∩T| / |P∪T| in 0…1 for every image and class, float64 [N, K]; NaN for an empty T and empty="skip"."""
     both, predicted, true = counts(prediction, mask)
     return _settle(both.double() / (predicted + true - both), predicted, true, empty)
 
 
 def kaggle_dice(prediction: Tensor, mask: Tensor) -> float:
-    """Kaggle's score for Severstal: mean Dice over (image, class) pairs, empty against empty 1. K is 4 there."""
+    """Kaggle's score for Severstal (K = 4): mean Dice over (image, class) pairs; 1 if mask and prediction are empty."""
     return dice(prediction, mask, empty="one").mean().item()
 
 
@@ -81,7 +81,7 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 class Components(NamedTuple):
-    """Connected defects of one mask, and how many of them a prediction found."""
+    """Numbers of connected defects of one mask, and of those that a prediction found."""
 
     defects: int  # connected parts of the mask
     touched: int  # of them: with at least one predicted pixel
@@ -90,7 +90,7 @@ class Components(NamedTuple):
 
 
 def defects(prediction: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels of each connected defect (by edge or corner) of a mask, and how many of them are predicted: int64 [D].
+    """Pixels of each connected defect (by edge or corner) of a mask, and the number predicted: two int64 [D].
 
     Both are bool [H, W].
     """
@@ -109,7 +109,7 @@ def components(prediction: np.ndarray, mask: np.ndarray) -> Components:
 
 @dataclass
 class Streaming:
-    """Scores at one threshold over any number of batches, in constant memory: `update` with each, then `scores`.
+    """Scores at one threshold over any number of batches, in constant memory: `update` per batch, then `scores`.
 
     Fast enough for every epoch of a training; `scores.Scores` has all conventions, with intervals.
     """
@@ -139,10 +139,10 @@ class Streaming:
         self.pixels += torch.as_tensor(mask).numel()
 
     def scores(self, *, empty: str) -> dict[str, float]:
-        """Every score; NaN where there was nothing to score.
+        """Every score; NaN if there was nothing to score.
 
-        dice, iou: mean over pairs under `empty`. dice_all_pixels, precision, recall, accuracy: over all pixels of all
-        pairs pooled, independent of `empty`. false_alarm_rate: share of empty masks with a predicted pixel.
+        dice, iou: mean over pairs under `empty`. dice_all_pixels, precision, recall, accuracy: over the pooled pixels
+        of all pairs, independent of `empty`. false_alarm_rate: share of empty masks with a predicted pixel.
         """
         _check(empty)
         clean = self.pairs - self.defective

@@ -1,4 +1,4 @@
-"""From probabilities to a mask: threshold, smallest defect, clean-image guard.  Taught in 10_results.
+"""From probabilities to a mask: threshold, minimum area, clean-image guard.  Taught in 10_results.
 
 A network gives one probability per pixel; an operating point decides which pixels are defect. Its three numbers are
 chosen on one part of the data (`Sweep`) and reported on another: on the same images, the scores would be too high.
@@ -60,17 +60,17 @@ class OperatingPoint:
 
 
 def certainty(probability: np.ndarray) -> float:
-    """The probability that `CERTAIN_SHARE` of an image's pixels, [H, W], reach; a single pixel could be noise."""
+    """The probability exceeded by `CERTAIN_SHARE` of an image's pixels, [H, W]; a single pixel could be noise."""
     rank = max(1, round(CERTAIN_SHARE * probability.size))
     return float(np.partition(probability, probability.size - rank, axis=None)[probability.size - rank])
 
 
 class Sweep:
-    """Scores every combination of threshold, smallest defect and guard, image after image.
+    """Scores every combination of threshold, minimum area and guard, image after image.
 
-    Memory does not grow with the images. Dice is the mean over (image, class) pairs, an empty mask giving 1 to an empty
-    prediction and 0 to any other: the convention in which a false alarm lowers the score. `dice`,
-    `dice_defective` and `alarm_rate` are [thresholds, areas, guards].
+    Memory does not grow with the number of images. Dice is the mean over (image, class) pairs; with an empty mask it is
+    1 for an empty prediction and 0 for any other, so that false alarms lower the score. `dice`, `dice_defective` and
+    `alarm_rate` are [thresholds, areas, guards].
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Sweep:
                 self._dice[t] += dice
 
     def _left(self, prediction: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Predicted pixels, and those of them in the mask, after dropping defects smaller than each of `areas`."""
+        """Numbers of predicted pixels, and of those in the mask, without defects smaller than each of `areas`."""
         labels, found = ndimage.label(prediction, TOUCHING)
         sizes = np.bincount(labels.ravel(), minlength=found + 1)[1:]
         hits = np.bincount(labels[mask], minlength=found + 1)[1:]
@@ -122,12 +122,12 @@ class Sweep:
     def best(self, *, areas: bool = True, guards: bool = True, alarms: float | None = None) -> OperatingPoint:
         """The point with the highest `dice`; among equals the one nearest to p > 0.5 without area and guard.
 
-        areas, guards: whether to choose these too. alarms: takes the highest `dice_defective` instead, among the points
-        whose `alarm_rate` is at most this, or, if there are none, those with the lowest. Raises ValueError before the
-        first image, and for `alarms` without a clean or without a defective image.
+        areas, guards: whether to choose these too. alarms: choose the highest `dice_defective` instead, among the
+        points whose `alarm_rate` is at most this, or, if there are none, among those with the lowest. Raises ValueError
+        before the first image, and for `alarms` without clean or without defective images.
         """
         if not self.pairs:
-            raise ValueError("no image was swept: call `update` with each image before choosing")
+            raise ValueError("no image was scored: call `update` with each image before choosing")
         free = (slice(None), slice(None if areas else 1), slice(None if guards else 1))
         table = self.dice[free]
         if alarms is not None:
@@ -140,7 +140,7 @@ class Sweep:
         return OperatingPoint(float(self.thresholds[t]), int(self.areas[a]), float(self.guards[g]))
 
     def at(self, point: OperatingPoint) -> dict[str, float]:
-        """dice, dice_defective and alarm_rate of a point of the sweep. Raises ValueError for any other."""
+        """dice, dice_defective and alarm_rate of a point of the sweep. Raises ValueError for any other point."""
         axes = ((self.thresholds, point.threshold), (self.areas, point.minimum_area), (self.guards, point.guard))
         places = [np.flatnonzero(axis == value) for axis, value in axes]
         if not all(map(len, places)):

@@ -26,20 +26,20 @@ def images_of(trained: Trained, data: SteelData, part: str | None = None) -> tup
     if part not in PARTS:
         raise ValueError(f"part is {part!r}; it must be one of {', '.join(PARTS)}")
     if part != "all" and not known:
-        raise ValueError("these weights were trained on other data, or its labels have changed: use part 'all'")
+        raise ValueError("these weights were trained on other data, or the labels have changed: use part 'all'")
     wanted = {"all": set(data.images["ImageId"]), "train": trained_on, "validation": held_out - trained_on}[part]
     ids = [image_id for image_id in data.images["ImageId"] if image_id in wanted]
     which = {"all": "all images", "train": "training images",
              "validation": "held out for validation (the best epoch was chosen on them)"}[part]
     if part == "validation" and (leaked := len(held_out & trained_on)):
-        which += f", less {leaked} that the network was also trained on"
+        which += f", without {leaked} that the network was also trained on"
     if part == "all" and (seen := len(trained_on.intersection(ids))):
-        which += f"; {seen} of them have the name of an image that it was trained on"
+        which += f"; {seen} of them have the name of a training image"
     return ids, f"{len(ids)} of {len(data)} images: {which}"
 
 
 def with_classes_of(trained: Trained, data: SteelData) -> SteelData:
-    """The data with the classes of a network that has a mask for each: a folder may happen to lack one of them."""
+    """The data with the classes of a network with one mask per class: a folder may lack images of some class."""
     outputs = trained.model.config["out_channels"]
     classes = tuple(trained.metadata.get("data", {}).get("classes", ())) or tuple(range(1, outputs + 1))
     shown = set(data.rows["ClassId"])
@@ -47,14 +47,14 @@ def with_classes_of(trained: Trained, data: SteelData) -> SteelData:
 
 
 def halves(data: SteelData, ids: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Two halves of some images, with equal shares of clean ones, by the SHA-256 of their ids: always the same."""
+    """Two halves of the images, with equal shares of clean ones, by SHA-256 of the ids: the same on every machine."""
     clean = dict(zip(data.images["ImageId"], data.images["masks"] == 0, strict=True))
     ordered = sorted(ids, key=lambda image_id: (clean[image_id], hashlib.sha256(image_id.encode()).digest()))
     return ordered[::2], ordered[1::2]
 
 
 def in_own_geometry(trained: Trained) -> bool:
-    """Whether the network was trained in the original's geometry, in which it predicts only the centre."""
+    """Whether the network was trained in the original's geometry and so predicts only the centre there."""
     return trained.metadata.get("recipe", {}).get("geometry") == "original"
 
 
@@ -78,7 +78,7 @@ def iter_predictions(
 
 
 class _PlainAndFlipped(FlipAveraged):
-    """Logits [N, 2K, h, w]: those of the network, then the averages over flips (no flip is one of them)."""
+    """Logits [N, 2K, h, w]: those of the network, then the averages over the four flips."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         each = self.flipped(x)
@@ -88,7 +88,7 @@ class _PlainAndFlipped(FlipAveraged):
 def with_and_without_flips(
     trained: Trained, data: SteelData, ids: list[str], progress: bool
 ) -> Iterator[tuple[tuple, tuple]]:
-    """As `iter_predictions`, but in pairs: without and with averaging over flips, in one pass."""
+    """As `iter_predictions`, but yields pairs: without and with averaging over flips, in one pass."""
     outputs = trained.model.config["out_channels"]
     for both, masks, rows, centre in iter_predictions(trained, data, ids, _PlainAndFlipped(trained.model), progress):
         yield tuple(

@@ -5,8 +5,10 @@ contains them as ``steelnb/results`` and ``steelnb/records``.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -49,6 +51,16 @@ def csv(name: str) -> pd.DataFrame:
     return pd.read_csv(files[name])
 
 
+def seed_interval(values: Iterable[float]) -> tuple[float, float, float]:
+    """Mean of one number per seed and its 95 % t interval, (mean, low, high); NaN limits with fewer than two seeds."""
+    from scipy import stats
+
+    values = np.asarray(list(values), float)
+    mean, n = (values.mean() if len(values) else np.nan), len(values)
+    half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / n**0.5 if n > 1 else np.nan
+    return float(mean), float(mean - half), float(mean + half)
+
+
 def table(rows: list[dict]) -> pd.DataFrame:
     """Records as a table. Raises ValueError if a number has the name of a setting."""
     for row in rows:
@@ -59,7 +71,7 @@ def table(rows: list[dict]) -> pd.DataFrame:
 
 
 def lines(path: Path) -> list[dict]:
-    """The records of a file, in its order; none where there is no file. An unfinished last line is left out.
+    """The records of a file, in order; none if there is no file. An unfinished last line is left out.
 
     Raises ValueError, naming file and line, if any other is not JSON.
     """

@@ -1,4 +1,4 @@
-"""Scores of a trained network on a data set, with conventions and intervals, as a report.  Taught in 10_results."""
+"""Scores of a trained network on a data set, with conventions and intervals, as a report."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -41,9 +41,9 @@ from steelnb.network.weights import Trained
 class Report:
     """Scores of a network on a part of a data set.
 
-    about: network, data and settings. options: what each option gains (see `choose_operating_point`), or empty.
-    hidden: conventions and areas that the report leaves out: those of the original and of Kaggle make sense for
-    Severstal alone. `scores` has them for every set.
+    about: network, data and settings. options: the gain of each option (see `choose_operating_point`), or empty.
+    hidden: conventions and areas that the report leaves out, since those of the original and of Kaggle apply only to
+    Severstal. `scores` has them for every data set.
     """
 
     about: dict
@@ -57,7 +57,7 @@ class Report:
         return {key: value for key, value in values.items() if not {key.over, key.area} & {*self.hidden}}
 
     def to_dict(self) -> dict:
-        """As plain JSON types; NaN as None. `scores` is a list of records: one per score, with its convention."""
+        """As plain JSON types; NaN as None. `scores` is a list with one record per score and convention."""
         scores = [{**key._asdict(), **value._asdict()} for key, value in self.values().items()]
         pixels, probabilities, defects = self.scores.calibration
         curve = [
@@ -97,9 +97,9 @@ def evaluate(
     """Scores of a trained network on a data set under every convention.
 
     part: "validation" or "train" images of its training run, or "all"; None is "validation" on the data it was trained
-    on and "all" on other data. point: how masks are made. flips: averages over four flips. Whole images are predicted
-    in exact geometry; a network trained in the original's geometry also predicts the original's centre in that one.
-    Raises ValueError for another part, a part without images, or other classes than the network's.
+    on and "all" on other data. point: makes the masks. flips: averages over four flips. Whole images are predicted in
+    exact geometry; a network trained in the original's geometry also predicts the original's centre in that geometry.
+    Raises ValueError for any other part, a part without images, or classes that are not the network's.
     """
     data = with_classes_of(trained, data)
     ids, which = images_of(trained, data, part)
@@ -116,12 +116,12 @@ def choose_operating_point(
     trained: Trained, data: SteelData, part: str | None = None, *, alarms: float | None = None, replicates: int = 1000,
     progress: bool = False,
 ) -> Report:
-    """Chooses threshold, smallest defect and guard on half of a part; reports on the other half what each one gains.
+    """Chooses threshold, minimum area and guard on half of a part; reports the gain of each on the other half.
 
-    alarms: at most this share of clean images may raise an alarm, and Dice on defective images is to be highest; None:
-    the mean Dice over all images is, where an empty prediction for a clean image counts 1. Its ImageId decides which
-    half an image is in. The report is of the option that scored highest on the half it was chosen on. Other arguments
-    as for `evaluate`; raises ValueError if a half is empty.
+    alarms: highest Dice on defective images with a false alarm on at most this share of clean images; None: highest
+    mean Dice over all images, where an empty prediction for a clean image counts 1. The ImageId determines the half.
+    The scores reported are of the option that scored highest on the half it was chosen on. Other arguments as for
+    `evaluate`; raises ValueError if a half is empty.
     """
     data = with_classes_of(trained, data)
     ids, which = images_of(trained, data, part)
@@ -162,7 +162,7 @@ def build_report(
     Label rows, the original's centre and Kaggle's score are reported of Severstal alone, the centre also of a network
     that was trained in the original's geometry.
     """
-    kaggle = "needs a mask for each of Severstal's four classes (train with --per-class)"
+    kaggle = "needs one mask for each of Severstal's four classes (train with --per-class)"
     if len(scores.labels) == len(SEVERSTAL_CLASSES):
         value = scores.values()[Key("Dice", "all", ALL)]
         interval = f" [{value.low:.4f}–{value.high:.4f}]" if value.low == value.low else ""

@@ -1,9 +1,9 @@
 """Dice, IoU and rates under every convention side by side, with intervals.  Taught in 10_results.
 
-A Dice without its convention says little: clean images counted as 1 or not at all, averaged over images or pooled over
+A Dice means little without its convention: clean images counted as 1 or left out, averaged over images or pooled over
 pixels, thresholded or not, over the whole image or the centre that the original predicted. `Scores` counts the pixels
-and defects of each image once, in a table; a convention (`overlaps`, `rates`) is a line over the table's columns: the
-numerators and denominators of its images or batches, whose sums are divided. Intervals are those of `bootstrap`.
+and defects of each image once, in a table. A convention (`overlaps`, `rates`) is one expression on the table's columns:
+numerators and denominators per image or batch, whose sums are divided. Intervals are those of `bootstrap`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ FIRST_BATCH = 1 << 40  # the bootstrap's number of the first batch; images are n
 
 
 class Key(NamedTuple):
-    """Names a score: "Dice", "IoU" or a rate; of which mask, by which convention, in which area."""
+    """Identifies a score: "Dice", "IoU" or a rate; the mask, the convention, the area."""
 
     score: str
     label: str
@@ -89,14 +89,14 @@ def rates(table: dict[str, np.ndarray]) -> Iterator[Ratio]:
 
 
 class Scores:
-    """Counts image after image (`update`); `values` has every score, `table` the counts behind them.
+    """Counts image after image (`update`); `values` has every score, `table` the counts that they are made from.
 
     labels: names of the masks, one per channel; with several, "all" is the mean over (image, class) pairs, or the pool.
     point: makes the hard masks. batch: images per batch in the convention that pools over batches, in the order of the
-    updates. replicates: of the bootstrap; 0 gives no intervals. depth: of the network whose centre is scored.
+    updates. replicates: of the bootstrap; 0 for no intervals. depth: of the network whose centre is scored.
 
-    "hard" is the mask of `point`, "soft" is Dice on the probabilities. "all images, empty = 1": an empty mask gives 1
-    to an empty prediction and 0 to any other (Kaggle's); soft, (2I + 1e-4) / (P + T + 1e-4), which is 0 in practice.
+    "hard" is the mask of `point`, "soft" is Dice on the probabilities. "all images, empty = 1": with an empty mask, 1
+    for an empty prediction and 0 for any other (Kaggle's); soft, (2I + 1e-4) / (P + T + 1e-4), which is 0 in practice.
     "label rows": one mask per row of the CSV, as in the original's samples (only for a network with one mask).
     Memory does not depend on the size of the images: for Severstal's 12,568 with four masks each, 11 MiB, and 59 MiB at
     most while `values` draws 1,000 replicates (tracemalloc).
@@ -118,9 +118,9 @@ class Scores:
     ) -> None:
         """Adds an image: probabilities, float [K, H, W] in 0…1, and masks, bool [K, H, W].
 
-        rows: the masks of its label rows, bool [R, H, W]. centre: probabilities and masks of the original's centre if a
-        network predicts it separately; otherwise it is cut out of the whole image. Raises ValueError for other shapes
-        and values.
+        rows: the masks of its label rows, bool [R, H, W]. centre: probabilities and masks of the original's centre, if
+        the network predicts it separately; otherwise it is cropped from the whole image. Raises ValueError for wrong
+        shapes and values.
         """
         self._check(probabilities, masks, rows)
         if centre is not None:
@@ -146,12 +146,12 @@ class Scores:
             row += np.bincount(place, weights, BINS)
 
     def table(self) -> pd.DataFrame:
-        """What was counted: one row per image (its index), area and mask; an image without a centre has no row for it.
+        """The counts: one row per image (its index), area and mask; an image without a centre has no row for it.
 
         true, hard_both, hard_predicted: pixels of the mask, of mask and hard prediction, of the hard prediction.
         soft_both, soft_predicted: sums of probabilities. rows: label rows with a pixel; hard_rows, soft_rows: sums of
-        their Dices. defects: connected defects; touched, half: those with any, with half of their pixels predicted;
-        alarms: connected parts of the prediction that touch no defect. NaN: label rows not given, defects in a centre.
+        their Dice. defects: connected defects; touched, half: those with any, with half of their pixels predicted;
+        alarms: connected parts of the prediction that touch no defect. NaN: without label rows; defects in a centre.
         """
         columns = {"image": range(self.images), "area": SCORED_AREAS, "mask": self.labels}
         rows = pd.MultiIndex.from_product(columns.values(), names=columns)
@@ -167,14 +167,14 @@ class Scores:
         return {key: _value(key, sums[key]) for key in keys if key in sums}
 
     def value(self, key: Key) -> float:
-        """One score; NaN where there was nothing to score."""
+        """One score; NaN if there was nothing to score."""
         sums = self._sums(0, key)
         return float(ratio(*sums[key][:2])[0]) if key in sums else float("nan")
 
     def gain(self, other: "Scores", key: Key) -> Value:
-        """How much larger a score is in `other`, over the same images in the same order; the interval is paired.
+        """Difference of a score, `other` minus this, over the same images in the same order; the interval is paired.
 
-        Raises ValueError where images, seed, batch or replicates differ.
+        Raises ValueError if images, seed, batch or replicates differ.
         """
         for name in ("images", "seed", "batch", "replicates"):
             mine, theirs = getattr(self, name), getattr(other, name)
@@ -185,7 +185,7 @@ class Scores:
         return Value(float(gained[0]), *interval(gained[1:], round(before[2, 0])), _units(key, before))
 
     def _sums(self, replicates: int, only: Key | None = None) -> dict[Key, np.ndarray]:
-        """Sums of numerators, denominators and units by score, [3, 1 + replicates]; column 0 has each image once."""
+        """Sums of numerators, denominators and units by score, [3, 1 + replicates]; column 0 is unweighted."""
         sums, labels = {}, ("all", *self.labels) if len(self.labels) > 1 else self.labels
         by_image = poisson_weights(self.seed, 0, self.images, replicates)
         by_batch = poisson_weights(self.seed, FIRST_BATCH, -(-self.images // self.batch), replicates)
@@ -237,6 +237,7 @@ def _value(key: Key, sums: np.ndarray) -> Value:
 
 
 def _units(key: Key, sums: np.ndarray) -> int:
-    """Units behind a score: what was averaged (images, rows, defects), or for pooled pixels the images with any."""
+    """Number of units of a score: what was averaged (images, rows, defects), or for pooled pixels the images with any.
+    """
     pooled = key.over == PIXELS or key.score in ("precision", "recall")
     return round(sums[2 if pooled else 1, 0])

@@ -1,8 +1,8 @@
-"""What a reader looks at.
+"""Figures and widgets for the notebooks.
 
-Figures in one style (`plots`), pictures with parts that move (`sign_trick`, `threshold`, `tile_window`), a sheet in
-tiles (`tiling`), a U-Net (`unet_sketch`), the progress of a run
-(`run_progress`), sliders over them (`widgets`, which alone needs ipywidgets).
+One style for all figures (`plots`), figures with a variable (`sign_trick`, `threshold`, `tile_window`), a sheet in
+tiles (`tiling`), a U-Net (`unet_sketch`), figures of recorded results (`borrowed`, `long_run`, `races`, `real_steel`),
+the progress of a run (`run_progress`), and sliders (`widgets`, the only module that needs ipywidgets).
 """
 
 from steelnb.figures.plots import overlay, use_style

@@ -20,7 +20,7 @@ WIDTH = 8.0  # inches of a full-width figure
 
 
 def use_style() -> None:
-    """Sets matplotlib's defaults for the series: small figures at 100 dpi, quiet axes, titles at the left."""
+    """Sets matplotlib's defaults for the series: small figures at 100 dpi, plain axes, titles at the left."""
     plt.rcParams.update({
         "figure.dpi": 100, "savefig.dpi": 100, "figure.figsize": (WIDTH, 3.2), "figure.constrained_layout.use": True,
         "font.size": 9, "axes.titlesize": 10, "axes.titlelocation": "left", "axes.titleweight": "bold",
@@ -35,8 +35,8 @@ def overlay(
 ) -> np.ndarray:
     """A gray image, uint8 [H, W], with masks, bool [K, H, W], tinted and outlined: uint8 [H, W, 3].
 
-    colours: one a mask; by default `DEFECT` for a single mask and `CLASS_COLOURS` for several. Raises ValueError
-        for masks that are not of the image's shape.
+    colours: one per mask; by default `DEFECT` for a single mask and `CLASS_COLOURS` for several. Raises ValueError for
+        masks of another shape than the image.
     """
     if masks.ndim != 3 or masks.shape[1:] != image.shape or masks.dtype != bool:
         raise ValueError(f"masks are bool [K, {', '.join(map(str, image.shape))}], got {masks.dtype} {masks.shape}")
@@ -52,13 +52,13 @@ def overlay(
 
 
 def errors(image: np.ndarray, prediction: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A gray image, uint8 [H, W], with hits, misses and false alarms in their three colours: uint8 [H, W, 3]."""
+    """A gray image, uint8 [H, W], with hits, misses and false alarms in three colours: uint8 [H, W, 3]."""
     parts = np.stack([prediction & mask, mask & ~prediction, prediction & ~mask])
     return overlay(image, parts, [HIT, MISS, FALSE_ALARM], alpha=0.55)
 
 
 def show(ax: Axes, image: np.ndarray, title: str = "", **options) -> None:
-    """An image without ticks or grid; gray values on the full scale 0 … 255 unless `options` say otherwise."""
+    """Shows an image without ticks or grid; gray values on the full scale 0 … 255 unless `options` override it."""
     if image.dtype == np.uint8 and image.ndim == 2:
         options = {"vmin": 0, "vmax": 255} | options
     ax.imshow(image, **options)
@@ -71,7 +71,7 @@ def show(ax: Axes, image: np.ndarray, title: str = "", **options) -> None:
 
 
 def stack(pictures: Mapping[str, np.ndarray], width: float = WIDTH) -> Figure:
-    """Wide images below each other, each under its title."""
+    """Wide images one below the other, each with its title."""
     heights = [width * picture.shape[0] / picture.shape[1] + 0.25 for picture in pictures.values()]
     figure, axes = plt.subplots(len(pictures), 1, figsize=(width, sum(heights)), height_ratios=heights, squeeze=False)
     for ax, (title, picture) in zip(axes[:, 0], pictures.items(), strict=True):
@@ -80,9 +80,9 @@ def stack(pictures: Mapping[str, np.ndarray], width: float = WIDTH) -> Figure:
 
 
 def panel(rows: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], width: float = WIDTH) -> Figure:
-    """Image, mask, prediction and errors, two beside two, for each of `rows`.  Taught in 10_results.
+    """Image, mask, prediction and errors, two by two, for each of `rows`.
 
-    rows: image, uint8 [H, W], prediction and mask, bool [H, W]; images wider than high.
+    rows: title → image, uint8 [H, W], prediction and mask, bool [H, W]; images wider than high.
     """
     heights = [0.25 + width / 2 * image.shape[0] / image.shape[1] for image, _, _ in rows.values() for _ in range(2)]
     figure, axes = plt.subplots(

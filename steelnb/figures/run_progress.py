@@ -1,6 +1,6 @@
-"""What a run folder tells while it is trained: curves, progress, time left.  Taught in 09_hundred_hours.
+"""Curves, progress and time left of a run, read from its folder while it is trained.  Taught in 09_hundred_hours.
 
-Everything is read from the files that `training` leaves, whoever trains; none of them has to be there, or whole.
+Everything is read from the files that `runs.train` writes, in whatever process; any of them may be missing or damaged.
 """
 
 import csv
@@ -26,15 +26,15 @@ NEEDED = ["epoch", "step", *(column for curves in CURVES.values() for column in 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is. Steps are those of the last checkpoint or score, seconds at the pace of the last session."""
+    """Progress of a run. Steps are those of the last checkpoint or score; times use the pace of the last session."""
 
     history: pd.DataFrame  # one row per epoch, the columns NEEDED; empty before the first
     step: int = 0
     total: int | None = None  # steps of the whole run
     seconds_left: float | None = None
     hours: float = 0.0  # of all sessions
-    ended: str | None = None  # what sessions.csv says: "" while a session goes on, or after it was killed
-    written: float | None = None  # when its files were last written, seconds since 1970
+    ended: str | None = None  # from sessions.csv: "" while a session is running, or after it was killed
+    written: float | None = None  # time of the last change of its files, seconds since 1970
 
     @property
     def finished(self) -> bool:
@@ -54,37 +54,37 @@ class Progress:
         return " · ".join(parts)
 
     def age(self) -> str:
-        """When one of its files was last written, in words; a run that is not written for long was killed."""
+        """Time since one of its files was last written, in words; after a long time, the run was probably killed."""
         return "" if self.written is None else f"last written {_duration(max(time.time() - self.written, 0))} ago"
 
 
 def progress(run: str | Path) -> Progress:
-    """Reads a run folder. What is missing or half written is left out: no file of it can make this raise."""
+    """Reads a run folder. Files that are missing or incomplete are left out; none of them can cause an error."""
     run = Path(run)
-    session = [{}, *_rows(run / "sessions.csv")][-1]  # first: it is written last, so what it ends is in the history
+    session = [{}, *_rows(run / "sessions.csv")][-1]  # read first, since it is written after history.csv
     history = _history(run / "history.csv")
     began, saved = (_number(session.get(name)) for name in ("from_step", "to_step"))
     hours, in_all = (_number(session.get(name)) for name in ("hours", "hours_in_all"))
     scored = int(history["step"].iloc[-1]) if len(history) else 0
     step, total, left = max(scored, int(saved)), _total(run / "config.json"), None
-    # The ledger's step and hours were written together.
+    # Step and hours of a session were written together.
     spent, steps = (hours, saved - began) if saved > began and hours else (in_all, step)
     pace = 3600 * spent / steps if steps else 0
-    if total and (pace or step >= total):  # a run of a blink has no hours in its ledger
+    if total and (pace or step >= total):  # a very short run has 0 hours in sessions.csv
         left = pace * max(total - step, 0)
     times = [_written(run / name) for name in ("history.csv", "sessions.csv", "config.json")]
     return Progress(history, step, total, left, in_all, session.get("ended"), max(filter(None, times), default=None))
 
 
 def draw_run(run: str | Path, figure: Figure | None = None) -> Figure:
-    """The curves of a run folder so far.  Taught in 09_hundred_hours.
+    """The curves of a run folder so far.
 
-    Losses, and Dice on the validation images with a defect. The static twin of `widgets.monitor_training`; by default a
-    new pyplot figure.
+    Losses, and Dice on the validation images with a defect. The static version of `widgets.monitor_training`; by
+    default a new pyplot figure.
     """
     figure = figure or plt.figure(figsize=SIZE)
     figure.clear()
-    figure.set_layout_engine("none")  # the places below are fixed: nothing jumps from epoch to epoch
+    figure.set_layout_engine("none")  # fixed positions, so that nothing moves from epoch to epoch
     history = progress(run).history
     for (label, curves), left in zip(CURVES.items(), (0.09, 0.58), strict=True):
         ax = figure.add_axes((left, 0.19, 0.4, 0.69))
@@ -112,14 +112,14 @@ def _title(history: pd.DataFrame, columns: list[str]) -> str:
 
 
 def _history(path: Path) -> pd.DataFrame:
-    """The whole rows of a history; none where it cannot be read."""
+    """The complete rows of a history; none if it cannot be read."""
     rows = [[_number(row.get(name), float("nan")) for name in NEEDED] for row in _rows(path)]
     table = pd.DataFrame(rows, columns=NEEDED, dtype=float)
     return table.dropna(subset=["epoch", "step", "train_loss"], ignore_index=True)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    """The lines of a table that are whole: they end, and have as many fields as its head."""
+    """The complete rows of a table: lines with an end, and as many fields as the header."""
     try:
         whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
         return [row for row in csv.DictReader(io.StringIO(whole)) if None not in row and None not in row.values()]
@@ -135,7 +135,7 @@ def _total(path: Path) -> int | None:
 
 
 def _number(text: str | None, otherwise: float = 0.0) -> float:
-    """What a field holds, where that is a number ≥ 0."""
+    """The value of a field if it is a finite number ≥ 0, else `otherwise`."""
     try:
         value = float(text or "nan")
     except ValueError:

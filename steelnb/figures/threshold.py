@@ -1,8 +1,7 @@
-"""What a threshold makes of a probability map: mask, errors, Dice over all thresholds.  Taught in 10_results.
+"""The mask of a probability map at a threshold: errors, and Dice over all thresholds.  Taught in 10_results.
 
-Drawn at one value here, and under a slider in `widgets`.
+Drawn here for one value, and in `widgets` with a slider.
 """
-
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,10 +16,10 @@ HEIGHT = 3.1  # inches
 def draw_threshold(
     image: np.ndarray, probability: np.ndarray, mask: np.ndarray, threshold: float = 0.5, figure: Figure | None = None
 ) -> Figure:
-    """What becomes of one image at a threshold, over its Dice at every one.  Taught in 10_results.
+    """One image at a threshold, above its Dice at every threshold.  Taught in 10_results.
 
-    Hits, misses and false alarms. image: uint8 [H, W]; probability: float [H, W] in 0…1; mask: bool [H, W]. The static
-    twin of `widgets.explore_threshold`; by default a new pyplot figure.
+    Shows hits, misses and false alarms. image: uint8 [H, W]; probability: float [H, W] in 0…1; mask: bool [H, W]. The
+    static version of `widgets.explore_threshold`; by default a new pyplot figure.
     """
     view = ThresholdView(image, probability, mask, figure or plt.figure(figsize=(plots.WIDTH, HEIGHT)))
     view.move(threshold)
@@ -28,7 +27,7 @@ def draw_threshold(
 
 
 class ThresholdView:
-    """One image whose mask follows a threshold. The picture has about 800 columns, the numbers are of all."""
+    """One image with the mask at a variable threshold. The picture has about 800 columns; numbers use all pixels."""
 
     def __init__(self, image: np.ndarray, probability: np.ndarray, mask: np.ndarray, figure: Figure) -> None:
         if not image.shape == probability.shape == mask.shape:
@@ -41,7 +40,7 @@ class ThresholdView:
         thresholds = np.linspace(0, 1, 201)
         found, predicted = self._above(thresholds)
         self.figure = figure
-        figure.set_layout_engine("none")  # the places below are fixed: nothing jumps while the slider moves
+        figure.set_layout_engine("none")  # fixed positions, so that nothing jumps while the slider moves
         self.picture_axes = figure.add_axes((0.0, 0.46, 1.0, 0.45))
         self.curve = figure.add_axes((0.07, 0.14, 0.91, 0.28))
         plots.show(self.picture_axes, plots.errors(self.image, self.mask & False, self.mask))
@@ -49,7 +48,7 @@ class ThresholdView:
         for name, colour, top, bottom in (("Dice", plots.INK, 2 * found, predicted + self.true),
                                           ("precision", plots.FALSE_ALARM, found, predicted),
                                           ("recall", plots.HIT, found, self.true)):
-            share = np.where(bottom, top / np.maximum(bottom, 1), np.nan)  # no precision where nothing is predicted
+            share = np.where(bottom, top / np.maximum(bottom, 1), np.nan)  # no precision without predicted pixels
             self.curve.plot(thresholds, share, color=colour, lw=1.5, label=name)
         self.curve.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="this image")
         self.curve.set_xlabel("threshold: defect where p is above it", loc="left")
@@ -59,8 +58,8 @@ class ThresholdView:
         self.moving = [self.picture, self.title, self.line]
 
     def _above(self, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels with p above each threshold: those in the mask, and all."""
-        thresholds = np.asarray(thresholds, self._all.dtype)  # as the mask compares them, so ties fall alike
+        """Numbers of pixels with p above each threshold: in the mask, and in all."""
+        thresholds = np.asarray(thresholds, self._all.dtype)  # the mask's dtype, so that ties are treated alike
         inside, everywhere = (len(p) - np.searchsorted(p, thresholds, side="right") for p in (self._inside, self._all))
         return inside, everywhere
 

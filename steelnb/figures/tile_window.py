@@ -13,18 +13,18 @@ from steelnb.figures import plots
 from steelnb.network import geometry, tiles
 from steelnb.network.tiles import Tile
 
-TILE, WINDOW = "#F0E442", "#56B4E9"  # yellow: what is predicted; blue: what is seen for it
-PICTURE_COLUMNS = 600  # of the picture, about; rows follow
+TILE, WINDOW = "#F0E442", "#56B4E9"  # yellow: predicted pixels; blue: the input window
+PICTURE_COLUMNS = 600  # of the picture, about; rows in proportion
 WIDTH = 6.0  # inches: on a screen of 390 pixels its text still has 8
 TITLE, HIGHEST = 0.5, 4.0  # inches
 
 
 class Window(NamedTuple):
-    """The input that a network needs for one tile, in the image's rows and columns, and how much of it is mirrored."""
+    """The input window of a network for one tile, in rows and columns of the image, and its mirrored pixels."""
 
     tile: Tile
     seen: Tile
-    mirrored: int  # pixels of `seen` that lie beyond the image
+    mirrored: int  # number of pixels of `seen` beyond the image
 
     @property
     def pixels(self) -> int:
@@ -32,16 +32,16 @@ class Window(NamedTuple):
 
 
 def tile_window(shape: tuple[int, int], top: int, left: int, side: int, depth: int = 4) -> Window:
-    """The tile of `side` × `side` output pixels at (top, left) of an image of `shape`, and what is seen for it.
+    """The tile of `side` × `side` output pixels at (top, left) of an image of `shape`, and its input window.
 
-    As in `tiles.tiles`, a tile begins at a multiple of 2^depth (here: the last one before), its side is rounded
-    up to such a multiple, and it is cut where the image ends. Raises ValueError for a place outside the image.
+    As in `tiles.tiles`, a tile starts at a multiple of 2^depth (here the last one before), its side is rounded up to
+    such a multiple, and it ends at the image's edge. Raises ValueError for a position outside the image.
     """
     height, width = shape
     if not (0 <= top < height and 0 <= left < width):
-        raise ValueError(f"a tile begins inside the image of {height} × {width} pixels, not at ({top}, {left})")
+        raise ValueError(f"a tile must start inside the image of {height} × {width} pixels, not at ({top}, {left})")
     if side < 1:
-        raise ValueError(f"a tile has at least 1 pixel a side, got {side}")
+        raise ValueError(f"a tile needs at least 1 pixel per side, got {side}")
     grid = 2**depth
     top, left, side = top // grid * grid, left // grid * grid, -(-side // grid) * grid
     tile = Tile(top, left, min(side, height - top), min(side, width - left))
@@ -53,10 +53,10 @@ def tile_window(shape: tuple[int, int], top: int, left: int, side: int, depth: i
 def draw_overlap_tile(
     image: np.ndarray, top: int = 0, left: int = 0, side: int = 176, depth: int = 4, figure: Figure | None = None
 ) -> Figure:
-    """One tile of an image with the window seen for it.  Taught in 02_overlap_tile.
+    """One tile of an image with its input window.  Taught in 02_overlap_tile.
 
     image: uint8 [H, W]; mirrored pixels are blue. See `tile_window`.
-    The static twin of `widgets.explore_overlap_tile`; by default a new pyplot figure.
+    The static version of `widgets.explore_overlap_tile`; by default a new pyplot figure.
     """
     view = OverlapTileView(image, depth, figure or plt.figure(figsize=figure_size(image.shape, depth)))
     view.move(top, left, side)
@@ -64,22 +64,22 @@ def draw_overlap_tile(
 
 
 def figure_size(shape: tuple[int, int], depth: int = 4) -> tuple[float, float]:
-    """Inches for an image with as much mirror around it as a window can need."""
+    """Figure size in inches for an image with the largest mirrored margin that a window can need."""
     around = 2 * (geometry.margin(depth) + 2**depth)
     return WIDTH, TITLE + min(WIDTH * (shape[0] + around) / (shape[1] + around), HIGHEST)
 
 
 class OverlapTileView:
-    """One figure whose moving parts are kept, so that a step of the slider redraws little."""
+    """One figure that keeps its moving parts, so that a step of the slider redraws little."""
 
     def __init__(self, image: np.ndarray, depth: int, figure: Figure) -> None:
         if image.ndim != 2 or image.dtype != np.uint8 or 0 in image.shape:
-            raise ValueError(f"an image is uint8 [H, W] with at least one pixel, got {image.dtype} {image.shape}")
+            raise ValueError(f"an image must be uint8 [H, W] with at least one pixel, got {image.dtype} {image.shape}")
         self.shape, self.depth, self.figure = image.shape, depth, figure
-        self.pad = geometry.margin(depth) + 2**depth  # the surplus of an exact window is smaller than 2^depth
+        self.pad = geometry.margin(depth) + 2**depth  # the excess of an exact window is smaller than 2^depth
         self.step = max(1, (max(image.shape) + 2 * self.pad) // PICTURE_COLUMNS)
         self.seen, self.unseen = self._pictures(tiles.mirror(image, (self.pad,) * 2, (self.pad,) * 2))
-        figure.set_layout_engine("none")  # the places below are fixed: nothing jumps while the slider moves
+        figure.set_layout_engine("none")  # fixed positions, so that nothing jumps while the slider moves
         ax = figure.add_axes((0, 0, 1, 1 - TITLE / figure.get_figheight()))
         height, width = image.shape
         extent = (-self.pad, width + self.pad, height + self.pad, -self.pad)
@@ -91,7 +91,7 @@ class OverlapTileView:
         self.moving = [self.picture, border, *self.frames, self.title]
 
     def _pictures(self, canvas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The image with its mirror, as the network sees it and as it lies there unseen: uint8 [h, w, 3] each."""
+        """The image with its mirrored margin, inside the input window and outside it: uint8 [h, w, 3] each."""
         beyond = np.ones(canvas.shape, bool)
         beyond[self.pad : -self.pad, self.pad : -self.pad] = False
         if self.step > 1:
@@ -99,7 +99,7 @@ class OverlapTileView:
             beyond = beyond[:: self.step, :: self.step]
         seen = np.repeat(canvas[..., None], 3, axis=2).astype(np.float32)
         unseen = seen * 0.45 + 130  # paler
-        unseen[beyond] = 255  # where nothing is
+        unseen[beyond] = 255  # white beyond the image
         seen[beyond] = 0.55 * seen[beyond] + 0.45 * 255 * np.array(to_rgb(WINDOW), np.float32)
         return seen.astype(np.uint8), unseen.astype(np.uint8)
 

@@ -1,8 +1,7 @@
 """Losses on logits [N, K, H, W] against masks of that shape.
 
-`sound` has those that work, from their papers, `broken` those that do not, kept runnable to be understood.
-
-`LOSSES` names the sound ones as recipes and records do; `broken.FAILURES` the others.
+`sound` has losses that work, each from its paper; `broken` has losses that do not, kept runnable for study. `LOSSES`
+maps the names used in recipes and records to the sound losses, `broken.FAILURES` names to the others.
 """
 
 from steelnb.losses.sound import (

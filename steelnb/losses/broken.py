@@ -1,9 +1,9 @@
-"""Losses that are broken on purpose, kept runnable.  Taught in 06_negative_dice and 07_choosing_a_loss.
+"""Losses that are broken on purpose, kept runnable.  Taught in 06_negative_dice and 08_failure_clinic.
 
-Each can be watched failing; never train with one. Each takes outputs [N, K, H, W] and a mask of that shape (bool or
-0/1), as the sound ones in `losses` do, and returns a scalar to minimise. "Raw" outputs have no sigmoid: they can be any
-number, and a defect is meant by output > 0.5. Dice is summed over each image and class, with the original's smoothing
-of 1e-4, and the losses are averaged.
+For demonstrations of how each one fails; never train with them. Each takes outputs [N, K, H, W] and a mask of that
+shape (bool or 0/1), as the sound ones do, and returns a scalar to minimise. "Raw" outputs have no sigmoid: they can be
+any number, and output > 0.5 means defect. Dice is computed per image and class, with the original's smoothing of 1e-4,
+and the losses are averaged.
 """
 
 from collections.abc import Callable
@@ -20,9 +20,9 @@ IMAGE = (2, 3)
 def raw_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
     """1 − (2·Σxt + s) / (Σx + Σt + s) on raw outputs x: the sign trick.  Taught in 06_negative_dice.
 
-    The original's second problem. Wrong: with x < 0 and Σx < −Σt numerator and denominator are both negative, and their
-    ratio is a positive "Dice" that has a pole at Σx = −Σt and no upper end. Shows: the loss falls below 0 and on, while
-    no output is above 0.5.
+    The original's second problem. Error: with x < 0 and Σx < −Σt numerator and denominator are both negative, and their
+    ratio is a positive "Dice" with a pole at Σx = −Σt and no upper bound. Symptom: the loss falls below 0 and further,
+    while no output is above 0.5.
     """
     x, t = _floats(outputs, mask)
     return (1 - (2 * (x * t).sum(IMAGE) + SMOOTH) / (x.sum(IMAGE) + t.sum(IMAGE) + SMOOTH)).mean()
@@ -34,9 +34,9 @@ def squared_denominator_dice_loss(outputs: Tensor, mask: Tensor, squared: str = 
     One reading of the original's third step.
 
     squared: "pixels", 2Σxt / (Σx² + Σt²), is V-Net's form without its sigmoid. It is bounded by 1 and best at x = t, so
-        it can work; what is wrong is that outputs are free to leave 0…1, where its gradient fades as 1/x².
-        "sum", 2Σxt / (Σx + Σt)², keeps the pole at Σx = −Σt, now with one sign on both sides: with Σxt > 0 the
-        loss falls without end towards it.
+        it can work; the error is that outputs can leave 0…1, where its gradient vanishes as 1/x².
+        "sum", 2Σxt / (Σx + Σt)², still has the pole at Σx = −Σt, now with the same sign on both sides: with Σxt > 0 the
+        loss falls without bound towards it.
     """
     x, t = _floats(outputs, mask)
     if squared == "pixels":
@@ -51,12 +51,12 @@ def squared_denominator_dice_loss(outputs: Tensor, mask: Tensor, squared: str = 
 def raw_squared_dice_loss(outputs: Tensor, mask: Tensor, squared: str = "pixels") -> Tensor:
     """Dice on raw outputs, numerator and denominator squared.  Taught in 06_negative_dice.
 
-    The other reading of the original's third step. Wrong: a square forgets the sign, so x = −t scores as x = t does
-    (with "ratio" it lies on the pole). Shows: the loss falls, and outputs inside the defect are as likely to end below
+    The other reading of the original's third step. Error: squares lose the sign, so x = −t scores the same as x = t
+    (with "ratio" it is at the pole). Symptom: the loss falls, and outputs inside the defect are as likely to end below
     0 as above 0.5.
 
-    squared: "pixels", 2Σ(xt)² / (Σx² + Σt²), goes to 2 as x on the defect grows without end; "sums",
-        2(Σxt)² / (Σx² + Σt²), grows with the area besides; "ratio", (2Σxt / (Σx + Σt))², keeps `raw_dice_loss`'s pole.
+    squared: "pixels", 2Σ(xt)² / (Σx² + Σt²), approaches 2 as x on the defect grows; "sums", 2(Σxt)² / (Σx² + Σt²), also
+        grows with the area; "ratio", (2Σxt / (Σx + Σt))², has the pole of `raw_dice_loss`.
     """
     x, t = _floats(outputs, mask)
     overlap = x * t
@@ -74,21 +74,20 @@ def raw_squared_dice_loss(outputs: Tensor, mask: Tensor, squared: str = "pixels"
 def thresholded_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
     """Dice of (x ≥ 0.5): the original's fourth step.  Taught in 06_negative_dice.
 
-    This is how PyTorch answers it when nothing silences it. Wrong: a comparison has no derivative, and the graph ends
-    there. Shows: `backward` raises RuntimeError, "element 0 of tensors does not require grad and does not have a
-    grad_fn".
+    With PyTorch's error not suppressed. Error: a comparison has no derivative, and the graph ends there. Symptom:
+    `backward` raises RuntimeError, "element 0 of tensors does not require grad and does not have a grad_fn".
     """
     x, t = _floats(outputs, mask)
     return raw_dice_loss(x >= 0.5, t)
 
 
 def original_thresholded_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
-    """`thresholded_dice_loss` as the original had it, its error silenced.  Taught in 06_negative_dice.
+    """`thresholded_dice_loss` as in the original, with its error suppressed.  Taught in 06_negative_dice.
 
-    It calls `requires_grad_(True)` on prediction and target. Wrong: the error is silenced, not repaired. `backward`
-    runs because a graph leads to the *target*; the weights are not in it. Shows: every weight's `.grad` stays None, the
-    optimizer steps on nothing, the loss moves with the batches only; the batch norms' running statistics drift, which
-    need no gradient.
+    It calls `requires_grad_(True)` on prediction and target. Error: PyTorch's error is suppressed, not repaired.
+    `backward` runs because a graph leads to the *target*; the weights are not in it. Symptom: every weight's `.grad`
+    stays None, the optimizer changes nothing, the loss varies with the batches only; the batch norms' running
+    statistics, which need no gradient, change.
     """
     x, t = _floats(outputs, mask)
     x.requires_grad_(True)
@@ -97,12 +96,12 @@ def original_thresholded_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
 
 
 def probability_bce_loss(outputs: Tensor, mask: Tensor) -> Tensor:
-    """Cross entropy of p = sigmoid(x), written out in the outputs' precision.  Taught in 07_choosing_a_loss.
+    """Cross entropy of p = sigmoid(x), written out in the outputs' precision.  Taught in 08_failure_clinic.
 
-    It is −mean of t·log p + (1 − t)·log(1 − p). Wrong: where p rounds to 1 (x > 17 in float32, x > 8.3 in float16)
-    log(1 − p) is −∞, and 0·∞ is NaN. Shows: the loss is inf or NaN once the network is sure of a few pixels. PyTorch's
-    `binary_cross_entropy` clamps the logarithm at −100 and is wrong in silence: a sure mistake costs 100 and has
-    gradient 0.
+    It is −mean of t·log p + (1 − t)·log(1 − p). Error: where p rounds to 1 (x > 17 in float32, x > 8.3 in float16)
+    log(1 − p) is −∞, and 0·∞ is NaN. Symptom: the loss is inf or NaN once the network is confident at a few pixels.
+    PyTorch's `binary_cross_entropy` clamps the logarithm at −100 and is silently wrong: a confident mistake costs 100
+    and has gradient 0.
     """
     check_shapes(outputs, mask)
     p, t = outputs.sigmoid(), mask.to(outputs.dtype)
@@ -110,21 +109,21 @@ def probability_bce_loss(outputs: Tensor, mask: Tensor) -> Tensor:
 
 
 def byte_mask_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
-    """Sound Dice against a mask on the scale 0/255, as a file has it.  Taught in 07_choosing_a_loss.
+    """Sound Dice, but with a mask of 0 and 255 as stored in files.  Taught in 08_failure_clinic.
 
-    The sigmoid comes first. Wrong: t = 255 makes the numerator 255 times too large, the denominator by less. Shows:
-    "Dice" of up to 1.99, so a negative loss, and nearly as good for calling everything a defect (1.88 at 6 % defect) as
-    for the mask itself.
+    The sigmoid is applied. Error: t = 255 makes the numerator 255 times too large, the denominator by less. Symptom:
+    "Dice" of up to 1.99, so a negative loss, which is nearly as good for predicting defect everywhere (1.88 at 6 %
+    defect) as for the mask itself.
     """
     p, t = _floats(outputs, mask)
     return raw_dice_loss(p.sigmoid(), 255 * (t > 0))
 
 
 def half_dice_loss(outputs: Tensor, mask: Tensor) -> Tensor:
-    """Sound Dice with its sums in float16, where numbers end at 65,504.  Taught in 07_choosing_a_loss.
+    """Sound Dice with its sums in float16, where numbers end at 65,504.  Taught in 08_failure_clinic.
 
-    The sigmoid comes first. Wrong: an image of 256×1600 has 409,600 pixels. Shows: Σp + Σt is inf, the loss exactly 1
-    and its gradient 0; where the overlap is inf too, inf / inf is NaN. A crop of 64×64 fits, so small tests pass.
+    The sigmoid is applied. Error: an image of 256×1600 has 409,600 pixels. Symptom: Σp + Σt is inf, the loss exactly 1
+    and its gradient 0; if the overlap is inf too, inf / inf is NaN. A crop of 64×64 fits, so small tests pass.
     """
     p, t = _floats(outputs, mask)
     p, t = p.sigmoid().half(), t.half()

@@ -1,8 +1,8 @@
-"""Sound losses on logits [N, K, H, W] against masks of that shape (bool or 0/1).  Taught in 07_choosing_a_loss.
+"""Sound losses on logits [N, K, H, W] against masks of that shape (bool or 0/1).
 
-Every loss applies the sigmoid itself, sums in float32 whatever the precision of the logits (half precision overflows
-at 65,504, fewer pixels than one image has; float64 stays), and is to be minimised. Below, p = sigmoid(logits) and t is
-the mask. Masks on a 0/255 scale are the caller's mistake to avoid: looking for them would stall a GPU at every step.
+Every loss applies the sigmoid itself, sums in float32 for logits of lower precision (half precision overflows at
+65,504, fewer than the pixels of one image; float64 stays float64), and is to be minimised. Below, p = sigmoid(logits)
+and t is the mask. Masks of 0 and 255 are not detected: the check would make a GPU wait at every step.
 
 Shared options:
 
@@ -11,7 +11,7 @@ Shared options:
   a class, [K].
 - per: "image" sums pixels over each image and class and averages the losses, so small defects count as much as large
   ones; "batch" sums over the batch first, so an image without defects does not get a term of its own.
-- smooth: in pixels, added above and below: what an empty mask and an empty prediction are worth.
+- smooth: in pixels, added to numerator and denominator; it determines the loss of an empty mask.
 """
 
 from collections.abc import Callable
@@ -27,8 +27,8 @@ REDUCTIONS = ("mean", "sum", "none")
 def bce_loss(logits: Tensor, mask: Tensor, positive_weight: float = 1.0, *, reduction: str = "mean") -> Tensor:
     """Binary cross entropy, −w·t·log p − (1 − t)·log(1 − p), in nats, ≥ 0.
 
-    positive_weight: w, how much a defect pixel counts against a background pixel. 1 is the plain form, in which 94 % of
-    background outvote 6 % of defect; the ratio of their counts, about 16, balances the two.
+    positive_weight: w, weight of a defect pixel relative to a background pixel. 1 is the plain form, in which the 94 %
+    of background pixels dominate the 6 % of defect; the ratio of their counts, about 16, balances the two.
     """
     logits, mask = checked(logits, mask)
     weight = logits.new_tensor(positive_weight)
@@ -44,10 +44,10 @@ def weighted_bce_loss(logits: Tensor, mask: Tensor, *, reduction: str = "mean") 
 def focal_loss(
     logits: Tensor, mask: Tensor, gamma: float = 2.0, alpha: float | None = None, *, reduction: str = "mean"
 ) -> Tensor:
-    """−α_t (1 − p_t)^γ log p_t, p_t the probability of the truth: BCE in which easy pixels fade. In nats, ≥ 0.
+    """−α_t (1 − p_t)^γ log p_t, p_t the probability of the true label: BCE with less weight on easy pixels. Nats, ≥ 0.
 
-    Lin et al. 2017, equation 5 (4 without α). alpha: weight of defect pixels, 1 − α that of background; the paper takes
-    0.25 beside γ = 2. γ = 0 is `bce_loss`. Empty masks count as in `bce_loss`.
+    Lin et al. 2017, equation 5 (4 without α). alpha: weight of defect pixels, 1 − α that of background; the paper uses
+    0.25 with γ = 2. γ = 0 is `bce_loss`. Empty masks count as in `bce_loss`.
     """
     logits, mask = checked(logits, mask)
     terms = functional.binary_cross_entropy_with_logits(logits, mask, reduction="none")
@@ -60,8 +60,8 @@ def focal_loss(
 def topk_bce_loss(logits: Tensor, mask: Tensor, share: float = 0.1, *, reduction: str = "mean") -> Tensor:
     """Mean BCE of the hardest `share` of the pixels (at least one) of each image and class; ≥ 0.
 
-    Wu, Shen, van den Hengel 2016 (*Bridging category-level and instance-level…*), section 3.3; nnU-Net's TopK takes
-    10 %. An empty mask leaves the background pixels that look most like defects.
+    Wu, Shen, van den Hengel 2016 (*Bridging category-level and instance-level…*), section 3.3; nnU-Net's TopK uses
+    10 %. With an empty mask, these are the background pixels that look most like defects.
     """
     if not 0 < share <= 1:
         raise ValueError(f"share is {share}; it lies in (0, 1]")
@@ -76,9 +76,9 @@ def dice_loss(
 
     Drozdzal et al. 2016; Milletari et al. 2016 have the squares of p and t in the denominator: `squared_dice_loss`.
 
-    With an empty mask the loss is Σp / (Σp + smooth): 0 for an empty prediction, and a gradient towards it of
-    smooth / (Σp + smooth)², which fades as 1/Σp². The original's smooth was 1e-4, which leaves empty masks without a
-    usable gradient (it trained on defective rows only).
+    With an empty mask the loss is Σp / (Σp + smooth): 0 for an empty prediction, with a gradient towards it of
+    smooth / (Σp + smooth)², which vanishes as 1/Σp². The original's smooth was 1e-4, so empty masks have no usable
+    gradient (it trained on defective rows only).
     """
     return _reduce(1 - _dice(*checked(logits, mask), per, smooth), reduction)
 
@@ -106,9 +106,9 @@ def squared_dice_loss(
 def log_dice_loss(
     logits: Tensor, mask: Tensor, per: str = "image", smooth: float = 1.0, *, reduction: str = "mean"
 ) -> Tensor:
-    """−ln of `dice_loss`'s ratio, ≥ 0: the worse the overlap, the steeper.  Wong et al. 2018, equation 2 with γ = 1.
+    """−ln of `dice_loss`'s ratio, ≥ 0: steeper for worse overlap.  Wong et al. 2018, equation 2 with γ = 1.
 
-    With an empty mask ln(1 + Σp / smooth), whose gradient 1 / (Σp + smooth) fades as 1/Σp only.
+    With an empty mask ln(1 + Σp / smooth), whose gradient 1 / (Σp + smooth) vanishes only as 1/Σp.
     """
     return _reduce(-_dice(*checked(logits, mask), per, smooth).log(), reduction)
 
@@ -116,8 +116,8 @@ def log_dice_loss(
 def generalised_dice_loss(logits: Tensor, mask: Tensor, per: str = "image", *, reduction: str = "mean") -> Tensor:
     """1 − 2·Σ_l w_l Σ r_l p_l / Σ_l w_l Σ (r_l + p_l) over the labels l = defect and background, w_l = (Σ r_l)⁻²; 0…1.
 
-    Sudre et al. 2017, section 2. Where a label is absent its weight would be infinite; it gets the other's, so with an
-    empty mask the loss is the mean of p (of 1 − p with a full one).
+    Sudre et al. 2017, section 2. The weight of an absent label would be infinite; the other label's weight is used, so
+    with an empty mask the loss is the mean of p (of 1 − p with a full one).
     """
     logits, mask = checked(logits, mask)
     axes = _axes(per)
@@ -139,7 +139,8 @@ def tversky_loss(
 ) -> Tensor:
     """1 − (TP + smooth) / (TP + α·FP + β·FN + smooth), soft counts; 0…1.  Salehi et al. 2017, equation 3.
 
-    α weighs false alarms, β misses; ½ and ½ are `dice_loss` with twice the smooth. Empty masks: α·Σp / (α·Σp + smooth).
+    α weights false alarms, β misses; ½ and ½ are `dice_loss` with twice the smooth. Empty masks: α·Σp / (α·Σp +
+    smooth).
     """
     return _reduce(_tversky(logits, mask, alpha, beta, per, smooth), reduction)
 
@@ -148,9 +149,9 @@ def focal_tversky_loss(
     logits: Tensor, mask: Tensor, alpha: float = 0.3, beta: float = 0.7, gamma: float = 4 / 3, per: str = "image",
     smooth: float = 1.0, *, reduction: str = "mean",
 ) -> Tensor:
-    """`tversky_loss` to the power 1/γ; 0…1.  Abraham & Khan 2019, equation 4 (their α is our β: it weighs misses).
+    """`tversky_loss` to the power 1/γ; 0…1.  Abraham & Khan 2019, equation 4 (their α is our β: it weights misses).
 
-    Its slope is infinite at 0, so losses below 1e-9 have no gradient. Empty masks: that power of `tversky_loss`'s.
+    Its slope is infinite at 0, so losses below 1e-9 have no gradient. Empty masks: the same power of `tversky_loss`.
     """
     return _reduce(_tversky(logits, mask, alpha, beta, per, smooth).clamp_min(1e-9) ** (1 / gamma), reduction)
 
@@ -158,9 +159,9 @@ def focal_tversky_loss(
 def lovasz_hinge_loss(logits: Tensor, mask: Tensor, per: str = "image", *, reduction: str = "mean") -> Tensor:
     """The Lovász extension of the Jaccard loss at the hinge errors 1 − x·(2t − 1), not below 0; ≥ 0, without sigmoid.
 
-    Berman et al. 2018, equation 8 with 6 and algorithm 1. Sorted by falling error, pixel i weighs what it adds to
-    1 − IoU when it is counted wrong: 1/U_i on the defect, I_i / (U_i·(U_i − 1)) beside it, in a form that does not
-    cancel in float32. With an empty mask only the largest error counts: max(0, 1 + max x).
+    Berman et al. 2018, equation 8 with 6 and algorithm 1. Sorted by decreasing error, the weight of pixel i is its
+    increase of 1 − IoU when it is counted as wrong: 1/U_i on the defect, I_i / (U_i·(U_i − 1)) beside it, in a form
+    without cancellation in float32. With an empty mask only the largest error counts: max(0, 1 + max x).
     """
     logits, mask = checked(logits, mask)
     if per == "batch":
@@ -169,7 +170,7 @@ def lovasz_hinge_loss(logits: Tensor, mask: Tensor, per: str = "image", *, reduc
     errors, order = (1 - logits * (2 * mask - 1)).relu().flatten(2).sort(dim=2, descending=True)
     t = mask.flatten(2).gather(2, order)
     defect = t.sum(2, keepdim=True)
-    # In whole numbers: CUDA's running sum of floats is not deterministic, and refused where that is asked for.
+    # In integers: CUDA's cumulative sum of floats is not deterministic, and raises in deterministic mode.
     found, beside = (count.cumsum(2, dtype=torch.int32).to(t) for count in (t > 0, t <= 0))
     overlap, union = defect - found, defect + beside
     weight = torch.where(t > 0, 1 / union.clamp_min(1), overlap / (union * (union - 1)).clamp_min(1))
@@ -181,10 +182,10 @@ def lovasz_hinge_loss(logits: Tensor, mask: Tensor, per: str = "image", *, reduc
 def boundary_loss(logits: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor:
     """Mean of φ·(p − t) over the pixels of each image and class; φ the signed distance to the mask's boundary; 0…1.
 
-    Kervadec et al. 2019, equation 5, less its constant Σφt, so that the mask itself scores 0; distances in units of the
-    image's diagonal, negative inside. Empty and full masks have no boundary: φ, loss and gradient are 0, so it is no
-    loss by itself (`dice_boundary_loss` is). φ comes from SciPy: the mask is copied to the CPU at every call, about
-    25 ms for 256×1600 pixels.
+    Kervadec et al. 2019, equation 5, minus its constant Σφt, so that the mask itself scores 0; distances in units of
+    the image's diagonal, negative inside. Empty and full masks have no boundary: φ, loss and gradient are 0, so it
+    cannot be used alone (see `dice_boundary_loss`). φ is computed by SciPy: the mask is copied to the CPU at every
+    call, about 25 ms for 256×1600 pixels.
     """
     logits, mask = checked(logits, mask)
     phi = signed_distance(mask > 0.5).to(logits)
@@ -194,9 +195,9 @@ def boundary_loss(logits: Tensor, mask: Tensor, *, reduction: str = "mean") -> T
 def dice_bce_loss(
     logits: Tensor, mask: Tensor, dice_share: float = 0.5, per: str = "batch", *, reduction: str = "mean"
 ) -> Tensor:
-    """`dice_share` · Dice + (1 − dice_share) · BCE: Dice for the overlap, BCE for a gradient wherever Dice has none.
+    """`dice_share` · Dice + (1 − dice_share) · BCE: Dice for the overlap, BCE for a gradient where Dice has none.
 
-    Terms are those of `dice_loss`, each with the mean BCE of its pixels; the same holds for the other mixes.
+    Terms are those of `dice_loss`, each with the mean BCE of its pixels; likewise for the other mixes.
     """
     terms = bce_loss(logits, mask, reduction="none")
     return _mix(dice_loss(logits, mask, per, reduction="none"), terms, dice_share, reduction)
@@ -228,7 +229,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # by the names that r
 
 
 def checked(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Both as float32 (float64 if the logits are), or ValueError as `check_shapes`."""
+    """Both as float32 (float64 if the logits are). Raises ValueError as `check_shapes`."""
     check_shapes(logits, mask)
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     return logits.to(dtype), mask.to(dtype)
@@ -269,10 +270,10 @@ def _reduce(terms: Tensor, reduction: str) -> Tensor:
 
 
 def signed_distance(mask: Tensor) -> Tensor:
-    """How far each pixel of a bool mask [N, K, H, W] lies from the boundary: < 0 inside, > 0 outside; float32, CPU.
+    """Distance of each pixel of a bool mask [N, K, H, W] from the boundary: < 0 inside, > 0 outside; float32, CPU.
 
-    φ of Kervadec et al. 2019, in units of the image's diagonal, between the centres of pixels and halfway between the
-    two pixels that part defect from background: the nearest are at ± half a pixel. 0 where a mask is empty or full.
+    φ of Kervadec et al. 2019, in units of the image's diagonal. The boundary is halfway between the centres of a defect
+    and a background pixel, so the nearest pixels are at ± half a pixel. 0 for empty and full masks.
     """
     mask = mask.cpu()
     out = torch.zeros(mask.shape)

@@ -1,7 +1,8 @@
 """From a window of steel to probabilities.
 
-The U-Net (`unet`), its sizes (`geometry`), which pixels it sees for which it predicts (`tiles`), running it
-(`inference`), keeping it in a file (`weights`).
+The U-Net (`unet`) and one on a pretrained encoder (`lite_unet`, `pretrained`), which recipes name by `kinds`; sizes
+(`geometry`), input windows and tiles (`tiles`) and the grid of any network (`receptive_field`); running a network
+(`inference`) and storing it (`weights`).
 """
 
 from steelnb.network.inference import (

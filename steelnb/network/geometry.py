@@ -1,18 +1,19 @@
 """Size arithmetic of a valid U-Net (Ronneberger et al. 2015, Figure 1).  Taught in 02_overlap_tile.
 
-Every 3×3 convolution without padding takes 2 pixels of height and width, every pooling halves, every transposed
-convolution doubles. `depth` is the number of poolings; the paper and the original have 4.
+Every 3×3 convolution without padding removes 2 pixels of height and width, every pooling halves them, every transposed
+convolution doubles them. `depth` is the number of poolings; the paper and the original have 4.
 """
 
 from typing import NamedTuple
 
 
 class GeometryError(ValueError):
-    """A size that the network cannot take. The message names the next sizes that work."""
+    """A size that the network does not accept. The message names the next sizes that work."""
 
 
 class Level(NamedTuple):
-    """Sizes along one axis at one resolution: `skip` leaves the encoder, `up` meets it, the crop starts at `start`."""
+    """Sizes along one axis at one resolution: of the encoder's map (`skip`) and of the decoder's (`up`) that it is
+    cropped to, from `start`."""
 
     skip: int
     up: int
@@ -21,12 +22,12 @@ class Level(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """Which windows a network takes, along each axis.
+    """The windows that a network accepts, along each axis.
 
-    margin: surroundings on each side of what is predicted, in pixels: further away nothing changes an output.
-    stride: sides are stride · k + remainder, and begin at multiples of it from the image's first pixel, as the margin
-        does: there the network's strided layers fall on the same pixels.
-    mirror: how many pixels beyond an image's edge are mirrored, at most `margin`; None: as many.
+    margin: surroundings on each side of the predicted pixels; no output depends on pixels further away.
+    stride: window sides are stride · k + remainder. Predicted pixels start at multiples of the stride from the image's
+        first pixel, so that the network's strided layers always fall on the same pixels.
+    mirror: number of mirrored pixels beyond an image's edge, at most `margin`; None: `margin`.
     """
 
     margin: int
@@ -36,12 +37,12 @@ class Grid(NamedTuple):
 
     @classmethod
     def of_unet(cls, depth: int = 4) -> "Grid":
-        """Of a valid U-Net with `depth` poolings."""
+        """The grid of a valid U-Net with `depth` poolings."""
         return cls(margin(depth), 2**depth, (-4) % 2**depth)
 
     def span(self, start: int, length: int, size: int | None = None) -> tuple[int, int]:
-        """Where the smallest window begins, and how long it is, that predicts `length` pixels from `start` on of an
-        axis of `size` pixels; None: as if there were no edge near."""
+        """Start and length of the smallest window that predicts `length` pixels from `start` on, on an axis of `size`
+        pixels; None: far from any edge."""
         begin, end = start - self.margin, start + length + self.margin
         if size is not None and self.mirror is not None:
             begin, end = max(begin, -self.mirror), min(end, size + self.mirror)
@@ -55,14 +56,14 @@ def margin(depth: int = 4) -> int:
 
 
 def is_exact(n: int, depth: int = 4) -> bool:
-    """Whether every pooling of an input of `n` pixels is even, so that nothing is dropped and nothing shifts."""
+    """Whether every pooling of an input of `n` pixels is even, so that no pixel is dropped and nothing is shifted."""
     return _output(n, depth) >= 1 and n % 2**depth == (-4) % 2**depth
 
 
 def output_size(n: int, depth: int = 4) -> int:
-    """Output pixels for `n` input pixels, poolings rounding down: 572 → 388, and 430 → 244 as in the original.
+    """Output pixels for `n` input pixels, with poolings that round down: 572 → 388, and 430 → 244 as in the original.
 
-    Raises GeometryError where nothing is left.
+    Raises GeometryError if no pixel is left.
     """
     out = _output(n, depth)
     if out < 1:
@@ -88,14 +89,14 @@ def check_exact(n: int, depth: int = 4) -> None:
 
 
 def crop_start(outer: int, inner: int, crop: str = "ceil") -> int:
-    """Where the centre crop of `inner` from `outer` pixels starts: an odd difference rounds up ("ceil") or down."""
+    """Start of the centre crop of `inner` from `outer` pixels: an odd difference rounds up ("ceil") or down."""
     return -(-(outer - inner) // 2) if crop == "ceil" else (outer - inner) // 2
 
 
 def levels(n: int, depth: int = 4, crop: str = "ceil") -> list[Level]:
-    """The meeting points of encoder and decoder for an input of `n` pixels, deepest first.
+    """The levels at which encoder and decoder are joined, for an input of `n` pixels, deepest first.
 
-    `crop`: where the centre crop of a skip starts when the difference is odd: "ceil" (the original's) or "floor".
+    `crop`: rounding of the centre crop's start if the difference is odd: "ceil" (the original's) or "floor".
     """
     if crop not in ("ceil", "floor"):
         raise GeometryError(f"crop is {crop!r}; it can be ceil or floor")
@@ -114,10 +115,10 @@ def levels(n: int, depth: int = 4, crop: str = "ceil") -> list[Level]:
 
 
 def skew(n: int, depth: int = 4, crop: str = "ceil") -> list[float]:
-    """How far the deep path sits from the skip that it is joined to, in pixels of the input, deepest level first.
+    """Shift of the deep path against the skip that it is joined to, in pixels of the input, deepest level first.
 
-    Positive: the skip looks further down (or right) than the deep features beside it. Zero everywhere at exact sizes.
-    The original's 1780 gives [8, 4, 4, 4] and its 430 gives [0, 0, 2, 1]: the repair is 1788 and 444.
+    Positive: the skip shows pixels further down (or right) than the deep features. Zero everywhere at exact sizes. The
+    original's 1780 gives [8, 4, 4, 4] and its 430 gives [0, 0, 2, 1]; with 1788 and 444 there is no shift.
     """
     # Follow the centre, in input pixels, of each map's cell 0: a valid convolution moves it in by one cell, a pooling
     # by half a cell, a transposed convolution back by half a (finer) cell.

@@ -1,8 +1,8 @@
 """From an image to probabilities: windows → network → logits → sigmoid.  Taught in 02_overlap_tile.
 
-This is the only way: prediction of files and strips, scores while a network trains and the report all ask here, so a
-score and a written mask cannot come from two different answers. An image is anything with a shape that can be sliced:
-an array, a memory map, a strip on disk.
+Prediction of files and strips, scores during training and the report all use this module, so a score and a written mask
+are always made from the same probabilities. An image is anything with a shape that can be sliced: an array, a memory
+map, a strip on disk.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,17 +21,17 @@ from steelnb.network.weights import check_answer
 def iter_logits(
     model: torch.nn.Module, image: np.ndarray, tile: int | tuple[int, int] | None = None, progress: bool = False
 ) -> Iterator[tuple[Tile, np.ndarray]]:
-    """Yields each tile with its logits, float32 [K, h, w]; memory grows with the tile, never with the image.
+    """Yields each tile with its logits, float32 [K, h, w]; memory grows with the tile, not with the image.
 
-    model: a network that knows its `grid`: `unet.UNet`, `lite_unet.LiteUNet`, or any other one, after
+    model: a network with a `grid`: `unet.UNet`, `lite_unet.LiteUNet`, or any other, after
         `model.grid = receptive_field.find_grid(model)`. It runs on its own device in `runtime.autocast`'s precision, in
-        eval mode, and is left in the mode it was in.
-    image: uint8 (0…255) or float (0…1) [H, W], or [C, H, W] for a network of C channels; a memory map will do.
-    Raises ValueError for another kind of image, and for a network without a grid.
+        eval mode; its mode is restored afterwards.
+    image: uint8 (0…255) or float (0…1) [H, W], or [C, H, W] for a network with C channels; can be a memory map.
+    Raises ValueError for any other image, and for a network without a grid.
     """
     grid = getattr(model, "grid", None)
     if grid is None:
-        raise ValueError(f"{type(model).__name__} has no grid, without which its tiles do not fit together: set "
+        raise ValueError(f"{type(model).__name__} has no grid, without which tiles would not fit together: set "
                          "model.grid = receptive_field.find_grid(model)")
     if image.ndim not in (2, 3) or 0 in image.shape:
         raise ValueError(f"an image is [H, W] or [C, H, W] with at least one pixel, got shape {image.shape}")
@@ -56,7 +56,7 @@ def predict_logits(
 ) -> np.ndarray:
     """Logits of every pixel, float32 [K, H, W], for an image of any size from 1×1 up. `logits > 0` is p > 0.5.
 
-    Arguments as for `iter_logits`, which serves strips that do not fit into memory. The answer does not depend on
+    Arguments as for `iter_logits`, which is for strips that do not fit into memory. The result does not depend on
     `tile`, up to float rounding.
     """
     return _whole(iter_logits(model, image, tile, progress), image.shape[-2:])
@@ -67,9 +67,9 @@ def iter_probabilities(
 ) -> Iterator[tuple[Tile, np.ndarray]]:
     """Yields each tile with its probabilities, float32 [K, h, w]; `flips` averages the logits over four flips.
 
-    Raises weights.WeightsError for a network that answers with NaN; else as `iter_logits`.
+    Raises weights.WeightsError if the network returns NaN; otherwise as `iter_logits`.
     """
-    if flips:  # a wrapper is in training mode when it is made, and would pass it on
+    if flips:  # a new wrapper is in training mode, and would pass it on
         model = FlipAveraged(model).train(model.training)
     for place, logits in iter_logits(model, image, tile):
         check_answer(logits)
@@ -86,10 +86,10 @@ def predict_probabilities(
 def margin_errors(
     model: torch.nn.Module, image: np.ndarray, margins: Iterable[int], tile: int | tuple[int, int] = 256
 ) -> dict[int, float]:
-    """Margin → largest difference of a probability between tiles with so much surroundings and the whole image.
+    """Margin → largest difference of a probability between tiles with this margin and the whole image.
 
-    For a padded network, whose exact margin (`model.grid.margin`) is often much larger than what matters: choose one
-    by its error, then set `model.grid = grid_with_margin(model, …)`. Raises ValueError as that does.
+    For a padded network, whose exact margin (`model.grid.margin`) is often much larger than needed: choose one by its
+    error, then set `model.grid = grid_with_margin(model, …)`. Raises ValueError as `grid_with_margin`.
     """
     exact, answers = model.grid, {}
     grids = {margin: grid_with_margin(model, margin) for margin in margins}
@@ -103,15 +103,15 @@ def margin_errors(
 
 
 def grid_with_margin(model: torch.nn.Module, margin: int) -> Grid:
-    """The grid of a padded network whose windows have `margin` pixels of surroundings on each side instead of all that
-    can change what is kept of them: less work, and seams as large as `margin_errors` says.
+    """The grid of a padded network with `margin` pixels around each tile instead of its exact margin: less work, and
+    seams with the errors of `margin_errors`.
 
-    Beyond the image's edges as much is mirrored as before. Raises ValueError for a margin below 0 or off the network's
-    strides, naming the next ones that fit, and for a valid network, which loses its margin.
+    The mirrored pixels beyond the image's edges do not change. Raises ValueError for a margin below 0 or not on the
+    network's stride, naming the next ones that are, and for a valid network, which loses its margin.
     """
     exact = model.grid
     if getattr(model, "padding", "") == "valid" and margin != exact.margin:
-        raise ValueError(f"a valid network loses its margin of {exact.margin} pixels: it takes no other one")
+        raise ValueError(f"a valid network loses its margin of {exact.margin} pixels: it cannot have another one")
     if margin < 0 or (margin - exact.margin) % exact.stride:
         below = max(0, margin // exact.stride * exact.stride)
         raise ValueError(f"margin {margin} is no multiple of the network's stride {exact.stride}; the next ones are "
@@ -120,7 +120,7 @@ def grid_with_margin(model: torch.nn.Module, margin: int) -> Grid:
 
 
 def predict_original(model: torch.nn.Module, image: np.ndarray) -> np.ndarray:
-    """Logits, float32 [K, h, w], of the centre that the original's geometry predicts of an image, uint8 [H, W].
+    """Logits, float32 [K, h, w], of the centre of an image, uint8 [H, W], that the original's geometry predicts.
 
     256×1600 gives 244×1588 (`tiles.original_output`).
     """
@@ -133,7 +133,7 @@ def predict_original(model: torch.nn.Module, image: np.ndarray) -> np.ndarray:
 
 
 def probability(logits: np.ndarray) -> np.ndarray:
-    """The sigmoid of logits, same shape and dtype; above 0.5 exactly where a logit is above 0, rounding or not."""
+    """The sigmoid of logits, same shape and dtype; above 0.5 exactly where a logit is above 0, despite rounding."""
     p = expit(logits)
     return np.where(logits > 0, np.maximum(p, np.nextafter(p.dtype.type(0.5), p.dtype.type(1))), p)
 
@@ -142,7 +142,7 @@ def _forward(model: torch.nn.Module, pixels: np.ndarray) -> np.ndarray:
     """Logits, float32 [K, h, w], of one window."""
     weight = next(model.parameters())
     seen = to_tensor(pixels).to(weight)
-    if weight.device.type == "cpu":  # with pixels outermost its convolutions take 40 to 70 % of the time
+    if weight.device.type == "cpu":  # in this layout its convolutions take 40 to 70 % of the time
         seen = seen.to(memory_format=torch.channels_last)
     with torch.inference_mode(), runtime.autocast(weight.device):
         return model(seen)[0].float().cpu().numpy()
@@ -160,8 +160,8 @@ def _whole(tiles_of_it: Iterator[tuple[Tile, np.ndarray]], shape: tuple[int, int
 class FlipAveraged(torch.nn.Module):
     """A network whose logits are the mean over the four flips of its input; four times the work.
 
-    Stands wherever the network stands. Exact windows have the same margin on every side, so that flipped poolings fall
-    on the same pixels: the answer still does not depend on the tiling.
+    It can replace the network everywhere. Exact windows have the same margin on every side, so flipped poolings fall on
+    the same pixels, and the result still does not depend on the tiling.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -174,7 +174,7 @@ class FlipAveraged(torch.nn.Module):
         return self.flipped(x).mean(0)
 
     def flipped(self, x: torch.Tensor) -> torch.Tensor:
-        """The logits of each flip, turned back, [4, N, K, h, w]; the first is not flipped."""
+        """The logits of each flip, flipped back, [4, N, K, h, w]; the first is not flipped."""
         return torch.stack([self.model(x.flip(axes)).flip(axes) for axes in ((), (2,), (3,), (2, 3))])
 
 

@@ -1,7 +1,7 @@
-"""The kinds of network that recipes and weights name.  Taught in 03_unet.
+"""The kinds of network in recipes and weights files.
 
-A network's `config` is its arguments; every kind but the first, which older weights have, is named in it as `kind`.
-Each network says by `grid` which windows it takes, and by `padding` whether its output is smaller ("valid") or not.
+A network's `config` contains its arguments, and its `kind` except for "unet", the only kind of older weights. A
+network's `grid` describes the windows that it accepts, its `padding` whether the output is smaller ("valid") or not.
 """
 
 import torch
@@ -14,7 +14,7 @@ KINDS = {"unet": UNet, "lite": LiteUNet}
 
 
 def build(config: dict) -> torch.nn.Module:
-    """The network that a `config` describes, with its first weights. Raises ValueError for one of no known kind."""
+    """The network that a `config` describes, with initial weights. Raises ValueError for an unknown kind."""
     kind = config.get("kind", "unet")
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; it can be {', '.join(KINDS)}")
@@ -22,7 +22,7 @@ def build(config: dict) -> torch.nn.Module:
 
 
 def training_grid(config: dict) -> Grid:
-    """Which windows it is trained on: a valid U-Net's own; a padded network pads the edges of its crops."""
+    """The grid of training windows: a valid U-Net's own; without margin for a padded network."""
     with torch.device("meta"):
         model = build(config)
     return model.grid if model.padding == "valid" else model.grid._replace(margin=0, mirror=0)

@@ -1,9 +1,9 @@
-"""A U-Net on the first eleven blocks of EfficientNet-Lite0, which come trained on ImageNet.  Taught in 03_unet.
+"""A U-Net on the first eleven blocks of EfficientNet-Lite0, pretrained on ImageNet.
 
-EfficientNet-Lite0 (Tan & Le 2019 without squeeze-and-excitation, ReLU6 instead of swish) is made of inverted residuals
-(Sandler et al. 2018): a 1×1 convolution widens, a depthwise one looks around, another 1×1 narrows. Its maps at strides
-2, 4, 8 and 16 are the encoder, 0.71 M weights; a decoder of 3×3 convolutions, 0.20 M, leads back to full resolution.
-Everything is convolution, padded with zeros, so a window may be of any size on the grid of strides.
+EfficientNet-Lite0 (Tan & Le 2019 without squeeze-and-excitation, ReLU6 instead of swish) consists of inverted residuals
+(Sandler et al. 2018): a 1×1 convolution that widens, a depthwise one, another 1×1 that narrows. Its maps at strides 2,
+4, 8 and 16 are the encoder, 0.71 M weights; a decoder of 3×3 convolutions, 0.20 M, restores full resolution. All layers
+are convolutions padded with zeros, so a window may have any size on the grid of strides.
 """
 
 import torch
@@ -17,16 +17,16 @@ STAGES = (  # blocks, kernel, stride of the first, widening, channels; after a s
 )
 SKIPS = {0: 16, 2: 24, 4: 40}  # block → channels of the last map at strides 2, 4 and 8
 DECODER = (64, 48, 32, 16)  # channels at strides 8, 4, 2 and 1
-MEAN, DEVIATION = 127 / 255, 128 / 255  # what ImageNet's pixels were shifted and divided by, all three colours alike
+MEAN, DEVIATION = 127 / 255, 128 / 255  # normalisation of ImageNet's pixels, the same for all three colours
 
 
 class LiteUNet(nn.Module):
     """Float images [N, in_channels, H, W] in 0…1 → logits [N, out_channels, H, W]; H and W are multiples of 16.
 
-    in_channels: 1 (gray) or 3. With the stem's weights summed over the colours, a gray image gives what its three equal
-    channels would. Weights start at random; `pretrained.start` fills in those learned elsewhere.
-    grid: nothing further than 208 pixels from a block of 16 outputs changes it (`receptive_field.find_grid`). Beyond
-        an image's edges 32 pixels are mirrored, and then come the zeros that it also saw at the edges of its crops.
+    in_channels: 1 (gray) or 3. With the stem's weights summed over the colours, a gray image gives the same result as
+    three equal channels. Initial weights are random; `pretrained.start` loads pretrained ones.
+    grid: no pixel further than 208 pixels from a block of 16 outputs changes it (`receptive_field.find_grid`). Beyond
+        an image's edges 32 pixels are mirrored, followed by zeros as at the edges of training crops.
     """
 
     grid, padding = geometry.Grid(margin=208, stride=16, mirror=32), "same"
@@ -34,7 +34,7 @@ class LiteUNet(nn.Module):
     def __init__(self, in_channels: int = 1, out_channels: int = 1) -> None:
         super().__init__()
         if in_channels not in (1, 3):
-            raise ValueError(f"in_channels is {in_channels!r}; it can be 1 (gray) or 3 (colours)")
+            raise ValueError(f"in_channels is {in_channels!r}; it can be 1 (gray) or 3 (colour)")
         if isinstance(out_channels, bool) or not isinstance(out_channels, int) or out_channels < 1:
             raise ValueError(f"out_channels is {out_channels!r}; it can be a whole number from 1")
         self.config = dict(kind="lite", in_channels=in_channels, out_channels=out_channels)
@@ -43,7 +43,7 @@ class LiteUNet(nn.Module):
         self.decoder = nn.ModuleList()
         for channels, skip in zip(DECODER, skips, strict=True):
             layers = [convolution(below + skip, channels, 3)]
-            if len(self.decoder) < len(SKIPS):  # at full resolution one is enough: it costs as much as all the others
+            if len(self.decoder) < len(SKIPS):  # only one at full resolution, where it costs as much as all others
                 layers.append(convolution(channels, channels, 3))
             self.decoder.append(nn.Sequential(*layers))
             below = channels
@@ -51,7 +51,7 @@ class LiteUNet(nn.Module):
         self.apply(initialise)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Raises ValueError for other channels, geometry.GeometryError for a side that is no multiple of 16."""
+        """Raises ValueError for other channels, geometry.GeometryError for a side that is not a multiple of 16."""
         if images.ndim != 4 or images.shape[1] != self.config["in_channels"]:
             raise ValueError(f"the network takes [N, {self.config['in_channels']}, H, W], got {list(images.shape)}")
         for axis, n in zip(("height", "width"), images.shape[2:], strict=True):
@@ -65,7 +65,7 @@ class LiteUNet(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Shifted and divided images [N, C, H, W] → the maps at strides 2, 4, 8 and 16: 16, 24, 40 and 112 channels."""
+    """Normalised images [N, C, H, W] → the maps at strides 2, 4, 8 and 16, with 16, 24, 40 and 112 channels."""
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Encoder(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1×1 to `widening` times the channels, depthwise, 1×1 to `after` channels; added to its input where they agree."""
+    """1×1 to `widening` times the channels, depthwise, 1×1 to `after` channels; added to its input if shapes agree."""
 
     def __init__(self, before: int, after: int, kernel: int, stride: int, widening: int) -> None:
         super().__init__()
@@ -104,8 +104,8 @@ class InvertedResidual(nn.Module):
 def convolution(before, after, kernel, stride=1, groups=1, activation=nn.ReLU) -> nn.Sequential:
     """Convolution → batch norm → activation; the output has ⌈input / stride⌉ cells.
 
-    With a stride of 2 the zeros lie unevenly, one more at the bottom and right: TensorFlow's "same", in which the
-    encoder learned. Even sides are then covered exactly.
+    With a stride of 2 the padding is asymmetric, one zero more at the bottom and right: TensorFlow's "same", with which
+    the encoder was trained. Even sides are then covered exactly.
     """
     after_it = kernel // 2
     ahead = after_it if stride == 1 else after_it - 1

@@ -1,4 +1,4 @@
-"""Weights that travel with the library, and what a network starts from.  Taught in 00_start_here.
+"""Weights that come with the library, and the initial weights of a network.
 
 `files/CARD.md` says where each file comes from, how it was made and how good it is.
 """
@@ -20,8 +20,8 @@ STARTS = ("noise", "imagenet", "steel")
 
 
 def start(model: torch.nn.Module, from_: str) -> None:
-    """Fills in what was learned elsewhere: "noise" leaves the network as it is, "imagenet" is its encoder, "steel" all
-    of it but a head of other outputs, which stays random. Raises ValueError for another word or network."""
+    """Loads pretrained weights: "noise" none, "imagenet" the encoder's, "steel" all, except a head with another number
+    of outputs, which stays random. Raises ValueError for any other name or kind of network."""
     if from_ not in STARTS:
         raise ValueError(f"start is {from_!r}; it can be {', '.join(STARTS)}")
     if from_ == "noise":
@@ -39,15 +39,15 @@ def start(model: torch.nn.Module, from_: str) -> None:
 
 
 def as_channels(stem: torch.Tensor, channels: int) -> torch.Tensor:
-    """A stem's weights [32, C, 3, 3] for images of other channels: for gray ones their sum over the colours, which
-    gives the same function where all three are equal; for colours a third of the gray ones each."""
+    """A stem's weights [32, C, 3, 3] for another number of channels: for gray images the sum over the colours, which
+    is the same function where all three are equal; for colour images a third of the gray weights each."""
     if stem.shape[1] == channels:
         return stem
     return stem.float().sum(1, keepdim=True) if channels == 1 else stem.float().expand(-1, channels, -1, -1) / channels
 
 
 def source() -> dict:
-    """Where the encoder comes from, as written beside its weights."""
+    """The source of the encoder, from the metadata of its weights."""
     from safetensors import safe_open
 
     with safe_open(ENCODER, "pt") as file:

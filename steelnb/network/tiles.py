@@ -1,9 +1,9 @@
-"""The overlap-tile strategy: which pixels a network sees for which pixels it predicts.  Taught in 02_overlap_tile.
+"""The overlap-tile strategy: tiles of output pixels and their input windows.  Taught in 02_overlap_tile.
 
 A valid U-Net needs `geometry.margin` more pixels on every side than it predicts (Ronneberger et al. 2015, Figure 2).
-Inside the image they come from the neighbourhood, beyond its edge from a mirror image that repeats the edge pixel
-(NumPy's "symmetric"). Output pixel (0, 0) is image pixel (0, 0), and tiles start at multiples of 2^depth, where the
-poolings fall on the same pixels: so any tiling gives the whole-image answer.
+Inside the image they are the neighbouring pixels, beyond its edges a mirror image that repeats the edge pixel (NumPy's
+"symmetric"). Output pixel (0, 0) is image pixel (0, 0), and tiles start at multiples of 2^depth, so that the poolings
+always fall on the same pixels: any tiling gives the result of the whole image.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ import numpy as np
 from steelnb.network import geometry
 
 ORIGINAL_MARGINS = ((87, 87), (90, 90))  # rows, columns: 256×1600 → 430×1780
-DEFAULT_TILE = (512, 2048)  # one forward for a Severstal image; memory stays bounded for a strip
+DEFAULT_TILE = (512, 2048)  # one forward pass for a Severstal image; bounded memory for a strip
 
 
 class Tile(NamedTuple):
@@ -28,12 +28,12 @@ class Tile(NamedTuple):
 
     @property
     def region(self) -> tuple[slice, slice]:
-        """Indexes it in an [H, W] array."""
+        """Its slices of an [H, W] array."""
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
 
 def mirror_index(start: int, stop: int, size: int) -> np.ndarray:
-    """Which pixel of an axis of `size` pixels stands at each place start … stop − 1 of its endless mirror image.
+    """The pixel of an axis of `size` pixels at each place start … stop − 1 of its endlessly mirrored continuation.
 
     int64 [stop − start]. The edge pixel is repeated: places −2, −1, 0, 1 are pixels 1, 0, 0, 1.
     """
@@ -44,7 +44,7 @@ def mirror_index(start: int, stop: int, size: int) -> np.ndarray:
 def window(image: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
     """Rows top … top + height and columns left … left + width of an […, H, W] array mirrored beyond its edges.
 
-    Only the pixels that are needed are read, so `image` can be a memory map of any length. Same dtype.
+    Only the pixels needed are read, so `image` can be a memory map of any length. Same dtype.
     """
     rows = mirror_index(top, top + height, image.shape[-2])
     columns = mirror_index(left, left + width, image.shape[-1])
@@ -52,13 +52,13 @@ def window(image: np.ndarray, top: int, left: int, height: int, width: int) -> n
     near = np.asarray(image[..., r : rows.max() + 1, c : columns.max() + 1])
     if (r, c) == (top, left) and near.shape[-2:] == (height, width):  # wholly inside: nothing to mirror
         return near
-    # Slices beside one another, then whole rows: picking every pixel by its index takes four times as long.
+    # First slices along the columns, then whole rows: indexing every pixel takes four times as long.
     across = [near[..., way] for way in _ways(left, left + width, image.shape[-1], c)]
     return np.concatenate(across, axis=-1)[..., rows - r, :]
 
 
 def _ways(start: int, stop: int, size: int, first: int) -> Iterator[slice]:
-    """`mirror_index` as slices, forth and back in turn, of an axis that begins at pixel `first`."""
+    """`mirror_index` as slices, forwards and backwards in turn, of an axis that starts at pixel `first`."""
     for copy in range(start // size, -(-stop // size)):
         begin, end = max(start - copy * size, 0), min(stop - copy * size, size)
         if copy % 2:
@@ -75,15 +75,15 @@ def mirror(image: np.ndarray, rows: tuple[int, int], columns: tuple[int, int]) -
 
 
 def grid_of(depth: int | geometry.Grid) -> geometry.Grid:
-    """The grid itself, or that of a valid U-Net of so many poolings."""
+    """The grid itself, or that of a valid U-Net with this depth."""
     return depth if isinstance(depth, geometry.Grid) else geometry.Grid.of_unet(depth)
 
 
 def input_place(output: Tile, depth: int | geometry.Grid = 4, shape: tuple[int, int] | None = None) -> Tile:
-    """Where the window lies from which a network predicts the pixels of `output` (and a few more).
+    """The position of the window from which a network predicts the pixels of `output` (and possibly a few more).
 
-    depth: of a valid U-Net, or the grid of any network. shape: H and W of the image, beyond whose edges no more than
-    the grid's `mirror` is taken. Surplus falls at the bottom and right.
+    depth: of a valid U-Net, or the grid of any network. shape: H and W of the image, beyond whose edges the window
+    extends by at most the grid's `mirror`. Additional pixels are at the bottom and right.
     """
     height, width = shape or (None, None)
     rows = grid_of(depth).span(output.top, output.height, height)
@@ -92,23 +92,23 @@ def input_place(output: Tile, depth: int | geometry.Grid = 4, shape: tuple[int, 
 
 
 def input_window(image: np.ndarray, output: Tile, depth: int | geometry.Grid = 4) -> np.ndarray:
-    """The pixels at `input_place`, […, h, w], mirrored where they lie beyond the image."""
+    """The pixels at `input_place`, […, h, w], mirrored beyond the image's edges."""
     return window(image, *input_place(output, depth, image.shape[-2:]))
 
 
 def tiles(
     height: int, width: int, tile: int | tuple[int, int] | None = None, depth: int | geometry.Grid = 4
 ) -> list[Tile]:
-    """Tiles that cover height × width output pixels once each, row by row, starting on a network's grid.
+    """Tiles that cover height × width output pixels exactly once, row by row, starting on a network's grid.
 
-    tile: output pixels of a tile, one number or (height, width), rounded up to the grid; None: `DEFAULT_TILE`.
+    tile: output pixels per tile, one number or (height, width), rounded up to the grid; None: `DEFAULT_TILE`.
     Raises ValueError for a side below 1.
     """
     sides = (tile, tile) if isinstance(tile, Number) else tile or DEFAULT_TILE
     if not all(isinstance(side, Integral) for side in sides):
         raise ValueError(f"a tile is whole pixels, got {tile}")
     if min(sides) < 1 or min(height, width) < 1:
-        raise ValueError(f"a tile and an image have at least 1 pixel a side, got tile {sides}, image {height}×{width}")
+        raise ValueError(f"tile and image need at least 1 pixel per side, got tile {sides}, image {height}×{width}")
     grid = grid_of(depth).stride
     down, right = (-(-side // grid) * grid for side in sides)
     return [
@@ -119,7 +119,7 @@ def tiles(
 
 
 def original_output(shape: tuple[int, int], depth: int = 4) -> Tile:
-    """What the original's geometry predicts of an image: 256×1600 → the 244×1588 at its centre, 6 pixels a side."""
+    """The centre of an image that the original's geometry predicts: 244×1588 of 256×1600, 6 pixels less per side."""
     out = [geometry.output_size(n + sum(margins), depth) for n, margins in zip(shape, ORIGINAL_MARGINS, strict=True)]
     return Tile(*(geometry.crop_start(n, m) for n, m in zip(shape, out, strict=True)), *out)
 
@@ -130,5 +130,5 @@ def original_crop(mask: np.ndarray, depth: int = 4) -> np.ndarray:
 
 
 def original_window(image: np.ndarray) -> np.ndarray:
-    """What the original's network sees of an image, […, H, W] → […, H + 174, W + 180], mirrored on all sides."""
+    """The input window of the original's network, […, H, W] → […, H + 174, W + 180], mirrored on all sides."""
     return mirror(image, *ORIGINAL_MARGINS)

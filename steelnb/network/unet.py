@@ -1,8 +1,8 @@
-"""The U-Net of Ronneberger et al. 2015, as the original built it and repaired.  Taught in 03_unet.
+"""The U-Net of Ronneberger et al. 2015, as the original built it, and repaired.  Taught in 03_unet.
 
 `UNet()` is the repaired default: exact sizes only, batch norm after every 3×3 convolution. `UNet.original()` is the
-original's network: batch norm in the encoder alone, skips cropped with ``ceil``, any size. Both are "valid": no
-convolution pads, so the output is smaller than the input by `geometry.margin` a side.
+original's network: batch norm in the encoder only, skips cropped with ``ceil``, any size. Both are "valid": no
+convolution pads, so the output is smaller than the input by `geometry.margin` on each side.
 """
 
 from typing import NamedTuple
@@ -22,8 +22,8 @@ class UNet(nn.Module):
 
     width: channels at full resolution, doubled at each of `depth` poolings (the paper: 64 and 4).
     norm: batch norm "all", in the "encoder" only (the original), or "none" (the paper).
-    crop: "exact" refuses sizes where a pooling would drop a pixel; "ceil" (the original) and "floor" take any size and
-        crop the skip off-centre by up to a pixel of its level, which `geometry.skew` measures.
+    crop: "exact" refuses sizes where a pooling would drop a pixel; "ceil" (the original) and "floor" accept any size
+        and crop the skip off-centre by up to a pixel of its level, which `geometry.skew` measures.
     padding: "valid" as in the paper; "same" pads with zeros, for comparison: H' = H, sizes divisible by 2^depth.
     Weights start as in the paper: normal with standard deviation √(2/N), N the incoming nodes of a neuron; biases 0.
     """
@@ -45,7 +45,7 @@ class UNet(nn.Module):
         self.config = sizes | dict(norm=norm, crop=crop, padding=padding)
         self.depth, self.crop, self.padding = depth, crop, padding
         self.grid = geometry.Grid.of_unet(depth)
-        if padding == "same":  # its poolings fall otherwise: 2 pixels more, and up to the next place on the grid
+        if padding == "same":  # its poolings are aligned differently: 2 pixels more, rounded up to the stride
             self.grid = geometry.Grid(margin=6 * 2**depth, stride=2**depth)
         channels = [width * 2**level for level in range(depth + 1)]
         in_encoder, in_decoder = NORMS[norm]
@@ -68,13 +68,13 @@ class UNet(nn.Module):
         return cls(**dict(norm="encoder", crop="ceil") | changes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Raises geometry.GeometryError for a size that the network cannot take, naming the next ones that work."""
+        """Raises geometry.GeometryError for a size that the network does not accept, naming the next ones that work."""
         self._check(images)
         skips, x = [], images
         for level, block in enumerate(self.encoder):
             x = block(nn.functional.max_pool2d(x, 2) if level else x)
             skips.append(x)
-        skips.pop()  # the deepest map has nothing to skip
+        skips.pop()  # the deepest map is not a skip
         for level in reversed(range(self.depth)):
             x = self.up[level](x)
             x = self.decoder[level](torch.cat([self._centre(skips.pop(), x), x], dim=1))
@@ -113,7 +113,7 @@ def double_convolution(before: int, after: int, norm: bool, padding: str) -> nn.
 
 
 def he_initialise(module: nn.Module) -> None:
-    """He et al. 2015, equation 10, as the U-Net paper asks: normal weights, standard deviation √(2/N), biases 0."""
+    """He et al. 2015, equation 10, as in the U-Net paper: normal weights, standard deviation √(2/N), biases 0."""
     if isinstance(module, nn.ConvTranspose2d):
         incoming = module.in_channels  # kernel 2 and stride 2: each output pixel sees one input pixel
     elif isinstance(module, nn.Conv2d):
@@ -125,7 +125,7 @@ def he_initialise(module: nn.Module) -> None:
 
 
 class LayerCost(NamedTuple):
-    """What one convolution costs for one image: `level` 0 is full resolution."""
+    """Cost of one convolution for one image; `level` 0 is full resolution."""
 
     name: str
     level: int
@@ -137,7 +137,7 @@ class LayerCost(NamedTuple):
 
     @property
     def activations(self) -> int:
-        """Numbers in its output."""
+        """Number of values in its output."""
         return self.channels * self.height * self.width
 
 

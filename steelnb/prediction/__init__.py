@@ -1,8 +1,8 @@
-"""Image files and strips of any length → files.
+"""Image files and strips of any length → mask files.
 
-`files` segments what is named, `output_files` writes and re-reads one image's files, `strips`, `strip_masks` and
-`strip_defects` do the same for what does not fit into memory, `submission` is Kaggle's table, `onnx_export` the network
-for other programs.
+`files` segments image files, `output_files` writes and re-reads the files of one image, `output_folder` checks the
+folder that they go into; `strips`, `strip_masks` and `strip_defects` handle images that do not fit into memory;
+`submission` writes Kaggle's table, `onnx_export` the network for other programs.
 """
 
 from steelnb.prediction.files import PredictError, predict_files, segment

@@ -1,4 +1,4 @@
-"""A trained network → masks of image files and strips, as files.  Taught in 00_start_here and 10_results."""
+"""A trained network → masks of image files and strips, as files."""
 
 import contextlib
 import csv
@@ -24,10 +24,10 @@ from steelnb.prediction.strip_masks import PLAIN
 
 
 class Outcome(NamedTuple):
-    """What `predict_files` did: file stems with their share of defect pixels, and what failed, by path.
+    """The result of `predict_files`. written: file stem → share of defect pixels. failed: path → reason.
 
-    kept: with `resume`, those of `written` whose masks were there before. earlier: names of other images, of earlier
-    commands, whose rows are in the table as well.
+    kept: with `resume`, the stems in `written` whose masks existed before. earlier: names of images from earlier
+    commands whose rows are in the table as well.
     """
 
     written: dict[str, float]
@@ -40,7 +40,7 @@ def segment(
     trained: Trained, image: np.ndarray, tile: int | tuple[int, int] | None = None, point: OperatingPoint = PLAIN,
     flips: bool = False,
 ) -> np.ndarray:
-    """Masks, bool [K, H, W], of a gray image, uint8 [H, W]; the network's memory grows with the tile.
+    """Masks, bool [K, H, W], of a gray image, uint8 [H, W]; memory for the network grows with the tile.
 
     flips: averages over the four flips of the image, which takes four times as long.
     """
@@ -54,26 +54,28 @@ def predict_files(
 ) -> Outcome:
     """Segments image files, folders of them, patterns such as `steel/**/*.jpg`, and strips, into the folder `out`.
 
-    An image leaves `NAME_mask.png` (0/255; one `NAME_class1_mask.png` … per class where the network has several) and
-    `NAME_overlay.png`; with `probabilities` also `NAME_probability.png`, round(255 p). A strip (.npy, a TIFF above
-    `strips.LARGE` pixels, raw bytes) leaves what `strip_masks.segment_strip` says: `NAME_mask.npy`, `NAME_defects.csv`,
-    `NAME_overview.png`, `NAME_probability.npy`. All of them: `predictions.csv` (ImageId, ClassId for a network with a
-    mask a class, EncodedPixels), and `predictions.json`, by which `resume` knows what made them.
+    For each image it writes `NAME_mask.png` (0/255; for a network with several classes one `NAME_class1_mask.png` … per
+    class) and `NAME_overlay.png`; with `probabilities` also `NAME_probability.png`, round(255 p). For a strip (.npy, a
+    TIFF above `strips.LARGE` pixels, raw bytes) it writes the files of `strip_masks.segment_strip`: `NAME_mask.npy`,
+    `NAME_defects.csv`, `NAME_overview.png`, `NAME_probability.npy`. For all together it writes `predictions.csv`
+    (ImageId, ClassId for a network with one mask per class, EncodedPixels), `predictions.json`, the settings and inputs
+    that `resume` compares, and SHA256SUMS (`steelnb.data.digests`).
 
-    raw: height and width of files that are no images by their suffix. kaggle: "now", "2019", or the path of Kaggle's
-    sample_submission.csv; leaves `submission.csv` in that form, unless an image failed.
-    resume: keeps the masks that the same network, operating point and flips left in `out`, of the same images to the
-    last byte, and does what is missing; rows of other images that were segmented into `out` before stay in the tables.
-    A file that cannot be read is reported and the rest go on. Every file is whole or absent. Nothing is overwritten:
-    An image that is not as a SHA256SUMS beside it, or in the folder above, lists it is such a file, and so is a mask
-    that is not as it was written; `out` gets a SHA256SUMS of its own (`steelnb.data.digests`).
-    PredictError is raised where a file that would be written exists, where two images have one stem, where no image is
-    found, and where another process writes to `out`; submission.SubmissionError, before any work, for what cannot be
-    submitted.
+    raw: height and width of files without an image suffix. kaggle: "now", "2019", or the path of Kaggle's
+    sample_submission.csv; writes `submission.csv` in that form, unless an image failed.
+    resume: keeps masks in `out` that were made from byte-identical images by the same network, operating point and
+    flips, and makes the missing ones; rows of other images segmented into `out` before stay in the tables.
+    A file that cannot be read, an image that differs from its digest in a SHA256SUMS next to it or one folder above,
+    and a mask that has changed since it was written are reported, and the others are still segmented. Every file is
+    complete or absent, and nothing is overwritten. Raises PredictError if a file that would be written exists, if two
+    images have the same stem, if no image is found, or if another process writes to `out`; submission.SubmissionError,
+    before any work, for images or a network that cannot be submitted.
     """
+    # In this order: all checks that need no image, then the same checks again under the folder's lock (another command
+    # may have written in between), then the work, image by image (`_segment_all`).
     images = list(_expand(paths, raw))
     if not images:
-        raise PredictError("no image files to segment: name files or folders")
+        raise PredictError("no image files to segment: give files or folders")
     stems = [path.stem for path in images]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise PredictError(f"several images are called {twice[0]!r}: their masks would overwrite each other")
@@ -81,14 +83,14 @@ def predict_files(
     plan = {path: work.is_strip(path) for path in images}
     long = [path for path, strip in plan.items() if strip]
     if point.guard and long:
-        raise PredictError(f"the guard judges an image as a whole, so not a strip: leave it out for {names(long)}")
+        raise PredictError(f"the guard decides over a whole image, never a strip: leave it out for {names(long)}")
     before = output_folder.noted_before(work, plan, bool(kaggle), resume)
     earlier = _masks_of_others(work, before.inputs, plan)
     columns = _submittable(work, plan, earlier, kaggle) if kaggle else None
     work.out.mkdir(parents=True, exist_ok=True)
     with output_folder.locked(work.out):
         if before != output_folder.noted_before(work, plan, bool(kaggle), resume):
-            raise PredictError(f"{out} was in use by another command: give this one again")
+            raise PredictError(f"{out} was in use by another command: run this command again")
         return _segment_all(work, plan, before, earlier, columns)
 
 
@@ -96,9 +98,10 @@ def _segment_all(
     work: OutputWriter, plan: dict[Path, bool], before: Noted, earlier: dict[Path, bool],
     columns: tuple[str, ...] | None,
 ) -> Outcome:
-    """What `predict_files` does once nobody else can write to the folder.
+    """Segments all images, once no other process can write to the folder.
 
-    before: what earlier commands noted. earlier: what they left that is not in the plan.
+    plan: image → whether it is a strip. before: inputs and strip masks noted by earlier commands. earlier: images of
+    earlier commands that are not in the plan.
     """
     expected = digests.listed_for(plan)
     found = {path: digests.of_file(path) for path in plan}
@@ -130,7 +133,7 @@ def _segment_all(
                 except (DataError, MemoryError) as error:
                     failed[path] = str(error) if isinstance(error, DataError) else f"{path}: not enough memory"
                     continue
-                if path in plan and path not in whole:  # tables from before do not say all that is here any more
+                if path in plan and path not in whole:  # earlier tables no longer list everything in the folder
                     _remove(work.out / TABLE, work.out / SUBMISSION)
                 for class_id, mask in zip(work.classes, masks, strict=True):
                     _write_row(file, [path.name] if class_id is None else [path.name, class_id], mask)
@@ -140,7 +143,7 @@ def _segment_all(
                     written[path.stem] = output_files.share(masks)
                     kept += [path.stem] * (path in whole)
         if not written:
-            part.unlink()  # what is there already stays
+            part.unlink()  # keeps an existing table
         if written or before.inputs:
             made = {name: digest for name, digest in new.items() if Path(name).stem in written}
             output_folder.write_settings(work, noted._replace(inputs=before.inputs | made))
@@ -148,7 +151,7 @@ def _segment_all(
             (work.out / SETTINGS).unlink()
     if columns and failed:
         _remove(*[work.out / SUBMISSION] * bool(written))
-        failed[work.out / SUBMISSION] = f"no {SUBMISSION} is written: it needs every image, and {len(failed)} failed"
+        failed[work.out / SUBMISSION] = f"no {SUBMISSION} written: it needs every image, and {len(failed)} failed"
     elif columns:
         submission.write_submission(work.out / SUBMISSION, submission.rows_of(work.out / TABLE), columns, masks_by_row)
     if written:
@@ -162,11 +165,11 @@ def _made(
 ) -> Sequence[Mask]:
     if any(digests.key(target) in listed for target in work.targets(path, strip)):
         _remove(work.out / SUMS)  # until all is there again
-    _remove(*work.targets(path, strip))  # some of them, of a command that was stopped, perhaps of another image
+    _remove(*work.targets(path, strip))  # incomplete files of a stopped command, perhaps of another image
     masks = work.make(path, strip)
     if digests.of_file(path) != digest:
         _remove(*work.targets(path, strip))
-        raise DataError(f"{path}: changed while it was read: run the same command again, with --resume")
+        raise DataError(f"{path}: changed while it was being read: run the same command again, with --resume")
     return masks
 
 
@@ -175,8 +178,8 @@ def _masks_of_the_same(
 ) -> Sequence[Mask]:
     masks = work.read(path, strip)
     if digest != before:
-        made_of = f"was made of another {path.name}" if before else "says not of which image it was made"
-        raise DataError(f"{work.targets(path, strip)[0]} {made_of}: remove it, and {path} is segmented anew, or name "
+        made_from = f"was made from another {path.name}" if before else "does not say which image it was made from"
+        raise DataError(f"{work.targets(path, strip)[0]} {made_from}: remove it to segment {path} again, or choose "
                         "another folder")
     return masks
 
@@ -186,16 +189,16 @@ def _digests_of_files(work: OutputWriter, path: Path) -> dict[str, str]:
 
 
 def _check_files(work: OutputWriter, path: Path, strip: bool, before: Noted, listed: dict[Path, str]) -> None:
-    """Raises DataError for a file of this image or strip that is not as it was written."""
+    """Raises DataError for an output file of this image or strip that has changed since it was written."""
     for file in work.targets(path, strip):
         wanted = {before.strip_files.get(file.name)} if strip else set()
         wanted |= {listed[digests.key(file)]} if digests.key(file) in listed else set()
         if wanted and file.exists() and wanted != {digests.of_file(file)}:
-            raise DataError(f"{file}: not as it was written; remove it, and {path.name} is segmented anew")
+            raise DataError(f"{file}: changed since it was written; remove it to segment {path.name} again")
 
 
 def _list_files(work: OutputWriter, good: dict[Path, bool], noted: Noted, listed: dict[Path, str]) -> None:
-    """Writes SHA256SUMS; a file that was found damaged keeps the digest that tells of it."""
+    """Writes SHA256SUMS; a damaged file keeps its old digest, so that the damage stays visible."""
     files = [target for path, strip in good.items() for target in work.targets(path, strip)]
     files += [work.out / name for name in (TABLE, SUBMISSION, SETTINGS)]
     rest = {path: digest for path, digest in listed.items() if path.exists()}
@@ -205,7 +208,7 @@ def _list_files(work: OutputWriter, good: dict[Path, bool], noted: Noted, listed
 
 
 def _masks_of_others(work: OutputWriter, before: Iterable[str], plan: dict[Path, bool]) -> dict[Path, bool]:
-    """Images of earlier commands whose masks are all there, by name alone, and whether they were strips."""
+    """Images of earlier commands whose masks all exist (name without folder) → whether they were strips."""
     planned, found = {path.name for path in plan}, {}
     for path in (Path(name) for name in before if name not in planned):
         for strip in (False, True):
@@ -216,7 +219,7 @@ def _masks_of_others(work: OutputWriter, before: Iterable[str], plan: dict[Path,
 
 
 def _is_there(work: OutputWriter, path: Path, strip: bool, before: Noted) -> bool:
-    """Whether all files of an image are there; of a strip, when it was noted that they are."""
+    """Whether all files of an image exist; for a strip, also whether its masks were noted as complete."""
     with contextlib.suppress(DataError):
         targets = work.targets(path, strip)
         noted = not strip or all(target.name in before.strip_files for target in targets)
@@ -225,7 +228,7 @@ def _is_there(work: OutputWriter, path: Path, strip: bool, before: Noted) -> boo
 
 
 def _expand(paths: Iterable[str | Path], raw: tuple[int, int] | None) -> Iterator[Path]:
-    """Files as they are named, the images of folders, and what a pattern matches: images and strips."""
+    """The files named, the images of folders, and the images and strips that match a pattern."""
     for path in map(Path, paths):
         if path.is_dir():
             yield from image_files(path)
@@ -242,12 +245,12 @@ def _expand(paths: Iterable[str | Path], raw: tuple[int, int] | None) -> Iterato
 def _submittable(
     work: OutputWriter, plan: dict[Path, bool], earlier: dict[Path, bool], kaggle: str | Path
 ) -> tuple[str, ...]:
-    """The columns of the submission; what cannot be in one is refused."""
+    """The columns of the submission. Raises SubmissionError for images that cannot be in one."""
     submission.check_network(work.classes)
     named = submission.SUBMISSION_COLUMNS.get(str(kaggle))
     if not named and (not Path(kaggle).exists() or Path(kaggle).is_dir()):
         raise submission.SubmissionError(
-            f"{kaggle}: no such file; the form of a submission can be "
+            f"{kaggle}: no such file; the form of a submission is one of "
             f"{', '.join(submission.SUBMISSION_COLUMNS)}, or the path of a sample_submission.csv"
         )
     columns, expected = (named, None) if named else submission.read_sample(kaggle)
@@ -259,7 +262,7 @@ def _submittable(
             try:
                 with open_image(path) as picture:
                     shapes[path] = picture.height, picture.width
-            except DataError:  # is reported when its turn comes
+            except DataError:  # reported when this image is segmented
                 continue
     for path, strip in earlier.items():
         with contextlib.suppress(DataError):
@@ -276,7 +279,7 @@ def _remove(*paths: Path) -> None:
 
 
 def _write_row(file: TextIO, cells: list, mask: Mask) -> None:
-    """A row of the table, its text piece by piece: that of a strip may be long."""
+    """Writes a row of the table, its run-length text in pieces, since that of a strip may be long."""
     start = io.StringIO()
     csv.writer(start).writerow(cells)
     file.write(start.getvalue().removesuffix("\r\n") + ",")

@@ -1,11 +1,11 @@
-"""A trained network as one ONNX file, checked against PyTorch: for C++, JavaScript, and wherever PyTorch is not.
+"""Writes a trained network as one ONNX file, checked against PyTorch: for C++, JavaScript and programs without PyTorch.
 
-The graph is written node by node from the network rather than traced, so that any batch and any size that the
-network takes goes in, and a size that it refuses is an error in the runtime too, not a shifted mask. Needs the extra
-``onnx``: `pip install 'steelnb[onnx]'`.
+The graph is built node by node from the network rather than traced, so it accepts any batch and any size that the
+network accepts, and a size that the network refuses is an error in the runtime too, not a shifted mask. Needs the
+extra ``onnx``: `pip install 'steelnb[onnx]'`.
 
-The file's metadata is text: under "steelnb" the JSON of `weights` (network, recipe, data, scores), under
-"steelnb_use" how windows are cut and logits read, also JSON; `use` says what it holds.
+The file's metadata are two JSON texts: "steelnb" as in `weights` (network, recipe, data, scores), "steelnb_use" how to
+cut windows and read logits; `use` lists its fields.
 """
 
 import importlib
@@ -25,13 +25,13 @@ from steelnb.prediction import onnx_graph
 from steelnb.prediction.onnx_graph import INPUT, OUTPUT, ExportError
 
 USE_KEY = "steelnb_use"
-OPSET, IR = 17, 8  # of 2022: runtimes older than that are rare, and nothing newer is needed
+OPSET, IR = 17, 8  # from 2022: older runtimes are rare, and nothing newer is needed
 LARGEST = 2**31 - 2**20  # bytes of weights: a protobuf ends at 2 GiB
 TOLERANCE = 1e-4  # of the largest logit, or of 1: float32 sums in another order
 
 
 class Exported(NamedTuple):
-    """What `to_onnx` did. difference: the largest of any logit to PyTorch's; None where it could not be checked."""
+    """The result of `to_onnx`. difference: largest difference of a logit to PyTorch's; None if it was not checked."""
 
     path: Path
     megabytes: float
@@ -40,22 +40,21 @@ class Exported(NamedTuple):
     def __str__(self) -> str:
         checked = "not checked: onnxruntime is not installed (pip install 'steelnb[onnx]')"
         if self.difference is not None:
-            checked = f"as PyTorch in ONNX Runtime, up to {self.difference:.1e} of a logit"
+            checked = f"same logits in ONNX Runtime as in PyTorch, up to {self.difference:.1e}"
         return f"{self.path}, {self.megabytes:.1f} MB; {checked}"
 
 
 def to_onnx(trained: Trained, path: str | Path, size: tuple[int, int] | None = None) -> Exported:
-    """Writes the network as one file, whole or not at all; where ONNX Runtime is there, only if `check_export` agrees.
+    """Writes the network as one file, complete or not at all; if ONNX Runtime is installed, only after `check_export`.
 
     Its input "windows" is float32 [N, C, h, w] in 0…1, its output "logits" float32 [N, K, h', w']; N, h, w are free.
-    size: (H, W) in pixels of what the file is to predict, one window at a time: then N is 1, and h and w are fixed, as
-    OpenCV 4's `cv2.dnn` needs it.
-    Raises ExportError where `path` is not NAME.onnx, the network is of another kind or does not fit into 2 GB, the
-    package onnx is missing, or the check fails; storage.StorageError.
+    size: (H, W), output pixels of one window: N is then 1, and h and w are fixed, as OpenCV 4's `cv2.dnn` needs it.
+    Raises ExportError if `path` is not NAME.onnx, the network is of another kind or does not fit into 2 GB, the package
+    onnx is missing, or the check fails; storage.StorageError if the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".onnx":
-        raise ExportError(f"{path}: name a file that ends in .onnx")
+        raise ExportError(f"{path}: the file name must end in .onnx")
     content = packed(trained, size)
     fixed = [(1, *window_of(trained.model, size))] if size else None
     difference = check_export(content, trained, fixed) if _there("onnxruntime") else None
@@ -68,7 +67,7 @@ def packed(trained: Trained, size: tuple[int, int] | None = None) -> bytes:
     onnx = _need("onnx")
     model = trained.model
     if (needed := 4 * sum(tensor.numel() for tensor in model.state_dict().values())) > LARGEST:
-        raise ExportError(f"{needed / 1e9:.1f} GB of weights: one ONNX file holds 2; take a smaller width")
+        raise ExportError(f"{needed / 1e9:.1f} GB of weights: an ONNX file holds at most 2; use a smaller width")
     window = window_of(model, size) if size else None
     proto = onnx.helper.make_model(
         onnx_graph.graph(onnx, model, window), producer_name="steelnb", producer_version=steelnb.__version__,
@@ -86,7 +85,7 @@ def packed(trained: Trained, size: tuple[int, int] | None = None) -> bytes:
 def window_of(model: torch.nn.Module, size: tuple[int, int]) -> tuple[int, int]:
     """Sides of the smallest window from which the network predicts H × W pixels. Raises ExportError."""
     if min(size) < 1:
-        raise ExportError(f"a size has at least one pixel a side, got {size[0]}x{size[1]}")
+        raise ExportError(f"each side must have at least one pixel, got {size[0]}x{size[1]}")
     if model.padding == "same":
         return tuple(-(-n // model.grid.stride) * model.grid.stride for n in size)
     return tuple(geometry.input_size(n, model.depth) for n in size)
@@ -95,8 +94,8 @@ def window_of(model: torch.nn.Module, size: tuple[int, int]) -> tuple[int, int]:
 def use(trained: Trained, window: tuple[int, int] | None = None) -> dict:
     """How to use the file, for programs without steelnb: plain JSON types, sizes in pixels.
 
-    margin: pixels that a window has on each side around what it predicts. smallest, multiple, remainder: window sides
-    are multiple·k + remainder, from smallest up. mirror, window, tiles: the rules of `overlap_tile`, in words.
+    margin: surroundings of the predicted pixels in a window, on each side. smallest, multiple, remainder: window sides
+    are multiple·k + remainder, from smallest up. mirror, window, tiles: the rules of `network.tiles`, in words.
     """
     config, grid = trained.model.config, trained.model.grid
     valid, stride = trained.model.padding == "valid", grid.stride
@@ -130,8 +129,8 @@ def use(trained: Trained, window: tuple[int, int] | None = None) -> dict:
 
 
 def sizes(model: torch.nn.Module) -> list[tuple[int, int, int]]:
-    """Batches (N, h, w) to check at: the smallest, Severstal's whole image, three at once, high and low ones; for a
-    network that takes any size, the original's 430×1780 and odd sizes too."""
+    """Batches (N, h, w) for the check: the smallest, Severstal's whole image, three at once, high and low ones; for a
+    network that accepts any size, the original's 430×1780 and odd sizes too."""
     if model.padding == "same":
         grid = model.grid.stride
         return [(1, grid, grid), (1, 256, 1600 + -1600 % grid), (3, 3 * grid, 2 * grid)]
@@ -146,24 +145,24 @@ def sizes(model: torch.nn.Module) -> list[tuple[int, int, int]]:
 def check_export(
     file: str | Path | bytes, trained: Trained, batches: list[tuple[int, int, int]] | None = None
 ) -> float:
-    """Runs an ONNX file on the CPU beside PyTorch; returns the largest difference of a logit.
+    """Runs an ONNX file and PyTorch on the same windows on the CPU; returns the largest difference of a logit.
 
-    batches: (N, h, w) of windows of noise; None: `sizes`. Raises ExportError where the network described is another,
-    where shapes differ, and where a logit differs by more than `TOLERANCE`: so p > 0.5 can only be decided otherwise
-    where the logit is 0 up to rounding; and where onnxruntime is missing or cannot read the file.
+    batches: (N, h, w) of windows of noise; None: `sizes`. Raises ExportError if the file describes another network, if
+    shapes differ, if a logit differs by more than `TOLERANCE` (so p > 0.5 can differ only where the logit is 0 up to
+    rounding), or if onnxruntime is missing or cannot read the file.
     """
     runtime = _need("onnxruntime")
     options = runtime.SessionOptions()
-    options.log_severity_level = 4  # what matters is raised
+    options.log_severity_level = 4  # fatal only; errors are raised
     try:
         content = file if isinstance(file, bytes) else Path(file).read_bytes()
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors share no base class
         raise ExportError(f"{_name(file)}: ONNX Runtime cannot read it: {error}") from None
-    model, told = trained.model, session.get_modelmeta().custom_metadata_map
-    if json.loads(told.get(weights.KEY, "{}")).get("network") != model.config:
+    model, texts = trained.model, session.get_modelmeta().custom_metadata_map
+    if json.loads(texts.get(weights.KEY, "{}")).get("network") != model.config:
         raise ExportError(f"{_name(file)}: it does not describe the network {model.config}")
-    reference = kinds.build(model.config).eval()  # on the CPU, whatever the other one is on and rounds to
+    reference = kinds.build(model.config).eval()  # on the CPU in float32, whatever the device of `trained`
     reference.load_state_dict(model.state_dict())
     rng, largest = np.random.default_rng(0), 0.0
     for batch, height, width in batches or sizes(model):
@@ -186,7 +185,7 @@ def check_export(
 
 
 def _strict(value):
-    """The same without NaN and infinity, which JSON does not have (JavaScript refuses them): null instead."""
+    """The value with NaN and infinity replaced by None, since JSON has neither and JavaScript refuses them."""
     if isinstance(value, dict):
         return {key: _strict(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The ONNX graph of a network, node by node: what `export` packs into a file."""
+"""The ONNX graph of a network, built node by node for `onnx_export`."""
 
 import numpy as np
 import torch
@@ -12,13 +12,13 @@ INPUT, OUTPUT = "windows", "logits"
 
 
 class ExportError(RuntimeError):
-    """A network that cannot be exported, or a file that does not answer as PyTorch does. The message says why."""
+    """The network cannot be exported, or the file's logits differ from PyTorch's. The message says why."""
 
 
 def graph(onnx, model: UNet | LiteUNet, window: tuple[int, int] | None = None):
-    """The network in ONNX's operators, a GraphProto; weights under the names that they have in PyTorch.
+    """The network in ONNX's operators, a GraphProto; weights have their PyTorch names.
 
-    onnx: the package. window: (h, w) of the only input that the graph takes, one at a time; None: any number of any
+    onnx: the package. window: (h, w) of the only input size of the graph, one window at a time; None: any number, any
     size. Raises ExportError for a network or layer without a translation.
     """
     nodes, tensors = [], []
@@ -65,12 +65,12 @@ def graph(onnx, model: UNet | LiteUNet, window: tuple[int, int] | None = None):
 
     def crop(skip: str, x: str, level: int) -> str:
         name = f"crop.{level}"
-        if window:  # both known: nothing is left to reckon, which not every runtime can
+        if window:  # both sizes known: constants, since not every runtime can compute them
             met = [geometry.levels(n, model.depth, cut)[::-1][level] for n in window]
             ends = [constant(f"{name}.start", [at.start for at in met]),
                     constant(f"{name}.end", [at.start + at.up for at in met])]
             return node("Slice", name, skip, *ends, axes)
-        if model.crop == "exact":  # by a constant: at a size that is not exact, the Concat then fails
+        if model.crop == "exact":  # a constant crop: at a size that is not exact, the Concat then fails
             start = exact[level]
             ends = [constant(f"{name}.start", [start, start]), constant(f"{name}.end", [-start, -start])]
             return node("Slice", name, skip, *ends, axes)
@@ -134,5 +134,5 @@ def graph(onnx, model: UNet | LiteUNet, window: tuple[int, int] | None = None):
 
 
 def output_side(model: torch.nn.Module, side: int) -> int:
-    """Pixels that the network answers for along an axis of a window of `side` pixels."""
+    """Output pixels of the network along an axis of a window of `side` pixels."""
     return side if model.padding == "same" else geometry.output_size(side, model.depth)

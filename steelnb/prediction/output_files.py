@@ -1,4 +1,4 @@
-"""The files that are left of one image or strip: made, and read back.  Taught in 00_start_here."""
+"""Writes and re-reads the output files of one image or strip."""
 
 import io
 import os
@@ -21,12 +21,12 @@ from steelnb.prediction.strip_masks import PLAIN
 from steelnb.prediction.strips import Strip
 
 Mask = np.ndarray | Strip
-LONGEST_NAME = 255  # bytes, on every disk in use
+LONGEST_NAME = 255  # bytes, in every common file system
 
 
 @dataclass(frozen=True)
 class OutputWriter:
-    """How files are made in the folder `out`; `files.predict_files` says what the settings are."""
+    """Writes output files into the folder `out`; see `files.predict_files` for the settings."""
 
     trained: Trained
     out: Path
@@ -39,7 +39,7 @@ class OutputWriter:
 
     @property
     def classes(self) -> Sequence[int | None]:
-        """The class of each output; of a network with one mask for all defects, None."""
+        """The class id of each output; (None,) for a network with one mask for all defects."""
         outputs = self.trained.model.config["out_channels"]
         if outputs == 1:
             return (None,)
@@ -48,12 +48,12 @@ class OutputWriter:
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """The column for the class, if there are several."""
+        """The column of the class, if there are several classes."""
         return ("ClassId",) * (len(self.classes) > 1)
 
     def settings(self) -> dict:
-        """What the masks depend on, for JSON: the digest of the weights, the margin of their tiles, and how a mask was
-        made of their answer."""
+        """The settings that masks depend on, for JSON: digest of the weights, margin of tiles, classes, operating
+        point, flips."""
         model = self.trained.model
         network = {"weights": digest_of(model.state_dict()), "margin": model.grid.margin}
         return network | {"classes": list(self.classes), **asdict(self.point), "flips": self.flips}
@@ -63,9 +63,9 @@ class OutputWriter:
         return strips.is_strip(path, self.raw, SUFFIXES)
 
     def targets(self, path: Path, strip: bool) -> list[Path]:
-        """The files that it leaves: masks by class, probabilities by class if asked for, then the others.
+        """The output files of `path`: masks by class, probabilities by class if requested, then the others.
 
-        Raises DataError for a name that leaves no room for theirs.
+        Raises DataError if their names would be too long.
         """
         kind = ".npy" if strip else ".png"
         each = [f"_class{class_id}" if self.prefix else "" for class_id in self.classes]
@@ -73,14 +73,14 @@ class OutputWriter:
         ends += [f"{part}_probability{kind}" for part in each if self.probabilities]
         ends += ["_defects.csv", "_overview.png"] if strip else ["_overlay.png"]
         if (longest := max(len(os.fsencode(path.stem + end)) for end in ends)) > LONGEST_NAME:
-            raise DataError(f"{path}: its name is too long for the files that it leaves ({longest} bytes, and a disk "
-                            f"takes {LONGEST_NAME}): rename it")
+            raise DataError(f"{path}: its name is too long: its output files would have names of {longest} bytes, the "
+                            f"limit is {LONGEST_NAME}; rename it")
         return [self.out / f"{path.stem}{end}" for end in ends]
 
     def make(self, path: Path, strip: bool) -> Sequence[Mask]:
-        """Segments the file, leaves its targets, and gives the masks, bool [H, W], by class.
+        """Segments the file, writes its targets, and returns the masks, bool [H, W], by class.
 
-        Raises DataError for a file that cannot be read, storage.StorageError for targets that cannot be written.
+        Raises DataError if the file cannot be read, storage.StorageError if targets cannot be written.
         """
         targets, count = self.targets(path, strip), len(self.classes)
         if strip:
@@ -102,7 +102,7 @@ class OutputWriter:
         return masks
 
     def read(self, path: Path, strip: bool) -> Sequence[Mask]:
-        """The masks that were left of the file before. Raises DataError where they are not of its size."""
+        """The existing masks of the file. Raises DataError if their size is not that of the image."""
         masks = self.read_masks(path, strip)
         if strip:
             shape = strips.open_strip(path, self.raw).shape
@@ -111,23 +111,23 @@ class OutputWriter:
                 shape = picture.height, picture.width
         for target, mask in zip(self.targets(path, strip), masks, strict=False):
             if tuple(mask.shape) != tuple(shape):
-                raise DataError(f"{target}: {size_text(*mask.shape)}, but {path} is {size_text(*shape)}: of another "
-                                "image? Remove it, or name another folder")
+                raise DataError(f"{target}: {size_text(*mask.shape)}, but {path} is {size_text(*shape)}: is it the "
+                                "mask of another image? Remove it, or choose another folder")
         return masks
 
     def read_masks(self, path: Path, strip: bool) -> Sequence[Mask]:
-        """The masks that were left of a file of this name, whatever it was."""
+        """The existing masks of a file of this name, without a look at the file."""
         targets = self.targets(path, strip)[: len(self.classes)]
         return [strips.open_mask(target) if strip else mask_values(target) > 0 for target in targets]
 
 
 def mask_run_lengths(mask: Mask):
-    """Pieces of a mask's run-length text."""
+    """A mask's run-length text, in pieces."""
     return strips.run_lengths(mask) if isinstance(mask, Strip) else [rle.encode(mask)]
 
 
 def share(masks: Sequence[Mask]) -> float:
-    """The share of pixels that are defect in at least one mask."""
+    """Share of pixels that are defect in at least one mask."""
     if not isinstance(masks[0], Strip):
         return float(np.any(masks, axis=0).mean())
     length, across = max(masks[0].shape), min(masks[0].shape)

@@ -1,6 +1,6 @@
-"""A strip of any length → its masks, in bands at constant memory.  Taught in 02_overlap_tile.
+"""A strip of any length → its masks, in bands at constant memory.
 
-Each band goes across the whole strip, so that what is written grows along its length; masks lie on disk in that order.
+Each band spans the whole width of the strip, so output files grow along its length; masks are stored in that order.
 """
 
 import contextlib
@@ -20,18 +20,18 @@ from steelnb.network import tiles
 from steelnb.network.inference import iter_probabilities
 from steelnb.network.weights import Trained
 from steelnb.prediction import strips
-from steelnb.prediction.strip_defects import Defects
+from steelnb.prediction.strip_defects import Defects, SettledDefects
 from steelnb.prediction.strips import Strip
 
-BAND = 2**18  # pixels: 256×1024; on a CPU, bands of four times as many took twice as long a pixel
-SHORTEST = 512  # pixels along a strip, however wide it is: shorter ones are mostly margin
-PICTURE = (1500, 1600)  # pixels, at most, of an overview without its margin
+BAND = 2**18  # pixels: 256×1024; on a CPU, bands with four times as many took twice as long per pixel
+SHORTEST = 512  # pixels along a strip of any width: windows of shorter bands would be mostly margin
+PICTURE = (1500, 1600)  # largest size in pixels of an overview without its margin
 PLAIN = OperatingPoint()  # p > 0.5
-MARGIN, GAP = 76, 3  # pixels of an overview: for the positions, and between its rows
+MARGIN, GAP = 76, 3  # pixels of an overview: width of the position labels, and space between rows
 
 
 def band_shape(shape: tuple[int, int], tile: int | tuple[int, int] | None = None) -> tuple[int, int]:
-    """Height and width of a strip's bands: right across it, and `tile` long; by default `BAND` pixels."""
+    """Height and width of a strip's bands: its full width by `tile`; by default about `BAND` pixels."""
     sides = (tile, tile) if isinstance(tile, int) else tile or (max(SHORTEST, BAND // min(shape)),) * 2
     return (shape[0], sides[1]) if shape[1] >= shape[0] else (sides[0], shape[1])
 
@@ -41,17 +41,20 @@ def segment_strip(
     maps: Sequence[Path] = (), tile: int | tuple[int, int] | None = None, point: OperatingPoint = PLAIN,
     flips: bool = False, progress: bool = False,
 ) -> None:
-    """Writes a strip's files, each of them whole or not at all.
+    """Writes a strip's output files, each complete or not at all.
 
-    masks: one .npy a class, bool [H, W]; np.load(…, mmap_mode="r") reads them in place.
-    table: a CSV with a row for each connected defect: left, top, width, height, area in pixels, after its class if
-        there are several, in the order in which they end along the strip.
-    picture: `overview` as PNG. maps: probabilities, one .npy a class, uint8 [H, W], round(255 p).
-    The answer is that of the whole strip in memory, up to float rounding, minimum area included. Raises ValueError for
-    an operating point with a guard, durable.StorageError where the disk is full, DataError where the strip is lost.
+    masks: one .npy per class, bool [H, W]; np.load(…, mmap_mode="r") reads them in place.
+    table: a CSV with one row per connected defect: left, top, width, height, area in pixels, preceded by its class if
+        there are several, in the order in which defects end along the strip.
+    picture: `overview` as PNG. maps: probabilities, one .npy per class, uint8 [H, W], round(255 p).
+    The masks equal those of the whole strip in memory, up to float rounding, including the minimum area. Raises
+    ValueError for an operating point with a guard, storage.StorageError if the disk is full, DataError if the strip
+    can no longer be read.
     """
     if point.guard:
-        raise ValueError("the guard judges an image as a whole; a strip is never clean as a whole: leave the guard out")
+        raise ValueError("the guard decides over a whole image; a strip is never clean as a whole: leave the guard out")
+    # All files are written while bands come in, under temporary names. A defect below the minimum area may reach back
+    # into bands that are on disk already: `Defects` then returns its pixels in `erased`, and they are cleared there.
     wide, per_class = strip.wide, len(classes) > 1
     shape = band_shape(strip.shape, tile)
     with storage.unfinished(*masks, *maps, table, picture) as parts, contextlib.ExitStack() as stack:
@@ -62,7 +65,7 @@ def segment_strip(
         rows.writerow([*["ClassId"] * per_class, "left", "top", "width", "height", "area"])
         trackers = [Defects(point.minimum_area) for _ in classes]
 
-        def note(k: int, found) -> None:
+        def write_settled(k: int, found: SettledDefects) -> None:
             for (start, stop, low, high), area in zip(found.boxes.tolist(), found.areas.tolist(), strict=True):
                 left, top, width, height = start, low, stop - start, high - low
                 box = (left, top, width, height) if wide else (top, left, height, width)
@@ -79,11 +82,11 @@ def segment_strip(
                 mask = np.ascontiguousarray(one > point.threshold)
                 found = tracker.add(mask)
                 arrays[k].write(mask)
-                note(k, found)
+                write_settled(k, found)
                 if maps:
                     arrays[len(masks) + k].write(np.rint(255 * np.ascontiguousarray(one)).astype(np.uint8))
         for k, tracker in enumerate(trackers):
-            note(k, tracker.finish())
+            write_settled(k, tracker.finish())
             arrays[k].flush()
         Image.fromarray(overview(strip, written[: len(masks)])).save(parts[-1], format="PNG")
 
@@ -98,10 +101,10 @@ def _erase(mask: Strip, pixels: np.ndarray) -> None:
 
 
 def overview(strip: Strip, masks: Sequence[Strip]) -> np.ndarray:
-    """A strip as one picture of bounded size, uint8 [h, w, 3]: averaged down, laid in rows of equal length.
+    """A strip as one picture of bounded size, uint8 [h, w, 3]: averaged down and cut into rows of equal length.
 
-    At the left of each row stands the pixel along the strip at which it begins. A cell has a defect's colour where one
-    of its pixels has. A strip that is taller than wide lies on its side, its first column on top.
+    Each row is labelled with the position along the strip at which it starts. A cell has a defect's colour if any of
+    its pixels has. A strip that is taller than wide is laid on its side, its first column on top.
     """
     across, length = sorted(strip.shape)
     for factor in itertools.count(1):
@@ -133,7 +136,7 @@ def overview(strip: Strip, masks: Sequence[Strip]) -> np.ndarray:
 
 
 def _cells(block: np.ndarray, factor: int) -> np.ndarray:
-    """[n, width] → [cells, factor, cells, factor], its edges repeated where they are not full."""
+    """[n, width] → [cells, factor, cells, factor]; incomplete cells at the edges repeat the last pixels."""
     pad = [(0, -side % factor) for side in block.shape]
     block = np.pad(block, pad, mode="edge") if any(p[1] for p in pad) else block
     return block.reshape(block.shape[0] // factor, factor, block.shape[1] // factor, factor)

@@ -1,7 +1,7 @@
-"""Masks → a submission in Kaggle's form, written, read back and compared.  Taught in 10_results.
+"""Masks → a submission in Kaggle's form: written, read back and compared.
 
-Kaggle scores each (image, class) by itself, empty masks included: so there is a row for each of the four classes of
-each image, with empty text where nothing was found.
+Kaggle scores each pair of image and class separately, empty masks included: so every image has four rows, one per
+class, with empty text if nothing was found.
 """
 
 import csv
@@ -15,42 +15,42 @@ from steelnb.data import rle
 from steelnb.data.images import long_cells, names, size_text
 from steelnb.storage import unfinished
 
-SHAPE = (256, 1600)  # what Kaggle's run-length text counts pixels of
+SHAPE = (256, 1600)  # size of the images in Kaggle's run-length text
 SUBMITTED_CLASSES = (1, 2, 3, 4)
 SUBMISSION_COLUMNS = {"2019": ("ImageId_ClassId", "EncodedPixels"), "now": ("ImageId", "EncodedPixels", "ClassId")}
 
 
 class SubmissionError(ValueError):
-    """What cannot be submitted to Kaggle, or a file that does not hold what was predicted. The message says why."""
+    """The masks cannot be submitted to Kaggle, or a file differs from the prediction. The message says why."""
 
 
 def check_network(classes: Sequence[int | None]) -> None:
-    """Raises SubmissionError for a network that does not give a mask for each of Severstal's four classes."""
+    """Raises SubmissionError for a network without one mask for each of Severstal's four classes."""
     if len(classes) == 1:
-        raise SubmissionError("this network has one mask for all defects, and Kaggle scores each of the four classes "
-                              "by itself: a submission needs a run that was trained with --per-class")
+        raise SubmissionError("this network has one mask for all defects, and Kaggle scores the four classes "
+                              "separately: a submission needs a run that was trained with --per-class")
     if tuple(classes) != SUBMITTED_CLASSES:
         raise SubmissionError(f"this network's classes are {names(classes, 8)}; Kaggle's are 1, 2, 3, 4: a submission "
                               "needs a run that was trained on Severstal's labels with --per-class")
 
 
 def check_sizes(shapes: Mapping[Path, tuple[int, int]]) -> None:
-    """Raises SubmissionError for images (path → height and width) of another size than 256×1600."""
+    """Raises SubmissionError for images (path → height and width) that are not 256×1600."""
     if wrong := [f"{path} ({size_text(*shape)})" for path, shape in shapes.items() if tuple(shape) != SHAPE]:
-        raise SubmissionError(f"Kaggle's text counts the pixels of {size_text(*SHAPE)}: {names(wrong)} cannot be in it")
+        raise SubmissionError(f"Kaggle's images are {size_text(*SHAPE)}: {names(wrong)} cannot be in a submission")
 
 
 def check_names(images: Iterable[str], expected: Iterable[str]) -> None:
-    """Raises SubmissionError unless `images` are exactly those that Kaggle expects."""
+    """Raises SubmissionError unless `images` are exactly the expected ones."""
     images, expected = set(images), set(expected)
     if missing := sorted(expected - images):
-        raise SubmissionError(f"the sample submission lists images that are not here: {names(missing)}")
+        raise SubmissionError(f"the sample submission lists images that are missing here: {names(missing)}")
     if extra := sorted(images - expected):
         raise SubmissionError(f"images that the sample submission does not list: {names(extra)}; leave them out")
 
 
 def read_sample(path: str | Path) -> tuple[tuple[str, ...], list[str]]:
-    """The columns of a sample submission, in its order, and its images. Raises SubmissionError for another file."""
+    """The columns of a sample submission, in its order, and its images. Raises SubmissionError for any other file."""
     columns, found = _read(Path(path))
     images = list(dict.fromkeys(row[0] for row in found))
     if not images:
@@ -58,9 +58,11 @@ def read_sample(path: str | Path) -> tuple[tuple[str, ...], list[str]]:
     return columns, images
 
 
-def write_submission(path: str | Path, rows: Iterable[tuple[str, int, str]], columns: str | Sequence[str],
-          digests: Mapping[tuple[str, int], bytes]) -> None:
-    """Writes rows of image, class and run-length text; `path` is there when the file was read back and is right.
+def write_submission(
+    path: str | Path, rows: Iterable[tuple[str, int, str]], columns: str | Sequence[str],
+    digests: Mapping[tuple[str, int], bytes],
+) -> None:
+    """Writes rows of image, class and run-length text; `path` appears only after the file was read back and checked.
 
     columns: "2019", "now", or those of `read_sample`. digests: see `check_submission`, whose errors are raised.
     """
@@ -77,7 +79,7 @@ def write_submission(path: str | Path, rows: Iterable[tuple[str, int, str]], col
 
 
 def check_submission(path: str | Path, digests: Mapping[tuple[str, int], bytes]) -> None:
-    """Reads a submission back. Raises SubmissionError unless it holds what was predicted, no more and no less.
+    """Reads a submission back. Raises SubmissionError unless it contains exactly the prediction.
 
     digests: `mask_digest` of the mask of each (image, class). Each pair has one row, all four classes of an image are
     there, and each text decodes to a mask of 256×1600 with that digest.
@@ -87,11 +89,11 @@ def check_submission(path: str | Path, digests: Mapping[tuple[str, int], bytes])
     for image, class_id, text in _read(path)[1]:
         row = f"{path}, image {image}, class {class_id}"
         if (image, class_id) not in digests:
-            raise SubmissionError(f"{row}: not among what was predicted")
+            raise SubmissionError(f"{row}: not in the prediction")
         if (image, class_id) in seen:
-            raise SubmissionError(f"{row}: stands there twice")
+            raise SubmissionError(f"{row}: listed twice")
         if mask_digest(rle.decode(text, SHAPE, row)) != digests[image, class_id]:
-            raise SubmissionError(f"{row}: not the mask that was predicted")
+            raise SubmissionError(f"{row}: differs from the predicted mask")
         seen.add((image, class_id))
     images = dict.fromkeys(image for image, _ in digests)
     if lacking := [f"{image}, class {k}" for image in images for k in SUBMITTED_CLASSES if (image, k) not in seen]:
@@ -99,7 +101,7 @@ def check_submission(path: str | Path, digests: Mapping[tuple[str, int], bytes])
 
 
 def mask_digest(mask: np.ndarray) -> bytes:
-    """Tells masks, bool [H, W], apart."""
+    """SHA-256 of a mask, bool [H, W], and its shape."""
     return hashlib.sha256(repr(mask.shape).encode() + np.packbits(mask).tobytes()).digest()
 
 
@@ -111,7 +113,7 @@ def rows_of(table: Path) -> Iterable[tuple[str, int, str]]:
 
 
 def _read(path: Path) -> tuple[tuple[str, ...], Iterable[tuple[str, int, str]]]:
-    """Columns, and rows as they are asked for."""
+    """The columns, and a generator of the rows."""
     rows = _rows(path)
     return next(rows), rows
 

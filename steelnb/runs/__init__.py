@@ -1,7 +1,8 @@
 """A training that outlives its sessions.
 
-One call begins or resumes it (`train`, `training_loop`), from checkpoints that a kill cannot spoil (`checkpoints`), if
-the settings match (`identity`), one process at a time (`session`).
+One call starts or resumes it (`train`, `training_loop`), from checkpoints that a kill cannot spoil (`checkpoints`), if
+the settings match (`identity`), one process at a time (`session`). `copies` keeps images of the same steel together,
+`intervals` computes how often to save, `advice` how long to train and why a training found nothing.
 """
 
 from steelnb.runs.identity import TrainingError

@@ -1,9 +1,8 @@
-"""Everything a run needs to go on, kept so that nothing can spoil it.  Taught in 09_hundred_hours.
+"""Everything a run needs to resume, stored so that no kill or full disk can spoil it.  Taught in 09_hundred_hours.
 
-A folder of checkpoints holds one file a checkpoint, `step-000001200.3f2a….pt`, and
-`manifest.json`, written last, which says which of them count. A file is a dict as torch.save writes it, with the first
-16 digits of its SHA-256 in its name (after `-best`, where it was the best so far): so each can be judged by itself,
-even where the manifest is lost.
+A checkpoint folder has one file per checkpoint, `step-000001200.3f2a….pt`, and `manifest.json`, written last, which
+lists the valid ones. A file is a dict written by torch.save, with the first 16 digits of its SHA-256 in its name (after
+`-best` if it was the best so far), so each file can be verified by itself, even if the manifest is lost.
 """
 
 import io
@@ -21,19 +20,19 @@ from steelnb import storage
 
 NAME = re.compile(r"step-(\d{9})(-best)?\.([0-9a-f]{16})\.pt")
 MANIFEST = "manifest.json"
-MOST = 0.01  # of the time, for checkpoints that can wait
+MOST = 0.01  # largest share of the time spent on checkpoints
 
 
 class CheckpointError(RuntimeError):
-    """Checkpoints that cannot be used. The message says which, why, and what to do."""
+    """Checkpoints cannot be used. The message says which, why, and what to do."""
 
 
 class Checkpoints:
     """The checkpoints of one run: the newest `keep` and the best, written in the background.
 
-    competes: whether writing takes time from the caller too, as it does where both compute on the CPU.
-    spent: seconds that the caller lost so far: by copying the state, by waiting for an earlier write, and, if writing
-        competes, the processor's time for it. written: how many checkpoints.
+    competes: whether writing slows the caller down, as it does when both use the CPU.
+    spent: seconds lost to checkpoints so far: copying the state, waiting for an earlier write, and, if writing
+        competes, its CPU time. written: number of checkpoints written.
     """
 
     def __init__(self, folder: str | Path, keep: int = 2, competes: bool = False) -> None:
@@ -45,8 +44,8 @@ class Checkpoints:
         self._pending: Future | None = None
 
     def due(self, every: float) -> bool:
-        """Whether to save now: `every` seconds after the last time, later where that would cost more than 1 % of the
-        time (0: whatever it costs), and never while the last one is still being written."""
+        """Whether to save now: `every` seconds after the last save, later if that would cost more than 1 % of the time
+        (0: at any cost), and never while the last checkpoint is still being written."""
         if self._pending is not None and not self._pending.done():
             return False
         return not every or time.perf_counter() - self._saved_at >= max(every, self._cost / MOST)
@@ -55,11 +54,11 @@ class Checkpoints:
         self, state: dict, step: int, best: bool = False, before: Callable[[dict], None] = lambda copy: None,
         after: Callable[[dict], None] = lambda copy: None,
     ) -> None:
-        """Copies `state` to memory and writes it in the background; returns when the copy is made.
+        """Copies `state` in memory and writes it in the background; returns once it is copied.
 
-        state: of tensors, plain numbers, text, lists and dicts; TypeError for anything else. before, after: called in
-        the background with the copy, before it is written (for what must be there once the checkpoint is) and after.
-        Raises the StorageError of the write before this one, if it failed.
+        state: tensors, plain numbers, text, lists and dicts; TypeError for anything else. before, after: called in the
+        background with the copy, before it is written (for files that must exist once the checkpoint does) and after.
+        Raises the StorageError of the previous write, if it failed.
         """
         started = time.perf_counter()
         self.wait()
@@ -70,16 +69,16 @@ class Checkpoints:
         self._pending = self._writer.submit(self._write, copy, step, best, before, after)
 
     def wait(self) -> None:
-        """Until all is on the disk. Raises storage.StorageError if it could not be written."""
+        """Waits until everything is on disk. Raises storage.StorageError if a write failed."""
         if self._pending is not None:
             pending, self._pending = self._pending, None
             pending.result()
 
     def load(self, report: Callable[[str], None] = print) -> dict | None:
-        """The newest state that is whole, or None where none was ever written.
+        """The newest intact state, or None if no checkpoint was ever written.
 
-        What is truncated, changed in any byte, empty or missing is reported, and the one before it is taken.
-        Raises CheckpointError where there are checkpoints but none can be used, so that nobody starts over by mistake.
+        A checkpoint that is truncated, changed in any byte, empty or missing is reported, and the previous one is used.
+        Raises CheckpointError if there are checkpoints but none is usable, so that nobody starts over by mistake.
         """
         names, wrong = self._listed(report), []
         while names:
@@ -94,30 +93,30 @@ class Checkpoints:
                 return state
         if wrong:
             raise CheckpointError(
-                f"no checkpoint in {self.folder} can be used ({'; '.join(wrong)}). Bring back a copy of the folder, or "
-                "begin a new run in another one"
+                f"no checkpoint in {self.folder} can be used ({'; '.join(wrong)}). Restore a copy of the folder, or "
+                "start a new run in another one"
             )
         return None
 
     def _listed(self, report: Callable[[str], None]) -> list[str]:
-        """The checkpoints' names, oldest first, by the manifest; where that is damaged, by the files that are there."""
+        """The checkpoints' names, oldest first: from the manifest, or from the files if it is missing or damaged."""
         found = sorted(path.name for path in self.folder.glob("step-*.pt") if NAME.fullmatch(path.name))
         try:
             listed = json.loads((self.folder / MANIFEST).read_bytes())
             if listed.pop("sha256") != storage.sha256(json.dumps(listed).encode()):
                 raise ValueError
-            if all(NAME.fullmatch(name) for name in listed["checkpoints"]):  # TypeError for what is no text
+            if all(NAME.fullmatch(name) for name in listed["checkpoints"]):  # TypeError for anything but text
                 return listed["checkpoints"]
             raise ValueError
         except FileNotFoundError:
             if found:
-                report(f"{MANIFEST} is missing: the checkpoints are told by their names")
+                report(f"{MANIFEST} is missing: checkpoints are listed by their file names")
         except (ValueError, KeyError, TypeError, AttributeError):
-            report(f"{MANIFEST} is damaged: the checkpoints are told by their names")
+            report(f"{MANIFEST} is damaged: checkpoints are listed by their file names")
         return found
 
     def _write(self, state: dict, step: int, best: bool, before: Callable, after: Callable) -> None:
-        started = time.thread_time()  # of the processor: waiting for a disk takes nothing from the training
+        started = time.thread_time()  # CPU time: waiting for a disk does not slow the training down
         before(state)
         buffer = io.BytesIO()
         torch.save(state, buffer)
@@ -130,7 +129,7 @@ class Checkpoints:
         listed = {"checkpoints": self._names}
         listed["sha256"] = storage.sha256(json.dumps(listed).encode())
         storage.write_file(self.folder / MANIFEST, json.dumps(listed, indent=1).encode())
-        for path in self.folder.glob("step-*.pt"):  # what this dropped, and what an earlier process died over
+        for path in self.folder.glob("step-*.pt"):  # those dropped now, and those that a killed process left behind
             if NAME.fullmatch(path.name) and path.name not in self._names:
                 storage.delete_file(path)
         storage.delete_unfinished(self.folder)
@@ -142,7 +141,7 @@ class Checkpoints:
 
 
 def read_checkpoint(path: str | Path) -> dict:
-    """The state in one checkpoint file, on the CPU. Raises CheckpointError, saying what is wrong with it."""
+    """The state in one checkpoint file, on the CPU. Raises CheckpointError saying what is wrong with it."""
     path = Path(path)
     try:
         content = path.read_bytes()
@@ -155,21 +154,21 @@ def read_checkpoint(path: str | Path) -> dict:
     if (name := NAME.fullmatch(path.name)) is None:
         raise CheckpointError(f"{path.name} is not named like a checkpoint")
     if storage.sha256(content)[:16] != name[3]:
-        raise CheckpointError(f"{path.name} has changed since it was written (its SHA-256 is another)")
+        raise CheckpointError(f"{path.name} has changed since it was written (its SHA-256 differs)")
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types; all mean that this file is not to be used
+    except Exception as error:  # torch raises many types; all mean that this file cannot be used
         calls = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it would run {calls[1]}" if calls else f"torch cannot read it ({type(error).__name__})"
         raise CheckpointError(f"{path.name} is refused: {reason}") from None
     if not isinstance(state, dict):
-        raise CheckpointError(f"{path.name} is refused: it holds a {type(state).__name__}, not a dict")
+        raise CheckpointError(f"{path.name} is refused: it contains a {type(state).__name__}, not a dict")
     return state
 
 
 def _copied(value):
-    """The same on the CPU, sharing no memory with what training goes on to change. Raises TypeError for what could not
-    be loaded again without running code."""
+    """A deep copy on the CPU, sharing no memory with tensors that training changes. Raises TypeError for values that
+    could not be loaded again without running code."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
@@ -178,4 +177,4 @@ def _copied(value):
         return type(value)(_copied(inner) for inner in value)
     if value is None or type(value) in (bool, int, float, str):
         return value
-    raise TypeError(f"a checkpoint holds tensors and plain types, not {type(value).__name__}: {value!r}")
+    raise TypeError(f"a checkpoint contains tensors and plain types, not {type(value).__name__}: {value!r}")

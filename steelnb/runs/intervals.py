@@ -1,7 +1,7 @@
-"""How often to write a checkpoint, and what a session that ends loses by it.  Taught in 09_hundred_hours.
+"""How often to write a checkpoint, and how much work a killed session loses.  Taught in 09_hundred_hours.
 
-Often costs time while all is well, seldom costs work when the session is killed. With one kill a session, the sum of
-both is least at √(2 · cost · length) (Young 1974, *A first order approximation to the optimum checkpoint interval*).
+Frequent checkpoints cost time, rare ones lose more work when the session is killed. With one kill per session, the sum
+is smallest at √(2 · cost · length) (Young 1974, *A first order approximation to the optimum checkpoint interval*).
 """
 
 import math
@@ -14,16 +14,16 @@ from steelnb.runs.checkpoints import MOST, Checkpoints
 
 
 class Cost(NamedTuple):
-    """Of one checkpoint, in seconds: how long the training is held up, and how long until it is safe on the disk."""
+    """Cost of one checkpoint, in seconds: how long training pauses, and how long until it is safe on disk."""
 
     held_up: float
     until_safe: float
 
 
 class Interval(NamedTuple):
-    """`seconds` between checkpoints, and what a session of `session` seconds that is killed loses by them, on average.
+    """`seconds` between checkpoints, and what a killed session of `session` seconds loses on average.
 
-    lost: seconds of work that no checkpoint holds. spent: seconds in which checkpoints held the training up.
+    lost: seconds of work after the last checkpoint. spent: seconds for which checkpoints paused the training.
     """
 
     seconds: float
@@ -33,14 +33,14 @@ class Interval(NamedTuple):
 
     def __str__(self) -> str:
         share = (self.lost + self.spent) / self.session
-        return (f"a checkpoint each {self.seconds:.0f} s: a session of {self.session / 3600:g} h spends "
-                f"{self.spent:.0f} s on them and loses {self.lost:.0f} s where it is killed, {share:.1%} in all")
+        return (f"one checkpoint every {self.seconds:.0f} s: a session of {self.session / 3600:g} h spends "
+                f"{self.spent:.0f} s on them and loses {self.lost:.0f} s if it is killed, {share:.1%} in all")
 
 
 def cost_of(state: dict, folder: str | Path | None = None, competes: bool = False) -> Cost:
-    """What a checkpoint of `state` costs in a folder, measured: one is written there and taken away again.
+    """Measured cost of a checkpoint of `state` in a folder: one is written there and deleted again.
 
-    folder: a run's, such as one on Google Drive; None: the machine's temporary folder.
+    folder: a run folder, for example on Google Drive; None: the machine's temporary folder.
     competes: as in `checkpoints.Checkpoints`.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix="checkpoint-") as place:
@@ -52,10 +52,10 @@ def cost_of(state: dict, folder: str | Path | None = None, competes: bool = Fals
 
 
 def choose(session: float, cost: Cost, step: float = 0.0) -> Interval:
-    """The interval that loses least of sessions of `session` seconds which end by being killed at any moment.
+    """The interval with the smallest loss for sessions of `session` seconds that are killed at a random moment.
 
-    step: seconds of one training step, at whose end alone a checkpoint can be taken.
-    Longer where checkpoints would take more than 1 % of the time, as `Checkpoints.due` has it.
+    step: seconds per training step; checkpoints are possible only at the end of a step.
+    The interval is longer if checkpoints would take more than 1 % of the time, as in `Checkpoints.due`.
     """
     if not session > 0:
         raise ValueError(f"a session of {session} s: its length is needed, in seconds")
@@ -63,10 +63,10 @@ def choose(session: float, cost: Cost, step: float = 0.0) -> Interval:
 
 
 def expected(seconds: float, session: float, cost: Cost, step: float = 0.0) -> Interval:
-    """What sessions with a checkpoint each `seconds` lose and spend.
+    """Expected loss and cost of sessions with one checkpoint every `seconds`.
 
-    The kill falls anywhere into a cycle of work and writing. While work goes on it costs half of it on average, while
-    it stands still all of it, and until the checkpoint is safe the work of the cycle before as well.
+    The kill comes at a random moment of a cycle of work and writing. During work it costs half of the cycle's work on
+    average, during the pause all of it, and until the checkpoint is safe on disk also the work of the previous cycle.
     """
     work = math.ceil(max(seconds, step) / step) * step if step else seconds
     cycle = work + cost.held_up

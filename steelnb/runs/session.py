@@ -1,4 +1,4 @@
-"""One sitting of a run: its lock, its line in the ledger, its time.  Taught in 09_hundred_hours."""
+"""One session of a run: folder lock, time budget, its row in sessions.csv."""
 
 import contextlib
 import csv
@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from steelnb import storage
 
-LEDGER = "sessions.csv"
+SESSIONS = "sessions.csv"
 SESSION_COLUMNS = [
     "session", "began", "process", "device", "processes", "from_step", "to_step", "hours", "hours_in_all", "ended",
 ]
@@ -27,17 +27,17 @@ REASONS = {  # by the number that processes agree on
 
 
 class SessionError(RuntimeError):
-    """A run folder that this process may not use now. The message says why and what to do."""
+    """The run folder is in use. The message says by which process and what to do."""
 
 
 class Session:
-    """A context in which one process alone works on a run folder, and signals only ask it to stop.
+    """A context in which only one process uses a run folder, and signals are turned into requests to stop.
 
-    hours, session_hours: budgets of the whole run and of this sitting, in hours of wall clock; None: no end.
-    patience: seconds to wait for the lock; a killed run's helpers hold it for some seconds more.
-    leads: False in a process that follows another one on the same run: no lock and no ledger of its own.
-    report: gets a line where the ledger cannot be written.
-    number: which sitting of the run this is. before: hours of the earlier ones, as far as their checkpoints know.
+    hours, session_hours: time budgets of the whole run and of this session, in hours of wall clock; None: unlimited.
+    patience: seconds to wait for the lock; a killed run's data workers hold it for a few seconds more.
+    leads: False in processes other than the first of a distributed training: no lock and no row in sessions.csv.
+    report: called with a line if sessions.csv cannot be written.
+    number: number of this session in the run. before: hours of earlier sessions, as saved in the newest checkpoint.
     """
 
     def __init__(
@@ -56,23 +56,23 @@ class Session:
             if self.leads:
                 self._lock.acquire()
         except Timeout:
-            row = (_read(self.run / LEDGER) or [{}])[-1]
+            row = (_read(self.run / SESSIONS) or [{}])[-1]
             raise SessionError(
-                f"{self.run} is in use by another process (number {row.get('process', '?')}, begun "
-                f"{row.get('began', '?')}): wait until it ends, stop it, or name another folder"
+                f"{self.run} is in use by another process (number {row.get('process', '?')}, started "
+                f"{row.get('began', '?')}): wait until it ends, stop it, or choose another folder"
             ) from None
         if self.leads:
             with contextlib.suppress(storage.StorageError):
-                storage.delete_unfinished(self.run)  # what killed sessions left; nobody else writes here now
+                storage.delete_unfinished(self.run)  # left by killed sessions; nobody else writes here now
         self._handlers = {}
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no signals
+        if threading.current_thread() is threading.main_thread():  # other threads cannot handle signals in Python
             for sign, code in ((signal.SIGINT, 3), (signal.SIGTERM, 4)):
-                self._handlers[sign] = signal.signal(sign, lambda *_, code=code: self._asked(code))
+                self._handlers[sign] = signal.signal(sign, lambda *_, code=code: self._on_signal(code))
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, _) -> None:
         for sign, handler in self._handlers.items():
-            signal.signal(sign, handler or signal.SIG_DFL)  # None: it was not Python's
+            signal.signal(sign, handler or signal.SIG_DFL)  # None: it was not installed from Python
         try:
             if kind is not None and self._rows:
                 self.note(ended=f"{kind.__name__}: {' '.join(str(error).split())}"[:200])
@@ -80,11 +80,11 @@ class Session:
             self._lock.release()
 
     def begin(self, before: float, step: int, device: str, processes: int = 1) -> None:
-        """Opens this sitting's line in the ledger."""
+        """Adds this session's row to sessions.csv."""
         self.before = before
         if not self.leads:
             return
-        self._rows = _read(self.run / LEDGER)
+        self._rows = _read(self.run / SESSIONS)
         if self._rows and self._rows[-1]["ended"] == "":
             self._rows[-1]["ended"] = "killed"
         self.number = len(self._rows) + 1
@@ -94,9 +94,9 @@ class Session:
         self.note(to_step=step, ended="")
 
     def note(self, **columns) -> None:
-        """Writes the ledger with this sitting's hours and `columns` (to_step, ended).
+        """Writes sessions.csv with this session's hours and `columns` (to_step, ended).
 
-        A run does not stop for its log: where it cannot be written, that is reported once, and the next time makes up.
+        A failure does not stop the run: it is reported once, and the next call writes everything.
         """
         self._rows[-1] |= {"hours": f"{self.elapsed:.4f}", "hours_in_all": f"{self.total:.4f}", **columns}
         text = io.StringIO()
@@ -104,25 +104,25 @@ class Session:
         writer.writeheader()
         writer.writerows(self._rows)
         try:
-            storage.write_file(self.run / LEDGER, text.getvalue().encode())
+            storage.write_file(self.run / SESSIONS, text.getvalue().encode())
             self._is_written = True
         except storage.StorageError as error:
             if self._is_written:
-                self.report(f"the run goes on without its log: {error}")
+                self.report(f"the run continues without its log: {error}")
             self._is_written = False
 
     @property
     def elapsed(self) -> float:
-        """Hours of this sitting."""
+        """Hours of this session."""
         return (time.perf_counter() - self._started) / 3600
 
     @property
     def total(self) -> float:
-        """Hours of all sittings, as far as their checkpoints know."""
+        """Hours of all sessions, earlier ones as saved in the newest checkpoint."""
         return self.before + self.elapsed
 
     def asked_to_stop(self) -> int:
-        """0, or the number of a reason in REASONS to stop at the next step."""
+        """0, or the number in REASONS of a reason to stop at the next step."""
         if self._signal:
             return self._signal
         if self.session_hours is not None and self.elapsed >= self.session_hours:
@@ -130,7 +130,7 @@ class Session:
         return int(self.hours is not None and self.total >= self.hours)
 
     def line(self, steps: int, done: int, left: int) -> str:
-        """As "session 4 · 37.2 of 100 h · ends about 24 Nov 14:30". `steps` of this sitting; `done`, `left` of all."""
+        """As "session 4 · 37.2 of 100 h · ends about 24 Nov 14:30". steps: of this session; done, left: of the run."""
         of = f" of {self.hours:g}" if self.hours is not None else ""
         spent = f"{self.total:.1f}{of} h" if of or self.total >= 0.1 else f"{3600 * self.total:.0f} s"
         parts = [f"session {self.number}", spent]
@@ -141,14 +141,14 @@ class Session:
             parts.append(f"ends about {time.strftime('%d %b %H:%M' if hours >= 0.1 else '%H:%M:%S', ends)}")
         return " · ".join(parts)
 
-    def _asked(self, code: int) -> None:
-        if self._signal == code == 3:  # a second Ctrl-C means now
+    def _on_signal(self, code: int) -> None:
+        if self._signal == code == 3:  # a second Ctrl-C stops at once
             raise KeyboardInterrupt
         self._signal = code
 
 
-def is_ledger(path: Path) -> bool:
-    """Whether a file begins as a ledger does."""
+def is_session_table(path: Path) -> bool:
+    """Whether a file has the header of sessions.csv."""
     try:
         with path.open("rb") as file:
             return file.readline().strip() == ",".join(SESSION_COLUMNS).encode()
@@ -157,7 +157,7 @@ def is_ledger(path: Path) -> bool:
 
 
 def _read(path: Path) -> list[dict]:
-    """The ledger's lines; none where it is missing or damaged, since a run must not die of its diary."""
+    """The rows of sessions.csv; none if it is missing or damaged, which must not stop a run."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             return [row for row in csv.DictReader(file) if list(row) == SESSION_COLUMNS and None not in row.values()]

@@ -2,13 +2,13 @@
 
 A run folder holds
 
-    config.json          recipe, seed, data, versions: what makes this run this run
+    config.json          recipe, seed, data, versions: the settings that must match to resume the run
     history.csv          one row per epoch: losses and scores
     groups.csv           which images show the same steel and stay on one side of the split
-    sessions.csv         a row a session: when, how long, on what, how it ended
-    tensorboard/         the curves, live
-    checkpoints/         everything needed to go on as if nothing had happened
-    weights.safetensors  the epoch with the best validation Dice on defective images (which flatters it a little)
+    sessions.csv         one row per session: start, duration, device, why it ended
+    tensorboard/         the curves, updated while training
+    checkpoints/         everything needed to resume as if the run had never stopped
+    weights.safetensors  the epoch with the best validation Dice on defective images (so that Dice is slightly too high)
 """
 
 import math
@@ -23,6 +23,7 @@ import torch
 
 from steelnb import runtime
 from steelnb.data.dataset import SteelData
+from steelnb.data.image_cache import ImageCache
 from steelnb.data.images import size_text
 from steelnb.runs import advice, copies, identity
 from steelnb.runs.checkpoints import Checkpoints
@@ -31,6 +32,7 @@ from steelnb.runs.session import Session
 from steelnb.runs.training_loop import Loop
 from steelnb.training import batches, distributed
 from steelnb.training.recipes import Recipe
+from steelnb.training.samples import Samples
 from steelnb.training.trainer import Trainer
 
 
@@ -51,46 +53,45 @@ def train(
     progress: bool = True,
     report: Callable[[str], None] = print,
 ) -> pd.DataFrame:
-    """Trains a network on `data` by `recipe`, or goes on where `run` left off. Returns the history, one row per epoch.
+    """Trains a network on `data` by `recipe`, or resumes the run in `run`. Returns the history, one row per epoch.
 
-    epochs: instead of the recipe's number; steps: instead of epochs (the last epoch may then be a part of one).
-    hours: where neither epochs nor steps are given, a one-cycle schedule is shortened to end within them; see `advice`.
-    hours, session_hours: of wall clock, over all sessions and in this one, after which it stops cleanly, as it does on
-        Ctrl-C, the notebook's stop button and SIGTERM: with a checkpoint, at the next step. Call it again to go on.
-    checkpoint_seconds: between checkpoints; longer where they would cost more than 1 % of the time. 0: all the time.
-    accept_changes: goes on although recipe, seed, length, data or steelnb's version are not those of the run. What was
-        trained on stays so and what was held out too; new images are split among themselves.
-    ignore_copies: do not look for images that show the same steel, which are kept on one side of the split otherwise.
-    progress: a bar over steps. `report` gets a line a session and an epoch. Everything random follows from `seed`.
+    epochs: instead of the recipe's number; steps: instead of epochs (the last epoch may then be incomplete).
+    hours: without epochs and steps, a one-cycle schedule is shortened to end within these hours; see `advice`.
+    hours, session_hours: limits in wall-clock hours for all sessions and for this one. At a limit, on Ctrl-C, on the
+        notebook's stop button and on SIGTERM, it stops cleanly at the next step, with a checkpoint. To resume, call it
+        again.
+    checkpoint_seconds: between checkpoints; longer if they would cost more than 1 % of the time. 0: after every step.
+    accept_changes: resumes although recipe, seed, length, data or steelnb's version differ from those of the run.
+        Images stay on their side of the split; new images are split among themselves.
+    ignore_copies: do not search for images that show the same steel (by default they stay on one side of the split).
+    progress: shows a bar over steps. report: called with one line per session and per epoch. All randomness follows
+        from `seed`.
     Seconds in the history are of training alone, without the scoring between epochs. `history.attrs["ended"]` is
-    "finished", or why this session stopped before.
+    "finished", or why this session stopped earlier.
 
-    Raises TrainingError for a run that is not this one, images that make no batch, a loss that is not finite, and a GPU
-    without memory; ValueError for data that cannot be split; storage.StorageError where nothing can be written;
-    SessionError for a run that another process is busy with; CheckpointError where no checkpoint can be used. All leave
-    the last good checkpoint as it is, and the run folder is not made before the data has been read.
+    Raises TrainingError for a different run in the folder, images of several sizes without crops, a loss that is not
+    finite, and a GPU without enough memory; ValueError for data that cannot be split; storage.StorageError if files
+    cannot be written; SessionError if another process uses the run; CheckpointError if no checkpoint is usable. The
+    last good checkpoint always remains, and the run folder is not created before the data has been read.
     """
     run = Path(run)
     with distributed.world() as processes:
         device = device or runtime.device()
         if recipe.batch < processes.size:
-            raise TrainingError(f"a batch of {recipe.batch} cannot be shared by {processes.size} processes")
+            raise TrainingError(f"a batch of {recipe.batch} cannot be divided among {processes.size} processes")
         groups = None
         if not ignore_copies:
-            groups = processes.broadcast(partial(copies.groups_of, data, recipe, run, progress))
-            data = copies.together(data, groups, report if processes.first else lambda line: None)
+            groups = processes.broadcast(partial(copies.find_groups, data, recipe, run, progress))
+            data = copies.with_copies_grouped(data, groups, report if processes.first else lambda line: None)
         fresh = batches.split_items(data, recipe, seed)
-        parts = batches.training_and_validation_samples(data, recipe, seed, fresh, progress and processes.first)
+        cache = ImageCache(data, progress=progress and processes.first)
         if recipe.crop is None and recipe.batch > 1 and len(data.images[["height", "width"]].drop_duplicates()) > 1:
-            raise TrainingError(f"{data.name}: images of several sizes do not fit into one batch: take a recipe with "
+            raise TrainingError(f"{data.name}: images of several sizes do not fit into one batch: use a recipe with "
                                 "crops, or a batch of 1")
         if processes.first:
             (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-            copies.keep(groups, run)
-            if parts[0].crop != (recipe.crop and tuple(recipe.crop)):
-                report(f"crops are {size_text(*parts[0].crop)} and not {size_text(*recipe.crop)}: half of the images "
-                       "are no larger")
-        # A GPU's data workers outlive a killed run by some seconds, and hold its lock.
+            copies.save_groups(groups, run)
+        # Data workers of a GPU training outlive a killed run by a few seconds, and hold its lock.
         patience = 10.0 if device.type == "cuda" else 1.0
         outputs = len(data.classes) if recipe.per_class else 1
         with (
@@ -100,48 +101,56 @@ def train(
             checkpoints = Checkpoints(run / "checkpoints", competes=device.type == "cpu")
             saved = processes.broadcast(partial(identity.newest_state, run, checkpoints, report))
             sides = identity.kept_sides(saved["about"], data, recipe, seed, fresh) if saved else fresh
-            if sides is not fresh:
-                parts = batches.training_and_validation_samples(data, recipe, seed, sides)
+            parts = batches.training_and_validation_samples(data, recipe, seed, sides, cache)
+            if processes.first and parts[0].crop != (recipe.crop and tuple(recipe.crop)):
+                report(f"crops are {size_text(*parts[0].crop)} instead of {size_text(*recipe.crop)}: half of the "
+                       "images are no larger")
             per_epoch = math.ceil(batches.epoch_length(parts[0], recipe) / recipe.batch)
             total = steps or (epochs or recipe.epochs) * per_epoch
             if hours is not None and not (steps or epochs) and recipe.schedule == "one-cycle":
-                fitted = partial(_fitted_steps, data, recipe, total, hours, device, report)
+                fitted = partial(_fitted_steps, data, recipe, parts[0], total, hours, device, report)
                 total = saved["about"]["steps"] if saved else processes.broadcast(fitted)
-            config = identity.run_config(
-                data, recipe, seed, total, sides, parts[0].cache.digest, torch.get_num_threads()
-            )
+            config = identity.run_config(data, recipe, seed, total, sides, cache.digest, torch.get_num_threads())
             if saved:
                 then = saved["about"]
                 processes.broadcast(partial(identity.check_resume, run, then, config, accept_changes, report))
             trainer = Trainer(recipe, outputs, total, seed, device, processes)
-            with Loop(trainer, parts, total, run, session, checkpoint_seconds, report, config, checkpoints) as loop:
-                loop.open(saved, progress)
+            with Loop(
+                trainer, parts, session, checkpoints, config, saved, checkpoint_seconds, report, progress
+            ) as loop:
                 loop.run_to_the_end()
     history = pd.DataFrame(trainer.history)
     history.attrs["ended"] = loop.ended
     return history
 
 
-def _fitted_steps(data: SteelData, recipe: Recipe, total: int, hours: float, device, report) -> int:
-    """Steps of a new run that come to their end within its hours."""
-    fit = advice.fitted_steps(total, hours, seconds_a_step(data, recipe, device=device))
+def _fitted_steps(
+    data: SteelData, recipe: Recipe, samples: Samples, total: int, hours: float, device: torch.device, report: Callable
+) -> int:
+    """Length, in steps, of a new run that ends within its hours."""
+    fit = advice.fitted_steps(total, hours, seconds_a_step(data, recipe, device=device, samples=samples))
     if fit < total:
-        report(f"{fit} of the recipe's {total} steps fit into {hours:g} hours; its schedule is made to end with them")
+        report(f"{fit} of the recipe's {total} steps fit into {hours:g} hours; the schedule is shortened to end then")
     return fit
 
 
-def seconds_a_step(data: SteelData, recipe: Recipe, steps: int = 3, device: torch.device | None = None) -> float:
-    """What one step takes here, measured: the median of `steps` real ones on a network made for it, after a first."""
+def seconds_a_step(
+    data: SteelData, recipe: Recipe, steps: int = 3, device: torch.device | None = None, samples: Samples | None = None
+) -> float:
+    """Measured seconds per training step here: the median of `steps` steps of a new network, after one to warm up.
+
+    samples: training samples, if they exist already.
+    """
     device = device or runtime.device()
-    training, _ = batches.training_and_validation_samples(data, recipe, seed=0)
+    training = samples or batches.training_and_validation_samples(data, recipe, seed=0)[0]
     trainer = Trainer(recipe, len(data.classes) if recipe.per_class else 1, steps + 1, 0, device)
-    taken = []
+    measured = []
     trainer.begin()
     for batch in batches.iter_batches(training, recipe, 0, device=device):
         before = time.perf_counter()
         trainer.step(*batch)
         trainer.summed.item()  # waits for a GPU
-        taken.append(time.perf_counter() - before)
-        if len(taken) > steps:
+        measured.append(time.perf_counter() - before)
+        if len(measured) > steps:
             break
-    return float(np.median(taken[1:] or taken))
+    return float(np.median(measured[1:] or measured))

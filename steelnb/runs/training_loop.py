@@ -1,9 +1,10 @@
-"""The loop of one session: steps, scores, checkpoints, stops.  Taught in 09_hundred_hours."""
+"""The training loop of one session: steps, scores, checkpoints, stops."""
 
 import contextlib
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -18,76 +19,42 @@ from steelnb.runs.checkpoints import Checkpoints
 from steelnb.runs.identity import TrainingError
 from steelnb.runs.session import REASONS, Session
 from steelnb.training import batches
+from steelnb.training.samples import Samples
 from steelnb.training.trainer import Trainer
 from steelnb.training.validation import validate
 
 
 class Stop(Exception):
-    """Ends the loop where it can go on later. Its argument is a number in session.REASONS."""
+    """Ends the loop at a point from which it can resume. Its argument is a number in session.REASONS."""
 
 
 class Loop:
-    """The parts of one session, and the loop itself; a context that leaves nothing half written."""
+    """The loop of one session: restores the saved state or starts a run, then `run_to_the_end`.
+
+    A context that leaves no file incomplete. When it is constructed, there is a checkpoint of the state, so nothing is
+    lost by a kill from then on.
+
+    parts: samples to train on and to validate on. config: see `identity.run_config`. saved: the newest checkpoint's
+    state, None for a new run. every: seconds between checkpoints. report: called with each line, progress: shows a bar.
+    Raises TrainingError if the saved state does not fit the recipe.
+    """
 
     def __init__(
-        self,
-        trainer: Trainer,
-        parts: tuple,
-        total: int,
-        run: Path,
-        session: Session,
-        every: float,
-        report,
-        config: dict,
-        checkpoints: Checkpoints,
+        self, trainer: Trainer, parts: tuple[Samples, Samples], session: Session, checkpoints: Checkpoints,
+        config: dict, saved: dict | None, every: float, report: Callable[[str], None], progress: bool,
     ) -> None:
-        self.trainer, self.total, self.run, self.session, self.every = trainer, total, run, session, every
+        self.trainer, self.session, self.checkpoints, self.config = trainer, session, checkpoints, config
         self.training, self.validation = parts
         self.device, self.world, self.recipe = trainer.device, trainer.world, trainer.recipe
         self.report = report if self.world.first else lambda line: None
-        self.checkpoints, self._log_is_written = checkpoints, True
+        self.run, self.total, self.every = session.run, config["steps"], every
         self.length = batches.epoch_length(self.training, self.recipe)
-        self.config, self.bar, self.events = config, None, None
-        self.ended = "finished"
-        self._looked = 0.0
-
-    def __enter__(self) -> "Loop":
-        return self
-
-    def __exit__(self, kind: type | None, *_) -> None:
-        for part in (self.bar, self.events):
-            if part is not None:
-                with contextlib.suppress(OSError):  # of the events: what matters is elsewhere
-                    part.close()
-        with contextlib.suppress(storage.StorageError) if kind else contextlib.nullcontext():
-            self.checkpoints.wait()
-
-    def open(self, saved: dict | None, progress: bool) -> None:
-        """Takes a saved state or begins a run; either way there is a checkpoint before the first step."""
-        trainer, session = self.trainer, self.session
-        if saved is not None:
-            changed = identity.differences(saved["about"], self.config)
-            try:
-                before = float(saved["hours"])
-                trainer.restore(saved, changed=bool(changed))
-            except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-                raise TrainingError(f"{self.run}: its checkpoint does not fit this recipe: {error}") from None
-            if not identity.same_scores(saved["about"], self.config):
-                trainer.best = -1.0
-                self.report("what is held out is not what it was: the best epoch is found anew among those to come")
+        self.ended, self._last_read, self._log_is_written = "finished", 0.0, True
+        hours = self._restore(saved) if saved else 0.0
         self.first_step = trainer.steps
-        session.begin(before if saved else 0.0, trainer.steps, _device_name(self.device), self.world.size)
-        if saved is None:
-            self.report(f"{session.line(0, 0, 0)} · a new run of {self.total} steps")
-        elif self.finished:
-            self.report(
-                f"{session.line(0, 0, 0)} · this run is finished: {trainer.steps} steps, {trainer.epoch} epochs"
-            )
-        else:
-            self.report(f"{session.line(0, trainer.steps, self.total - trainer.steps)} · goes on after step "
-                        f"{trainer.steps} of {self.total}, in epoch {trainer.epoch + 1}")
-        if self.recipe.compile and not runtime.compiles(self.device):
-            self.report("not compiled: torch.compile needs a CUDA card of capability 7.0 or newer, and Triton")
+        session.begin(hours, trainer.steps, _device_name(self.device), self.world.size)
+        self._announce(new=saved is None)
+        self.events = None
         if self.world.first:
             from torch.utils.tensorboard import SummaryWriter  # a second to import, for training alone
 
@@ -100,13 +67,51 @@ class Loop:
         self.bar = tqdm(total=self.total, initial=trainer.steps, desc="train", unit="step",
                         disable=not (progress and self.world.first))
 
+    def __enter__(self) -> "Loop":
+        return self
+
+    def __exit__(self, kind: type | None, *_) -> None:
+        for part in (self.bar, self.events):
+            if part is not None:
+                with contextlib.suppress(OSError):  # TensorBoard's events are not essential
+                    part.close()
+        with contextlib.suppress(storage.StorageError) if kind else contextlib.nullcontext():
+            self.checkpoints.wait()
+
+    def _restore(self, saved: dict) -> float:
+        """Restores a saved state; returns the hours of earlier sessions."""
+        changed = identity.differences(saved["about"], self.config)
+        try:
+            hours = float(saved["hours"])
+            self.trainer.restore(saved, changed=bool(changed))
+        except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+            raise TrainingError(f"{self.run}: its checkpoint does not fit this recipe: {error}") from None
+        if not identity.same_scores(saved["about"], self.config):
+            self.trainer.best = -1.0
+            self.report("validation images or labels have changed: the best epoch is chosen among the next ones")
+        return hours
+
+    def _announce(self, new: bool) -> None:
+        trainer, session = self.trainer, self.session
+        if new:
+            self.report(f"{session.line(0, 0, 0)} · a new run of {self.total} steps")
+        elif self.finished:
+            self.report(
+                f"{session.line(0, 0, 0)} · this run is finished: {trainer.steps} steps, {trainer.epoch} epochs"
+            )
+        else:
+            self.report(f"{session.line(0, trainer.steps, self.total - trainer.steps)} · goes on after step "
+                        f"{trainer.steps} of {self.total}, in epoch {trainer.epoch + 1}")
+        if self.recipe.compile and not runtime.compiles(self.device):
+            self.report("not compiled: torch.compile needs a CUDA card of capability 7.0 or newer, and Triton")
+
     @property
     def finished(self) -> bool:
-        """All steps taken, and the last epoch scored."""
+        """Whether all steps are done and the last epoch is scored."""
         return self.trainer.steps >= self.total and self.trainer.seen == 0
 
     def run_to_the_end(self) -> None:
-        """Epochs until all steps are taken or something asks to stop; ends with everything on the disk."""
+        """Trains until all steps are done or a stop is requested; everything is on disk when it returns."""
         try:
             while not self.finished:
                 self._train_to_the_end_of_the_epoch()
@@ -115,8 +120,8 @@ class Loop:
             self.ended = REASONS[stop.args[0]]
         except torch.OutOfMemoryError:
             raise TrainingError(
-                f"the GPU has too little memory for batches of {self.recipe.batch}: take a smaller batch or a smaller "
-                "crop, and free what other notebooks hold (restart their kernels). " + self._kept()
+                f"the GPU has too little memory for batches of {self.recipe.batch}: use a smaller batch or a smaller "
+                "crop, and free the memory of other notebooks (restart their kernels). " + self._kept()
             ) from None
         if not self.world.first:
             return
@@ -127,14 +132,14 @@ class Loop:
         if self.ended != "finished":
             how = "With more hours it" if self.ended == REASONS[1] else "The same call, or command,"
             self.report(f"{self.ended}: after step {self.trainer.steps} of {self.total}. {how} goes on")
-        elif told := advice.of_a_failure(self.trainer.history, self.recipe, self.training.data):
-            self.report(told)
+        elif explanation := advice.explain_failure(self.trainer.history, self.recipe, self.training.data):
+            self.report(explanation)
         if self.checkpoints.written:
             share = self.checkpoints.spent / (3600 * self.session.elapsed)
             self.report(f"{self.checkpoints.written} checkpoints took {share:.2%} of this session's time")
 
     def save(self, best: dict | None = None) -> None:
-        """A checkpoint; with the scores of the best epoch so far, also the weights for use elsewhere."""
+        """Saves a checkpoint and, given the scores of the best epoch so far, weights.safetensors too."""
         state = self.trainer.state() | {"about": self.config, "hours": self.session.total}
         if not math.isfinite(loss := self.trainer.mean_loss):
             raise TrainingError(self._not_finite(f"the loss became {loss}"))
@@ -143,20 +148,20 @@ class Loop:
             raise TrainingError(self._not_finite("a weight became infinite or NaN"))
         about = self.config | {"epoch": self.trainer.epoch, "scores": best}
 
-        def weights_for_use_elsewhere(copy: dict) -> None:
+        def save_weights(copy: dict) -> None:
             if best is not None:
                 scored = copy.get("average", copy["model"])
                 weights.save_network(self.run / "weights.safetensors", self.trainer.averaged, about, scored)
 
         self.checkpoints.save(
-            state, self.trainer.steps, best is not None, before=weights_for_use_elsewhere,
+            state, self.trainer.steps, best is not None, before=save_weights,
             after=lambda copy: self.session.note(to_step=copy["step"]),
         )
 
     def _train_to_the_end_of_the_epoch(self) -> None:
         trainer = self.trainer
         if trainer.seen >= self.length or trainer.steps >= self.total:
-            return  # trained, but a stop came before it was scored
+            return  # trained, but stopped before it was scored
         trainer.begin()
         for batch in batches.iter_batches(
             self.training, self.recipe, trainer.epoch, trainer.seen, self.world.share, self.device
@@ -166,19 +171,19 @@ class Loop:
             self._between_steps()
             if trainer.steps >= self.total:
                 break
-        self._look()
+        self._read_loss()
 
     def _between_steps(self) -> None:
-        if time.perf_counter() - self._looked >= 1:
-            self._look()
+        if time.perf_counter() - self._last_read >= 1:
+            self._read_loss()
         if reason := self.world.agreed(self.session.asked_to_stop()):
             raise Stop(reason)
         if self.world.first and self.checkpoints.due(self.every):
             self.save()
 
-    def _look(self) -> None:
-        """Reads the loss, which makes a GPU wait: once a second, and before an epoch is scored."""
-        self._looked, loss = time.perf_counter(), self.trainer.mean_loss
+    def _read_loss(self) -> None:
+        """Reads the loss, which waits for the GPU: once per second, and before an epoch is scored."""
+        self._last_read, loss = time.perf_counter(), self.trainer.mean_loss
         if not math.isfinite(loss):
             raise TrainingError(self._not_finite(f"the loss became {loss}"))
         self.bar.set_postfix(loss=f"{loss:.3f}")
@@ -205,15 +210,15 @@ class Loop:
         self._event("epoch", row)
         if better or self.checkpoints.due(self.every):
             self.save(scores if better else None)
-        sitting = session.line(trainer.steps - self.first_step, trainer.steps, self.total - trainer.steps)
+        line = session.line(trainer.steps - self.first_step, trainer.steps, self.total - trainer.steps)
         epochs = math.ceil(self.total / math.ceil(self.length / self.recipe.batch))
         self.report(
-            f"{sitting} · epoch {trainer.epoch:>3} of {epochs} · loss {row['train_loss']:.3f} · validation loss "
+            f"{line} · epoch {trainer.epoch:>3} of {epochs} · loss {row['train_loss']:.3f} · validation loss "
             f"{scores['loss']:.3f} · Dice on defective images {scores['dice']:.3f}"
         )
 
     def _event(self, group: str, values: dict[str, float]) -> None:
-        """To TensorBoard; a run does not die of its curves."""
+        """Writes to TensorBoard; an error there does not stop the run."""
         try:
             for name, value in values.items():
                 if self.events is not None:
@@ -223,27 +228,27 @@ class Loop:
             self.report(f"no more events for TensorBoard in this session: {error}")
 
     def _write_history(self) -> None:
-        """A log, for which a run does not stop: what cannot be written now is written with the next epoch."""
+        """Writes history.csv; a failure does not stop the run, and the next epoch writes everything."""
         path = self.run / "history.csv"
         try:
             if self.trainer.history:
                 storage.write_file(path, pd.DataFrame(self.trainer.history).to_csv(index=False).encode())
-            else:  # an epoch may be there that no checkpoint knows of
+            else:  # an old file may contain an epoch that is in no checkpoint
                 storage.delete_file(path)
             self._log_is_written = True
         except storage.StorageError as error:
             if self._log_is_written:
-                self.report(f"the run goes on without its log: {error}")
+                self.report(f"the run continues without its log: {error}")
             self._log_is_written = False
 
     def _not_finite(self, what: str) -> str:
         return (
             f"{what} in epoch {self.trainer.epoch + 1}, near step {self.trainer.steps}: lower the learning rate "
-            f"({self.recipe.learning_rate:g}), and go on with accept_changes. " + self._kept()
+            f"({self.recipe.learning_rate:g}), and resume with accept_changes. " + self._kept()
         )
 
     def _kept(self) -> str:
-        best = f"; the best weights are of {max(self.trainer.best, 0):.3f} Dice" if self.trainer.history else ""
+        best = f"; the best weights have Dice {max(self.trainer.best, 0):.3f}" if self.trainer.history else ""
         return f"The last checkpoint is untouched{best}"
 
 

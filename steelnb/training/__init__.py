@@ -1,8 +1,8 @@
 """How a network learns.
 
-A way of training as data (`recipes`), samples and batches of windows (`samples`, `batches`, on a GPU `gpu_samples`),
-one optimisation step (`trainer`), scores between epochs (`validation`), several processes (`distributed`), small trials
-of losses (`loss_trials`).
+Training settings (`recipes`), samples and batches of windows (`samples`, `batches`, on a GPU `gpu_samples`), one
+optimisation step (`trainer`), scores between epochs (`validation`), several processes (`distributed`), small
+comparisons of losses (`loss_trials`).
 """
 
 from steelnb.training import recipes

@@ -1,6 +1,6 @@
-"""What a recipe trains on and is scored on: split, samples, batches.  Taught in 00_start_here.
+"""The split, samples and batches of a recipe.  Taught in 00_start_here.
 
-Batches begin at any place within an epoch.
+Iteration over batches can start at any position within an epoch.
 """
 
 import math
@@ -22,14 +22,14 @@ from steelnb.training.samples import Item, Samples
 
 
 def split_items(data: SteelData, recipe: Recipe, seed: int) -> tuple[list[Item], list[Item]]:
-    """What a recipe trains on and what it holds out.
+    """The items that a recipe trains on, and those it holds out for validation.
 
-    Raises ValueError where either would be empty, and where a split by row would tear the groups of the data.
+    Raises ValueError if either would be empty, and if a split by row would divide the groups of the data.
     """
     if recipe.samples == "row":
         if data.groups is not None:
             raise ValueError(f"{data.name}: recipe {recipe.name} splits label rows in the file's order, which cannot "
-                             "keep groups together: leave the groups out, or take samples='image'")
+                             "keep groups together: leave the groups out, or use samples='image'")
         ids = data.rows["ImageId"].tolist()
         sides = ([Item(ids[row], (row,)) for row in side] for side in splits.by_row(data, recipe.validation))
     else:
@@ -39,7 +39,7 @@ def split_items(data: SteelData, recipe: Recipe, seed: int) -> tuple[list[Item],
         raise ValueError(
             f"{data.name}: {len(train_items)} samples to train on and {len(validation_items)} to validate on; "
             "each needs at least 1"
-            + ". Images that show the same steel stay on one side (--ignore-copies)" * (data.groups is not None)
+            + ". Images of the same steel stay on one side (unless --ignore-copies)" * (data.groups is not None)
         )
     return train_items, validation_items
 
@@ -49,17 +49,17 @@ def training_and_validation_samples(
     recipe: Recipe,
     seed: int,
     sides: tuple[list[Item], list[Item]] | None = None,
-    progress: bool = False,
+    cache: ImageCache | None = None,
 ) -> tuple[Samples, Samples]:
     """Samples to train on (crops and flips) and to score after each epoch (whole images, at most `recipe.scored`).
 
-    sides: of `split_items`, where it was split already.
+    sides, cache: the result of `split_items` and the decoded images, if they exist already.
 
-    Raises ValueError as `split_items`, and files.DataError for an image that does not decode.
+    Raises ValueError as `split_items`, and images.DataError for an image that cannot be decoded.
     """
     train_items, validation_items = sides or split_items(data, recipe, seed)
     validation_items = scored(data, validation_items, recipe, len(train_items))
-    cache = ImageCache(data, progress=progress)
+    cache = cache or ImageCache(data)
     visits = math.ceil((recipe.epoch_samples or 1) / len(train_items))  # enough to draw an epoch from
     depth = recipe.model.get("depth", 4) if recipe.geometry == "original" else kinds.training_grid(recipe.model)
     shared = dict(depth=depth, geometry=recipe.geometry, per_class=recipe.per_class, seed=seed)
@@ -71,10 +71,10 @@ def training_and_validation_samples(
 
 
 def scored(data: SteelData, items: list[Item], recipe: Recipe, training: int) -> list[Item]:
-    """Which of the held-out samples are scored after each epoch of at most `training` samples, evenly spread: at most
-    `recipe.scored`, and no more than `recipe.scoring` of an epoch's arithmetic pays for.
+    """The held-out samples that are scored after each epoch of at most `training` samples, evenly spread: at most
+    `recipe.scored`, and so few that scoring takes at most the share `recipe.scoring` of an epoch's arithmetic.
 
-    One pixel trained is three scored: forward, and twice that for the gradients.
+    Training on one pixel costs as much as scoring three: one forward pass, and twice that for the gradients.
     """
     most = recipe.scored or len(items)
     if recipe.scoring and recipe.crop:
@@ -86,7 +86,7 @@ def scored(data: SteelData, items: list[Item], recipe: Recipe, training: int) ->
 
 
 def epoch_length(samples: Samples, recipe: Recipe) -> int:
-    """How many samples one epoch draws."""
+    """Number of samples drawn per epoch."""
     return min(recipe.epoch_samples or len(samples), len(samples))
 
 
@@ -94,11 +94,11 @@ def iter_batches(
     samples: Samples, recipe: Recipe, epoch: int, start: int = 0, share: Callable = lambda batch: (batch, 1.0),
     device: torch.device | None = None,
 ):
-    """Yields (windows, masks, factor, drawn) from the sample at `start` of an epoch to the epoch's end.
+    """Yields (windows, masks, factor, drawn) from the sample at position `start` of an epoch to its end.
 
-    The order of an epoch follows from (seed, epoch), and each sample from (seed, epoch, index): nothing has to be
-    drawn again to begin in the middle. share: what of a batch of indices is this process's, and its factor
-    (`distributed.World.share`); drawn: samples in the batch over all processes.
+    The order of an epoch depends on (seed, epoch) only, and each sample on (seed, epoch, index): no earlier sample has
+    to be drawn again to start in the middle. share: this process's part of a batch of indices, and its factor
+    (`distributed.World.share`). drawn: number of samples in the batch over all processes.
     """
     samples.set_epoch(epoch)
     order = np.random.default_rng([samples.seed, epoch]).permutation(len(samples))[: epoch_length(samples, recipe)]
@@ -110,7 +110,7 @@ def iter_batches(
 
 
 def pixels(samples: Samples, batches: list[list[int]], device: torch.device) -> Iterable[tuple[Tensor, Tensor]]:
-    """Windows and masks of batches of indices: cut on a CUDA device where the data set fits on it, else on the CPU."""
+    """Windows and masks of batches of indices: cut on a CUDA device if the data set fits there, else on the CPU."""
     if samples.resident is None:
         samples.resident = ResidentSamples.where_it_fits(samples, device)
     if samples.resident is not None:
@@ -118,6 +118,6 @@ def pixels(samples: Samples, batches: list[list[int]], device: torch.device) -> 
     cuda = device.type == "cuda"
     return DataLoader(
         samples, batch_sampler=batches, pin_memory=cuda,
-        num_workers=min(4, os.cpu_count() or 1) if cuda else 0,  # a CPU has no core to spare beside the network
-        generator=torch.Generator(),  # else it draws from the global one, once more for each session
+        num_workers=min(4, os.cpu_count() or 1) if cuda else 0,  # on a CPU the network needs every core
+        generator=torch.Generator(),  # the default draws from the global generator, once more for each session
     )

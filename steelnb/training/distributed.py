@@ -1,7 +1,7 @@
-"""One training on several processes, each with its own GPU or machine.  Taught in 09_hundred_hours.
+"""One training on several processes, each with its own GPU or machine.
 
-`torchrun --nproc-per-node 2 -m steelnb -- train …` starts the processes and tells each its place in the environment.
-Gradients are averaged by PyTorch's DistributedDataParallel; here are only the agreements that a run needs beside them.
+`torchrun --nproc-per-node 2 -m steelnb -- train …` starts the processes and sets each one's rank in the environment.
+PyTorch's DistributedDataParallel averages the gradients; this module has the other communication that a run needs.
 Without torchrun there is one process, and everything here does nothing.
 """
 
@@ -19,24 +19,24 @@ from torch.distributed.rendezvous import rendezvous
 
 
 class World(NamedTuple):
-    """rank: which process this is; size: of how many."""
+    """rank: number of this process, from 0; size: number of processes."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that scores, writes and speaks."""
+        """Whether this is the process that scores, writes files and reports."""
         return self.rank == 0
 
     def wrapped(self, model: nn.Module) -> nn.Module:
-        """The model with gradients averaged over all processes; running statistics of batch norms are the first's."""
+        """The model with gradients averaged over all processes; batch-norm statistics are those of the first."""
         return nn.parallel.DistributedDataParallel(model) if self.size > 1 else model
 
     def share(self, batch: list[int]) -> tuple[list[int], float]:
-        """This process's part of a batch, and the factor that makes the mean over processes the mean over samples.
+        """This process's part of a batch, and the factor that turns the mean over processes into one over samples.
 
-        A process without a part takes the first sample with factor 0, since all have to take each step together.
+        A process without a part gets the first sample with factor 0, since every process must take part in every step.
         """
         mine = batch[self.rank :: self.size]
         return mine or batch[:1], len(mine) * self.size / len(batch)
@@ -48,15 +48,15 @@ class World(NamedTuple):
         return value
 
     def agreed(self, number: int) -> int:
-        """The largest of all processes' numbers."""
+        """The largest `number` of all processes."""
         if self.size == 1:
             return number
-        largest = torch.tensor(number)  # on the CPU, over gloo: no GPU waits for it
+        largest = torch.tensor(number)  # on the CPU through gloo, so that no GPU waits for it
         dist.all_reduce(largest, dist.ReduceOp.MAX)
         return int(largest)
 
     def broadcast(self, make: Callable):
-        """Runs `make` in rank 0 and returns its result in every process; an error there is raised in all."""
+        """Runs `make` in rank 0; returns the result in every process. An error there is raised in every process."""
         if self.size == 1:
             return make()
         box = [None]
@@ -73,7 +73,7 @@ class World(NamedTuple):
 
 @contextlib.contextmanager
 def world() -> Iterator[World]:
-    """The processes of this training, connected while the context lasts."""
+    """Connects the processes of this training for the duration of the context."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World()
         return
@@ -92,11 +92,11 @@ def world() -> Iterator[World]:
 
 
 def _fresh(store: dist.Store, rank: int, size: int) -> dist.Store:
-    """A part of torchrun's store that is new to all of these processes.
+    """A prefix of torchrun's store that none of these processes has used before.
 
-    torchrun hands workers that it starts again the store of those that died (torch 2.13), and with it the addresses
-    where nobody listens any more. So the first process names a new round, and each other one waits until it has been
-    seen in that round.
+    When torchrun restarts workers, they get the store of those that died (torch 2.13) and with it addresses at which
+    nobody listens any more. So the first process names a new round, and every other process waits until the first one
+    has acknowledged it in that round.
     """
     me = uuid.uuid4().hex
     if rank == 0:
@@ -107,7 +107,7 @@ def _fresh(store: dist.Store, rank: int, size: int) -> dist.Store:
     for _ in range(300):
         current = store.get("round").decode()
         store.set(f"{current} {rank}", me)
-        with contextlib.suppress(RuntimeError):  # a round of processes that are no more
+        with contextlib.suppress(RuntimeError):  # a round of processes that have died
             store.wait([f"{current} {rank} {me}"], timedelta(seconds=1))
             return dist.PrefixStore(current, store)
-    raise RuntimeError(f"process {rank} of {size} has waited five minutes for the first one: is it running?")
+    raise RuntimeError(f"process {rank} of {size} has waited five minutes for process 0: is it running?")

@@ -1,7 +1,7 @@
-"""A data set that lies on the device which trains; batches are cut, flipped and mirrored there.
+"""A data set kept in the memory of the training GPU; batches are cut, flipped and mirrored there.
 
-Images lie there as bytes, masks as bits: 5.1 + 0.6 GB for all of Severstal. For a batch the CPU sends ten numbers a
-sample, so a step that is done in a few milliseconds does not wait for pixels. What comes out is what `Samples` gives.
+Images are stored as bytes and masks as bits: 5.1 + 0.6 GB for all of Severstal. For each batch the CPU sends ten
+numbers per sample, so a step of a few milliseconds never waits for pixels. The samples equal those of `Samples`.
 """
 
 import numpy as np
@@ -10,28 +10,28 @@ from torch import Tensor
 
 from steelnb.training.samples import CropPlan, Item, Samples
 
-SHARE = 0.4  # of a device's free memory, at most
-PIECE = 2**28  # bytes that go there at once
+SHARE = 0.4  # largest part of a device's free memory to use
+PIECE = 2**28  # bytes copied to the device at once
 
 
 class ResidentSamples:
-    """`Samples` with pixels and masks on a device. It follows their `set_epoch`."""
+    """`Samples` with pixels and masks on a device. The epoch is that of the `Samples` (`set_epoch`)."""
 
     def __init__(self, samples: Samples, device: torch.device) -> None:
         self.samples, self.device, self._masks = samples, device, PackedMasks(samples)
         self._pixels = torch.empty(len(samples.cache.pixels), dtype=torch.uint8, device=device)
-        for start in range(0, len(self._pixels), PIECE):  # all of Severstal would take 5 GB beside it
+        for start in range(0, len(self._pixels), PIECE):  # in pieces: a copy of all of Severstal would take 5 GB
             piece = np.array(samples.cache.pixels[start : start + PIECE])
             self._pixels[start : start + PIECE] = torch.from_numpy(piece)
         self._bits = torch.from_numpy(self._masks.bits).to(device)
 
     @classmethod
     def where_it_fits(cls, samples: Samples, device: torch.device) -> "ResidentSamples | None":
-        """On a CUDA device, if it takes no more than `SHARE` of the memory that is free there; else None."""
+        """On a CUDA device, if it needs at most `SHARE` of the memory that is free there; else None."""
         if device.type != "cuda":
             return None
         needed = len(samples.cache.pixels) + sum(sizes_of_masks(samples).values())
-        # What PyTorch keeps of an earlier training is as good as free: it is given back when it is asked for.
+        # Memory that PyTorch has cached from an earlier training counts as free: it is reused on request.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         free = torch.cuda.mem_get_info(device)[0] + kept
         return cls(samples, device) if needed <= SHARE * free else None
@@ -39,11 +39,14 @@ class ResidentSamples:
     def batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """Windows, uint8 [n, 1, h, w], and masks, uint8 0/1 [n, K, H, W], on the device.
 
-        Raises ValueError where the samples are not all of one size.
+        Raises ValueError if the samples differ in size.
         """
+        # Windows: for each sample, which rows and columns of its image the window shows (mirrored and flipped), as
+        # indices into the flat pixels of all images. Masks: the same, but eight pixels of a row share one byte, so the
+        # index selects a byte and a shift selects the bit.
         drawn = [self._draw(index) for index in indices]
         if len({(each.window[2:], each.output[2:]) for each in drawn}) > 1:
-            raise ValueError("images of several sizes make no batch of whole images: set a crop, or batch to 1")
+            raise ValueError("whole images of several sizes do not fit into one batch: set a crop, or batch to 1")
         window, output = drawn[0].window, drawn[0].output
         numbers = torch.tensor([self._numbers(index, each) for index, each in zip(indices, drawn, strict=True)])
         numbers = (numbers.pin_memory() if self.device.type == "cuda" else numbers).to(self.device, non_blocking=True)
@@ -64,7 +67,7 @@ class ResidentSamples:
         return windows, self._bits[places] >> (7 - columns % 8).to(torch.uint8)[:, None, None] & 1
 
     def _along(self, start: Tensor, count: int, size: Tensor, flip: Tensor) -> Tensor:
-        """Which pixels of an axis stand at `count` places from `start` on, int64 [n, count]; see `mirror_index`."""
+        """The pixel of an axis at each of `count` positions from `start`, int64 [n, count]; see `mirror_index`."""
         place = (start + torch.arange(count, device=self.device)) % (2 * size)
         place = torch.minimum(place, 2 * size - 1 - place)
         return torch.where(flip > 0, size - 1 - place, place)
@@ -87,7 +90,7 @@ def sizes_of_masks(samples: Samples) -> dict[Item, int]:
 
 
 class PackedMasks:
-    """The masks of all items as bits, a plane after the other, a row in whole bytes: uint8 [all bytes].
+    """The masks of all items as bits, class after class, each row padded to whole bytes: uint8 [all bytes].
 
     start: item → its first byte.
     """
@@ -98,7 +101,7 @@ class PackedMasks:
         ends = np.cumsum(list(sizes.values()))
         self.start = dict(zip(sizes, (ends - list(sizes.values())).tolist(), strict=True))
         self.bits = np.zeros(sum(sizes.values()), np.uint8)
-        self._in_row = {}  # defect pixels in each row, of items that have any
+        self._in_row = {}  # defect pixels per row, for items that have any
         for item in sizes:
             shape = samples.cache.shape(item.image_id)
             mask = samples.mask(item, shape)
@@ -107,12 +110,12 @@ class PackedMasks:
                 self._in_row[item] = mask.any(0).sum(1)
 
     def _of(self, item: Item, shape: tuple[int, int]) -> np.ndarray:
-        """Its bytes, [K, H, ⌈W / 8⌉]."""
+        """The bytes of an item's masks, [K, H, ⌈W / 8⌉]."""
         form = self._planes, shape[0], -(-shape[1] // 8)
         return self.bits[self.start[item] :][: np.prod(form)].reshape(form)
 
     def defects(self, item: Item, shape: tuple[int, int], down: bool, across: bool) -> "Pixels | tuple":
-        """The pixels of any plane's defect, as `Samples.draw` asks for them."""
+        """The defect pixels of all classes together, in the form that `Samples.draw` takes."""
         if item not in self._in_row:
             return ()
         return Pixels(self._of(item, shape)[:, :: -1 if down else 1], self._in_row[item][:: -1 if down else 1],
@@ -120,9 +123,9 @@ class PackedMasks:
 
 
 class Pixels:
-    """The set bits of packed planes, counted row by row; one is found without unpacking the others.
+    """A sequence of the set bits of packed masks, row by row; indexing unpacks a single row.
 
-    bits: uint8 [K, H, ⌈W / 8⌉]; in_row: int [H], how many there are.
+    bits: uint8 [K, H, ⌈W / 8⌉]; in_row: int [H], number of set pixels per row.
     """
 
     def __init__(self, bits: np.ndarray, in_row: np.ndarray, width: int, across: bool) -> None:

@@ -1,8 +1,8 @@
-"""Small controlled trials, in which the loss is the only thing that differs.  Taught in 05_bce_imbalance.
+"""Small controlled trials in which only the loss differs.  Taught in 05_bce_imbalance.
 
-A trial trains a U-Net of a few thousand weights on crops of steel for some 200 steps: seconds on one CPU core. Its
-seed decides the first weights and the batches, so two losses with one seed start from the same network and see the same
-steel in the same order.
+A trial trains a U-Net of a few thousand weights on crops of steel for about 200 steps: seconds on one CPU core. Its
+seed determines the initial weights and the batches, so two losses with the same seed start from the same network and
+see the same crops in the same order.
 """
 
 import math
@@ -25,8 +25,8 @@ from steelnb.network.tiles import Tile, input_window
 from steelnb.network.unet import UNet
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-CHOICE = 8  # places drawn for each crop kept
-SCORED = 32, 2**22  # at most so many crops, and window pixels, are scored at once
+CHOICE = 8  # candidate positions drawn per crop
+SCORED = 32, 2**22  # largest numbers of crops, and of window pixels, scored at once
 
 
 class Crops(NamedTuple):
@@ -47,12 +47,12 @@ def crops(
 ) -> Crops:
     """`count` crops of H × W pixels from the images of `data` in turn, for a network of `depth`.
 
-    share: the mean share of defect pixels of the crops that have any. Of `CHOICE` places drawn so that they hold a
-        random defect pixel, that one is kept which brings the mean nearest. None: every crop as it comes.
-    clean: this part of the crops has no defect. Plays no part where `share` is None.
-    shrink: images are averaged over blocks of so many pixels a side first (a mask by majority), so that a small crop
-        sees what a large one would: 48 × 48 is then 192 × 192 of the image.
-    Raises DataError where the share is missed by more than a fifth, or no crops of a kind are found.
+    share: target mean share of defect pixels over the crops with a defect. Of `CHOICE` random positions that contain
+        a defect pixel, the one that brings the mean closest to it is kept. None: crops at random positions.
+    clean: share of crops without a defect. Ignored if `share` is None.
+    shrink: images are first averaged over blocks of shrink × shrink pixels (masks by majority), so that a small crop
+        covers as much steel as a large one: 48 × 48 is then 192 × 192 of the image.
+    Raises DataError if the share is missed by more than a fifth, or if there are too few crops of either kind.
     """
     rng, cache = np.random.default_rng(seed), ImageCache(data)
     ids = rng.permutation(data.images["ImageId"])
@@ -83,22 +83,22 @@ def crops(
         if len(masks) < count and not images[image_id][place.region].any():
             keep(image_id, place)
     if len(masks) < count:
-        raise DataError(f"{data.name}: only {len(masks)} of {count} crops found, {without} of them to be clean")
+        raise DataError(f"{data.name}: only {len(masks)} of {count} crops found, {without} of which must be clean")
     return Crops(torch.from_numpy(np.stack(windows)[:, None]), torch.from_numpy(np.stack(masks)[:, None]))
 
 
 def _blocks(image: np.ndarray, side: int) -> np.ndarray:
-    """Means over blocks of side × side pixels, float64 [H // side, W // side]; what is left over is cut off."""
+    """Means over blocks of side × side pixels, float64 [H // side, W // side]; the remainder is cut off."""
     height, width = (n // side for n in image.shape)
     return image[: height * side, : width * side].reshape(height, side, width, side).mean((1, 3))
 
 
 def _draw(mask: np.ndarray, size: tuple[int, int], rng: np.random.Generator, on_defect: bool = False) -> Tile:
-    """A random place for a crop in an image; `on_defect`: one of those that hold at least a pixel of the defect."""
+    """A random position of a crop in an image; with `on_defect`, one that contains at least one defect pixel."""
     height, width = (min(n, m) for n, m in zip(size, mask.shape, strict=True))
     allowed = mask if on_defect else np.ones_like(mask)
     rows, columns = np.flatnonzero(allowed.any(1)), np.flatnonzero(allowed.any(0))
-    while True:  # among the places that touch the defect's bounding box, until one holds some of it
+    while True:  # positions that overlap the defect's bounding box, until one contains a defect pixel
         top = int(rng.integers(max(0, rows[0] - height + 1), min(mask.shape[0] - height, rows[-1]) + 1))
         left = int(rng.integers(max(0, columns[0] - width + 1), min(mask.shape[1] - width, columns[-1]) + 1))
         place = Tile(top, left, height, width)
@@ -107,7 +107,7 @@ def _draw(mask: np.ndarray, size: tuple[int, int], rng: np.random.Generator, on_
 
 
 class Trial(NamedTuple):
-    """`history`: a row each `every` steps, see `trial`; `model`: the network as it ended, `.grad` of its last step."""
+    """history: one row per `every` steps, see `trial`. model: the final network, with the last step's `.grad`."""
 
     history: pd.DataFrame
     model: UNet
@@ -122,17 +122,16 @@ def trial(
 ) -> Trial:
     """Trains a `UNet(**model)` with `loss`, a function of outputs and masks.
 
-    decay: lowers the learning rate from step to step, in a straight line to 0; else it is constant.
-
-    threshold: outputs above it are called defect; 0 for logits, 0.5 for outputs meant as probabilities.
-    half: trains and scores in mixed precision where the device gains by it (`runtime.autocast`); not for outputs that
-        may pass 65,504.
+    decay: lowers the learning rate linearly to 0; otherwise it is constant.
+    threshold: outputs above it are predicted defect; 0 for logits, 0.5 for outputs meant as probabilities.
+    half: trains and scores in mixed precision if the device is faster with it (`runtime.autocast`); not for outputs
+        that may exceed 65,504.
     watch: called with the network, a batch of windows (float 0…1) and its masks, in training mode, before the step;
-        what it returns are further columns. It may run `backward`; gradients and batch norms are put back after it.
-    History: `step` (how many were taken); `loss` on the coming batch, in training mode; on the held-out crops, in
-    evaluation mode, `dice` (hard, mean over defective crops), `accuracy` and `positive` (shares of all pixels: right,
-    called defect), `false_alarm_rate` (of the clean crops, NaN without any), `mean` (of the outputs); `seconds` of
-    training, scoring left out. A loss that is not finite ends the trial, in a last row that says so.
+        returns further columns. It may run `backward`; gradients and batch norms are restored afterwards.
+    History: `step` (steps done); `loss` on the next batch, in training mode; on the held-out crops, in evaluation
+    mode, `dice` (hard, mean over defective crops), `accuracy` and `positive` (shares of all pixels: correct, predicted
+    defect), `false_alarm_rate` (of the clean crops, NaN without any), `mean` (of the outputs); `seconds` of training
+    without scoring. A loss that is not finite ends the trial; its last row has that loss.
     """
     device = device or runtime.device()
     training, held_out = (Crops(*(part.to(device) for part in steel)) for steel in (training, held_out))
@@ -159,7 +158,7 @@ def trial(
             if due and watch:
                 row |= _undisturbed(network, watch, windows, masks)
             started = time.perf_counter()
-            with _statistics_kept(network) if step == steps else nullcontext():  # the model returned is the one scored
+            with _statistics_kept(network) if step == steps else nullcontext():  # returns the model that was scored
                 with mixed():
                     x = outputs(network, windows, masks)
                 value = loss(x, masks)
@@ -196,17 +195,16 @@ def trials(
 
 
 def outputs(model: UNet, windows: Tensor, masks: Tensor) -> Tensor:
-    """The network's outputs for windows (float, 0…1), cut to the size of the masks."""
+    """The network's outputs for windows (float, 0…1), cropped to the size of the masks."""
     return model(windows)[..., : masks.shape[2], : masks.shape[3]]
 
 
 def score(model: UNet, steel: Crops, threshold: float = 0.0) -> dict[str, float]:
-    """Dice and the rest of a network on crops, in evaluation mode, as the columns of `trial`."""
+    """Scores of a network on crops, in evaluation mode, as the columns of `trial`."""
     was_training, streaming, total = model.training, Streaming(), 0.0
-    at_once = max(1, min(SCORED[0], SCORED[1] // steel.windows[0].numel()))
     model.eval()
     with torch.inference_mode():
-        for windows, masks in zip(steel.windows.split(at_once), steel.masks.split(at_once), strict=True):
+        for windows, masks in _batches(steel):
             x = outputs(model, windows.float() / 255, masks)
             streaming.update(x > threshold, masks)
             total += x.double().sum().item()
@@ -220,19 +218,25 @@ def score(model: UNet, steel: Crops, threshold: float = 0.0) -> dict[str, float]
 
 def logits(model: UNet, steel: Crops) -> Tensor:
     """A network's outputs for crops in evaluation mode, float32 [N, 1, H, W] on the CPU."""
-    was_training, device = model.training, next(model.parameters()).device
+    was_training, device, found = model.training, next(model.parameters()).device, []
     model.eval()
     with torch.inference_mode():
-        found = [outputs(model, windows.to(device).float() / 255, masks).float().cpu()
-                 for windows, masks in zip(steel.windows.split(SCORED[0]), steel.masks.split(SCORED[0]), strict=True)]
+        for windows, masks in _batches(steel):
+            found.append(outputs(model, windows.to(device).float() / 255, masks).float().cpu())
     model.train(was_training)
     return torch.cat(found)
 
 
-def log(notebook: str, rows: list[dict[str, str]]) -> pd.DataFrame:
-    """The running loss log: puts this notebook's rows (disease, symptom, measured, fix) in, and returns all of it.
+def _batches(steel: Crops) -> Iterator[tuple[Tensor, Tensor]]:
+    """Windows and masks in parts that are scored at once."""
+    at_once = max(1, min(SCORED[0], SCORED[1] // steel.windows[0].numel()))
+    return zip(steel.windows.split(at_once), steel.masks.split(at_once), strict=True)
 
-    Kept as loss_log.csv in `runtime.runs_folder`; earlier rows of the same notebook are replaced.
+
+def log(notebook: str, rows: list[dict[str, str]]) -> pd.DataFrame:
+    """Adds a notebook's rows (disease, symptom, measured, fix) to the table of loss failures and returns the table.
+
+    Stored as loss_log.csv in `runtime.runs_folder`; earlier rows of the same notebook are replaced.
     """
     columns = ["notebook", "disease", "symptom", "measured", "fix"]
     table = pd.DataFrame([{"notebook": notebook} | row for row in rows], columns=columns)
@@ -247,7 +251,7 @@ def log(notebook: str, rows: list[dict[str, str]]) -> pd.DataFrame:
 
 
 def _undisturbed(model: UNet, watch: Callable, windows: Tensor, masks: Tensor) -> dict:
-    """What `watch` returns, with gradients and batch norms as they were before it."""
+    """Calls `watch` and restores gradients and batch norms to their state before the call."""
     gradients = [weight.grad for weight in model.parameters()]
     model.zero_grad()
     with _statistics_kept(model):
@@ -259,7 +263,7 @@ def _undisturbed(model: UNet, watch: Callable, windows: Tensor, masks: Tensor) -
 
 @contextmanager
 def _statistics_kept(model: UNet) -> Iterator[None]:
-    """Puts the batch norms' running statistics back, which a forward pass in training mode moves."""
+    """Restores the batch norms' running statistics, which a forward pass in training mode changes."""
     before = {name: value.clone() for name, value in model.named_buffers()}
     yield
     for name, value in model.named_buffers():

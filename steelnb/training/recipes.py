@@ -1,8 +1,8 @@
-"""Everything that decides how a network is trained, as data.  Taught in 00_start_here.
+"""Recipes: all settings of a training, as data.  Taught in 00_start_here.
 
-`ORIGINAL` is what the original did in 2020, kept as it was: its geometry, one sample a label row, its split by row,
-no augmentation. `SMOKE` is small enough for a CPU: a minute of training that learns something. `MODERN` is a sound
-start for real data on a GPU. `FAST` reaches the original's quality many times sooner: benchmarks/time_to_quality.py.
+`ORIGINAL` reproduces the original of 2020: its geometry, one sample per label row, its split by row, no augmentation.
+`SMOKE` is small enough for a CPU: a minute of training that learns something. `MODERN` is a reasonable start for real
+data on a GPU. `FAST` reaches the original's quality many times sooner: benchmarks/time_to_quality.py.
 """
 
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -23,37 +23,37 @@ RANGES = {
     "learning_rate weight_decay": (int | float, 0, float("inf")),
     "momentum on_defect validation ema encoder_rate brightness scoring": (int | float, 0, 1),
 }
-MODEL = {  # arguments of each kind of network; the data say how many channels go in and out
+MODEL = {  # arguments of each kind of network; the data determine the numbers of channels
     "unet": ("width", "depth", "norm", "crop", "padding"),
     "lite": (),
 }
 SWITCHES = ("flips", "per_class", "nesterov", "channels_last", "compile")
-LATER = (  # fields that runs of earlier versions know nothing of
+LATER = (  # fields that runs of earlier versions do not have
     "ema", "nesterov", "channels_last", "compile", "start", "encoder_rate", "brightness", "scoring",
 )
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way of training. Sizes in pixels; learning rate per step. Raises ValueError for a word that is not a choice.
+    """All settings of one training. Sizes in pixels. Raises ValueError for a value that is not allowed.
 
     model: arguments of `unet.UNet`, or {"kind": "lite"}, the `lite_unet.LiteUNet`.
     loss: a name in `losses.LOSSES`. optimizer: "sgd" or "adamw".
-    schedule: "constant" or "one-cycle" (up to `learning_rate` over a tenth of the steps, then down to 0 as a cosine).
-    samples: "image" (all its labels together, clean images included) or "row" (the original's: one sample a label row,
-        the image's other rows as background). Splits go by the same unit.
-    epoch_samples: how many samples an epoch draws, whatever the size of the data set; None: each sample once.
-    scored: at most so many of the held-out samples are scored after each epoch, evenly spread; None: all.
+    schedule: "constant" or "one-cycle" (up to `learning_rate` over a tenth of the steps, then a cosine down to 0).
+    samples: "image" (all its labels together, clean images included) or "row" (the original's: one sample per label
+        row, with the image's other rows as background). Splits use the same unit.
+    epoch_samples: number of samples drawn per epoch, independent of the size of the data set; None: each sample once.
+    scored: largest number of held-out samples scored after each epoch, evenly spread; None: all.
     geometry, crop, on_defect, flips: as in `samples.Samples`.
-    ema: decay a step of a moving average of the weights, which is what is scored and kept; it follows faster in the
-        first steps (`trainer.decay`). 0: the weights themselves.
-    nesterov: SGD looks ahead. channels_last: how feature maps lie in memory; the same results up to rounding.
-    compile: torch.compile, where the device can (`runtime.compiles`).
-    start: what a "lite" network begins with: "noise", "imagenet" (its encoder) or "steel" (`pretrained`).
-    encoder_rate: learning rate of its encoder, as a share of the others'.
-    brightness: windows are made brighter or darker by up to this share, and their contrast changes as much.
-    scoring: scores after each epoch take at most this share of a training's arithmetic (at least one image each); it
-        is reckoned in pixels, so the same images are scored on every machine. 0: no such limit.
+    ema: decay per step of a moving average of the weights, which is scored and saved instead of them; it is smaller
+        in the first steps (`trainer.decay`). 0: no average.
+    nesterov: Nesterov momentum for SGD. channels_last: memory layout of feature maps; same results up to rounding.
+    compile: torch.compile, if the device supports it (`runtime.compiles`).
+    start: initial weights of a "lite" network: "noise" (random), "imagenet" (its encoder) or "steel" (`pretrained`).
+    encoder_rate: learning rate of its encoder, relative to that of the other layers.
+    brightness: windows are made brighter or darker by up to this share, and their contrast is changed as much.
+    scoring: largest share of the training's arithmetic for scoring after each epoch (at least one image each); it is
+        computed from pixel counts, so the same images are scored on every machine. 0: no limit.
     """
 
     name: str
@@ -101,11 +101,11 @@ class Recipe:
         kind = self.model.get("kind", "unet") if isinstance(self.model, dict) else None
         if kind not in (*MODEL,) or not self.model.keys() - {"kind"} <= {*MODEL[kind]}:
             raise ValueError(
-                f"recipe {self.name}: model is {self.model!r}; it can be the network's arguments as JSON, such as "
+                f"recipe {self.name}: model is {self.model!r}; it can be the network's arguments as JSON, for example "
                 f'{{"width": 8, "depth": 3}}, of {", ".join(MODEL["unet"])}, or {{"kind": "lite"}}'
             )
         if self.ema == 1:
-            raise ValueError(f"recipe {self.name}: ema is 1, an average that never moves; try 0.99, or 0 for none")
+            raise ValueError(f"recipe {self.name}: ema is 1, an average that never changes; try 0.99, or 0 for none")
         for name in SWITCHES:
             if not isinstance(value := getattr(self, name), bool):
                 raise ValueError(f"recipe {self.name}: {name} is {value!r}; it can be True or False")
@@ -120,13 +120,13 @@ class Recipe:
             raise ValueError(f"recipe {self.name}: the original's geometry is for a valid U-Net, not for kind lite")
 
     def changed(self, **changes) -> "Recipe":
-        """The same recipe but for `changes`. Raises ValueError for a name or a value that no recipe has."""
+        """The same recipe with `changes`. Raises ValueError for an unknown name or a value that is not allowed."""
         if unknown := set(changes) - {each.name for each in fields(self)}:
             raise ValueError(f"a recipe has no {', '.join(sorted(unknown))}; it has {', '.join(asdict(self))}")
         return replace(self, **changes)
 
     def to_dict(self) -> dict:
-        """As plain JSON types. What came `LATER` is left out where it changes nothing, so that older runs can go on."""
+        """As plain JSON types. `LATER` fields with their default value are left out, so that older runs can resume."""
         plain = {each.name: each.default for each in fields(self)}
         return {name: value for name, value in asdict(self).items() if name not in LATER or value != plain[name]}
 
@@ -155,20 +155,20 @@ SMOKE = Recipe(
     epochs=6,
     epoch_samples=280,
     scored=32,
-    crop=(96, 96),  # a budget of seconds buys more by many small steps than by few large ones
+    crop=(96, 96),  # within seconds, many small steps learn more than a few large ones
     on_defect=0.5,
     flips=True,
 )
 
 MODERN = Recipe(
-    "modern",  # what a practitioner would begin with today; nothing in it has been tuned on a GPU yet
+    "modern",  # what a practitioner would start with today; nothing in it has been tuned on a GPU yet
     model=dict(width=32, depth=4),
     loss="dice_bce",
     learning_rate=1e-3,
     weight_decay=1e-4,
     batch=8,
     epochs=40,
-    scored=400,  # one whole image after the other: all 2,514 of Severstal took longer than an epoch of training
+    scored=400,  # scoring all 2,514 of Severstal, one whole image after another, took longer than an epoch of training
     crop=(256, 512),
     on_defect=0.5,
     flips=True,
@@ -183,8 +183,8 @@ FAST = Recipe(
     batch=4,
     epochs=12,
     scored=200,
-    crop=(64, 64),  # many small steps: what left the original's plateau first
-    on_defect=0.75,  # at 1 nothing but the surroundings of defects would be seen where no image is clean
+    crop=(64, 64),  # many small steps left the original's plateau first
+    on_defect=0.75,  # at 1, in a set without clean images, only the surroundings of defects would be seen
     flips=True,
     ema=0.98,
     channels_last=True,
@@ -201,7 +201,7 @@ PRETRAINED = Recipe(
     weight_decay=1e-2,
     batch=8,
     epochs=10,
-    epoch_samples=480,  # 60 steps an epoch, however many images there are
+    epoch_samples=480,  # 60 steps per epoch, independent of the number of images
     scoring=0.15,
     crop=(192, 192),
     on_defect=0.5,
@@ -210,5 +210,5 @@ PRETRAINED = Recipe(
     channels_last=True,
 )
 
-DEFAULT = "smoke"  # of `train`; `pretrained` takes its place when the study of that name says so
+DEFAULT = "smoke"  # of `train`; to be `pretrained` if the study of that name supports it
 RECIPES = {recipe.name: recipe for recipe in (PRETRAINED, SMOKE, FAST, MODERN, ORIGINAL)}

@@ -1,8 +1,8 @@
-"""Training samples with mirrored surroundings.  Taught in 02_overlap_tile.
+"""Training samples with mirrored surroundings.
 
-A sample is what a valid U-Net needs to predict one rectangle of an image: an input window
-(mirrored where it leaves the image) and the mask of the rectangle. Which rectangle and which flip follow from
-(seed, epoch, index) alone, so any sample of any epoch can be drawn again by itself.
+A sample is what a valid U-Net needs to predict one rectangle of an image: an input window (mirrored beyond the image's
+edges) and the mask of the rectangle. The rectangle and the flip depend only on (seed, epoch, index), so any sample of
+any epoch can be drawn again by itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from steelnb.network.tiles import ORIGINAL_MARGINS, Tile, original_output
 
 
 class Item(NamedTuple):
-    """One entry of an epoch: an image, and which label rows make its mask (None: all of them)."""
+    """One entry of an epoch: an image, and the label rows of its mask (None: all rows)."""
 
     image_id: str
     rows: tuple[int, ...] | None = None
@@ -30,14 +30,14 @@ class Item(NamedTuple):
 class Samples(Dataset):
     """Pairs of input window, uint8 [1, h, w], and mask, uint8 0/1 [K, H, W], for `items` of a data set.
 
-    geometry: "exact" (mirrored margins for a network without skew) or "original" (its 87 and 90 pixels; the mask cut
-        to the centre that it predicts, the cut starting at ``ceil``).
+    geometry: "exact" (mirrored margins for a network without skew) or "original" (margins of 87 and 90 pixels; the
+        mask is cropped to the centre that the network predicts, starting at the ``ceil`` of half the difference).
     depth: of a valid U-Net, or the grid of any network's windows.
-    crop: (H, W) of the rectangle to draw from each image, for a valid network no larger than the median; a smaller
-        image goes on as its mirror image, mask and all. None: the whole image.
-    on_defect: share of crops that are centred on a defect pixel, where the image has one.
+    crop: (H, W) of the rectangle drawn from each image, for a valid network no larger than the median image; a smaller
+        image is extended by its mirror image, with its mask. None: the whole image.
+    on_defect: share of crops that are centred on a defect pixel, if the image has one.
     flips: mirror left-right and top-bottom at random.
-    brightness: b makes of each gray value x, as one for a window, x · g + s, with g from 1 ± b and s from ± 128 b.
+    brightness: b replaces each gray value x by x · g + s, one pair per window, g in 1 ± b and s in ± 128 b.
     per_class: one mask per class (K of them) instead of their union.
     The random choices depend on (seed, epoch, index): call `set_epoch` before each epoch.
     """
@@ -50,13 +50,13 @@ class Samples(Dataset):
         if geometry not in ("exact", "original"):
             raise ValueError(f"geometry is {geometry!r}; it can be exact or original")
         if geometry == "original" and crop is not None:
-            raise ValueError("the original's geometry takes whole images, not crops")
+            raise ValueError("the original's geometry needs whole images, not crops")
         self.data, self.cache, self.items, self.depth = data, cache, list(items), depth
         self.geometry, self.on_defect, self.flips, self.brightness = geometry, on_defect, flips, brightness
         self.per_class, self.seed, self.epoch = per_class, seed, 0
-        self.resident = None  # these samples on a device, if they are there: see `batches.pixels`
+        self.resident = None  # these samples on a GPU, if they fit there: see `batches.pixels`
         self.crop = crop and tuple(crop)
-        if crop and tiles.grid_of(depth).margin:  # not the smallest image's sides: they would shrink everybody's crop
+        if crop and tiles.grid_of(depth).margin:  # median, because the smallest image would shrink every crop
             self.crop = tuple(
                 min(n, int(data.images[side].median())) for n, side in zip(crop, ("height", "width"), strict=True)
             )
@@ -66,11 +66,11 @@ class Samples(Dataset):
             self._rows_of.setdefault(image_id, []).append(position)
 
     def __getstate__(self) -> dict:
-        """For another process, which takes no device memory along."""
+        """For another process: without the samples on a GPU."""
         return self.__dict__ | {"resident": None}
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the crops and flips of this epoch."""
+        """Sets the epoch, which determines crops and flips."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ class Samples(Dataset):
 
     @property
     def planes(self) -> int:
-        """Masks of a sample: K."""
+        """Number of masks per sample: K."""
         return len(self.data.classes) if self.per_class else 1
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,10 +93,10 @@ class Samples(Dataset):
         return torch.from_numpy(window[None]), torch.from_numpy(mask.view(np.uint8))
 
     def draw(self, index: int, shape: tuple[int, int], defects: Callable[[bool, bool], Sequence[int]]) -> "CropPlan":
-        """What chance takes from the image of `shape` (H, W) behind an index, in this epoch.
+        """Random crop, flips and brightness of sample `index` in this epoch, from an image of `shape` (H, W).
 
-        defects: (down, across) → the defect's pixels, counted row by row in the image so flipped; called where one is
-            to be hit.
+        defects: (down, across) → the defect pixels of the image with these flips, as indices row by row; called only
+            if the crop is to be centred on one.
         """
         rng = np.random.default_rng([self.seed, self.epoch, index])
         down, across = (rng.random(2) < 0.5).tolist() if self.flips else (False, False)
@@ -132,13 +132,14 @@ class Samples(Dataset):
 
 
 class CropPlan(NamedTuple):
-    """A sample's places in its image, flipped first: what the network sees, beyond the border too; what it predicts."""
+    """Positions of a sample in the flipped image: the window that the network sees (it may extend beyond the border),
+    and the rectangle that it predicts; the flips; the gray values."""
 
     window: Tile
     output: Tile
     down: bool
     across: bool
-    light: np.ndarray | None = None  # uint8 [256]: what each gray value becomes
+    light: np.ndarray | None = None  # uint8 [256]: new gray value of each gray value
 
 
 def flipped(array: np.ndarray, down: bool, across: bool) -> np.ndarray:

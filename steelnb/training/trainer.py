@@ -18,11 +18,12 @@ from steelnb.training.recipes import Recipe
 
 
 class Trainer:
-    """A network in training by a recipe.
+    """A network being trained by a recipe.
 
-    epoch, seen, steps: finished epochs, samples drawn since, optimizer steps in all. summed: the loss summed over the
-    samples seen in this epoch. seconds: of training alone. best: the best validation Dice. history: a dict an epoch.
-    averaged: the network to score and to keep: the moving average of `model`, or `model` itself without `recipe.ema`.
+    epoch, seen, steps: finished epochs, samples drawn since then, optimizer steps in total. summed: sum of the loss
+    over the samples seen in this epoch. seconds: of training alone. best: the best validation Dice. history: one dict
+    per epoch. averaged: the network to score and save: the moving average of `model`, or `model` itself without
+    `recipe.ema`.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Trainer:
         pretrained.start(self.model, recipe.start)
         self.model.to(device, memory_format=layout)
         self.averaged = copy.deepcopy(self.model).requires_grad_(False) if recipe.ema else self.model
-        self._moving = [by_kind(each) for each in (self.averaged, self.model)]  # found once: each step has to be short
+        self._moving = [by_kind(each) for each in (self.averaged, self.model)]  # collected once, to keep steps short
         self._forward = self.world.wrapped(self.model)
         if recipe.compile and runtime.compiles(device):
             self._forward = torch.compile(self._forward)
@@ -52,7 +53,7 @@ class Trainer:
         self._mark = time.perf_counter()
 
     def step(self, windows: Tensor, masks: Tensor, factor: float, drawn: int) -> None:
-        """One optimizer step on uint8 windows [n, 1, h, w] and masks [n, K, H, W], a part of a batch of `drawn`."""
+        """One optimizer step on uint8 windows [n, 1, h, w] and masks [n, K, H, W], part of a batch of `drawn`."""
         windows = windows.to(self.device, non_blocking=True)
         masks = masks.to(self.device, non_blocking=True)
         with runtime.autocast(self.device):
@@ -73,13 +74,13 @@ class Trainer:
 
     @property
     def mean_loss(self) -> float:
-        """Of the samples seen in this epoch. Waits for the GPU."""
+        """Mean loss of the samples seen in this epoch. Waits for the GPU."""
         return self.summed.item() / max(self.seen, 1)
 
     def end_epoch(self, scores: dict[str, float]) -> bool:
         """Ends an epoch: appends its row to the history and returns whether its Dice is the best so far.
 
-        Where it is NaN, with no defect to validate on, the last epoch counts as the best.
+        If Dice is NaN, because no validation image has a defect, the last epoch counts as the best.
         """
         self.epoch += 1
         row = {"epoch": self.epoch, "step": self.steps, "seconds": self.seconds, "train_loss": self.mean_loss}
@@ -92,7 +93,7 @@ class Trainer:
         return better
 
     def state(self) -> dict:
-        """All of it, as tensors and plain types; `average` is there where the recipe has one."""
+        """The complete training state, as tensors and plain types; with `average` if the recipe has one."""
         average = {"average": self.averaged.state_dict()} if self.recipe.ema else {}
         return average | {
             "model": self.model.state_dict(),
@@ -105,17 +106,17 @@ class Trainer:
         }
 
     def restore(self, state: dict, changed: bool = False) -> None:
-        """Back to a `state`. changed: it comes from another recipe, whose rates and momenta are not taken over.
+        """Restores a `state`. changed: it is from another recipe, whose rates and momenta are not used.
 
-        Raises ValueError or RuntimeError where network or optimizer are of another kind.
+        Raises ValueError or RuntimeError if the network or the optimizer does not match.
         """
         if not all(isinstance(row, dict) for row in state["history"]):
-            raise ValueError("its history is none")
+            raise ValueError("its history is damaged")
         self.model.load_state_dict(state["model"])
-        if self.recipe.ema:  # a run that had none until now begins it here
+        if self.recipe.ema:  # a run without an average so far starts one here
             self.averaged.load_state_dict(state.get("average", state["model"]))
         fresh = [{key: value for key, value in g.items() if key != "params"} for g in self.optimizer.param_groups]
-        # Whether the optimizer is fused is the device's affair, and decides where its moments' counters must lie.
+        # Whether the optimizer is fused depends on this device, and determines on which one its step counters must be.
         groups = [saved | {"fused": own["fused"]}
                   for saved, own in zip(state["optimizer"]["param_groups"], fresh, strict=True)]
         self.optimizer.load_state_dict(state["optimizer"] | {"param_groups": groups})
@@ -123,8 +124,8 @@ class Trainer:
             for group, own in zip(self.optimizer.param_groups, fresh, strict=True):
                 group.update(own)
             self.scheduler.last_epoch = state["step"] - 1
-            with warnings.catch_warnings(action="ignore", category=UserWarning):  # that no optimizer step came before
-                self.scheduler.step()  # to the rate of this step
+            with warnings.catch_warnings(action="ignore", category=UserWarning):  # "no optimizer step before this one"
+                self.scheduler.step()  # sets the rate of this step
         else:
             self.scheduler.load_state_dict(state["scheduler"])
         if state["scaler"] and self.scaler.is_enabled():
@@ -138,7 +139,7 @@ class Trainer:
 def optimizer_and_schedule(
     model: torch.nn.Module, recipe: Recipe, total: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-    """A recipe's optimizer and its learning rate over `total` steps. On CUDA all weights move in one kernel."""
+    """A recipe's optimizer, and its learning-rate schedule over `total` steps. On CUDA the optimizer is fused."""
     weights = list(model.parameters())
     shared = dict(lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=weights[0].is_cuda or None)
     if recipe.encoder_rate != 1:
@@ -162,24 +163,24 @@ def optimizer_and_schedule(
 
 
 def decay(most: float, step: int) -> float:
-    """How much of an average outlives a step: (1 + step) / (10 + step) until that reaches `most`.
+    """Decay of the moving average at a step: (1 + step) / (10 + step), at most `most`.
 
-    So the first averages are of the last few steps, not of the random first weights.
+    So the first averages cover the last few steps and not the random initial weights.
     """
     return min(most, (1 + step) / (10 + step))
 
 
 def by_kind(model: torch.nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """All that a network's state holds, sharing its memory: weights and statistics; counts of batches."""
+    """The tensors of a network's state, not copied: floating-point ones (weights, statistics) and batch counters."""
     every = model.state_dict().values()
     return [t for t in every if t.is_floating_point()], [t for t in every if not t.is_floating_point()]
 
 
 @torch.no_grad()
 def follow(averaged: tuple[list, list], model: tuple[list, list], decay: float) -> None:
-    """Moves an average, both as `by_kind`, towards a model: decay · average + (1 − decay) · model, counts the model's.
+    """Updates an average, both as `by_kind`: decay · average + (1 − decay) · model; batch counters are the model's.
 
-    The batch norms' statistics move as the weights do. No loop over tensors: a few kernels, as in torch.optim.
+    Batch-norm statistics are averaged like weights. A few kernels for all tensors, as in torch.optim.
     """
     torch._foreach_lerp_(averaged[0], model[0], 1 - decay)
     if model[1]:
@@ -199,7 +200,7 @@ def random_state() -> dict:
 
 
 def restore_random(state: dict) -> None:
-    """Sets every global random generator to what `random_state` returned. CUDA's, on as many cards."""
+    """Restores every global random generator from `random_state`; CUDA's only with the same number of GPUs."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     key = np.array(state["numpy"]["state"]["key"], np.uint32)

@@ -1,6 +1,6 @@
-"""How good a network is on labelled images, while it trains: plain scores at p > 0.5.  Taught in 00_start_here.
+"""Scores of a network on labelled images between epochs, at p > 0.5.
 
-`report` has every convention, with intervals.
+`evaluation.report` has every convention, with intervals.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,20 +20,20 @@ def validate(
     model: torch.nn.Module, samples: Samples, loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: bool = False, before_each: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Scores of a network over whole images, one at a time, at threshold 0.5; NaN where there is nothing to score.
+    """Scores of a network over whole images, one at a time, at threshold 0.5; NaN if there is nothing to score.
 
-    With exact geometry every pixel of an image counts; with the original's, its centre, which is all that it predicts.
-    The conventions are in the names:
+    With exact geometry every pixel of an image counts; with the original's only the centre, which is all it predicts.
+    The names state the conventions:
 
-    dice, iou: mean over defective images (and classes); an image without defects has no part in them.
+    dice, iou: mean over defective images (and classes); images without defects do not count.
     dice_empty_is_one, iou_empty_is_one: mean over all images, empty mask and empty prediction counting 1.
     dice_all_pixels, precision, recall, accuracy: all pixels of all images pooled.
-    false_alarm_rate: share of clean images in which something was found.
+    false_alarm_rate: share of clean images with a predicted defect.
     original_accuracy: the original's metric, with its smoothing; a logit of exactly 0 is a defect there (≥), and
         nowhere else here (>). loss: mean over images, if `loss` is given.
-    images, defective: how many of each were scored (with one mask per class: pairs of image and class).
+    images, defective: numbers of images, and of defective ones (with one mask per class: pairs of image and class).
 
-    before_each: called before each image; may raise to end the scoring.
+    before_each: called before each image; may raise to stop the scoring.
     """
     streaming, losses, accuracies = Streaming(), [], []
     for index in tqdm(range(len(samples)), desc="evaluate", unit="image", disable=not progress, leave=False):
@@ -64,15 +64,6 @@ def logits_and_mask(model: torch.nn.Module, samples: Samples, index: int) -> tup
     if samples.geometry == "original":
         return predict_original(model, image), original_crop(mask, samples.depth)
     return predict_logits(model, image), mask
-
-
-def format_scores(scores: dict[str, float]) -> str:
-    """The scores as lines for people."""
-    name = max(map(len, scores))
-    return "\n".join(
-        f"{key:<{name}}  {value:d}" if isinstance(value, int) else f"{key:<{name}}  {value:.4f}"
-        for key, value in scores.items()
-    )
 
 
 def _mean(values: Sequence[float]) -> float:

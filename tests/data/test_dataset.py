@@ -183,7 +183,7 @@ def test_refuses_a_row_naming_its_line(tmp_path, line, parts):
     (NOW + "\na.jpg,3,1 2,\n", ("line 2", "4 fields")),  # pandas alone would shift or drop a column here
     (NOW + '\na.jpg,3,"1 2\n', ("not a readable table",)),
     (NOW + ",EncodedPixels\na.jpg,3,1 2,3 1\n", ("line 1", "EncodedPixels, EncodedPixels")),
-    (OLD + "\na.jpg,1 2\n", ("line 2", "ImageId_ClassId 'a.jpg' is not NAME_CLASS; write such as a.jpg_1")),
+    (OLD + "\na.jpg,1 2\n", ("line 2", "ImageId_ClassId 'a.jpg' is not NAME_CLASS, such as a.jpg_1")),
 ])
 def test_refuses_a_table(tmp_path, text, parts):
     folder = severstal(tmp_path)
@@ -296,7 +296,7 @@ def test_refuses_an_animation(tmp_path, suffix):
     folder = severstal(tmp_path, "a.jpg,3,1 2")
     frames = [Image.fromarray(np.full((4, 6, 3), value, np.uint8)) for value in (0, 200)]
     frames[0].save(folder / "train_images" / f"x.{suffix}", save_all=True, append_images=frames[1:], lossless=True)
-    refused(folder, f"x.{suffix}: 2 pages; save the one that is meant as a file of its own")
+    refused(folder, f"x.{suffix}: 2 pages; save the one you need as a separate file")
 
 
 def test_refuses_a_folder_and_a_pipe_among_the_images(tmp_path):
@@ -386,7 +386,7 @@ def test_refuses_a_mask_naming_the_file(tmp_path, mask, part):
 
 
 def test_refuses_two_meanings_in_one_folder(tmp_path):
-    refused(pairs(tmp_path, a=values(0, 255), b=values(0, 2)), "a.png holds 0 and 255", "b.png class id 2")
+    refused(pairs(tmp_path, a=values(0, 255), b=values(0, 2)), "a.png contains 0 and 255", "b.png class id 2")
 
 
 def test_refuses_jpeg_masks_whatever_their_name(tmp_path):
@@ -414,7 +414,7 @@ def test_refuses_lone_files_unless_told_to_skip(tmp_path):
 def test_refuses_two_files_of_one_stem(tmp_path):
     folder = pairs(tmp_path, a=255)
     draw(folder / "images" / "a.jpg")
-    refused(folder, "a.bmp", "a.jpg", "one stem")
+    refused(folder, "a.bmp", "a.jpg", "the same stem")
 
 
 def test_masks_elsewhere(tmp_path):
@@ -430,7 +430,7 @@ def test_refuses_folders_that_hold_no_data_set(tmp_path):
     refused(tmp_path / "nowhere", "nowhere", "no such folder")
     (tmp_path / "set.zip").write_bytes(b"PK")
     refused(tmp_path / "set.zip", "is a file", "unpack")
-    refused(tmp_path, "no data set", "train.csv beside train_images/", "found set.zip")
+    refused(tmp_path, "no data set", "train.csv and train_images/", "found set.zip")
     (tmp_path / "train.csv").write_text(f"{NOW}\na.jpg,3,1 2")
     refused(tmp_path, "found set.zip, train.csv")
     (tmp_path / "train_images").mkdir()

@@ -151,7 +151,7 @@ def coco_of(folder, segmentation, **changes):
 
 def test_a_polygon_inside_another_is_asked_about(tmp_path):
     folder = coco_of(tmp_path, RING)
-    with pytest.raises(DataError, match=r"annotation 1, image a\.png: a polygon lies inside another.*--nested hole"):
+    with pytest.raises(DataError, match=r"annotation 1, image a\.png: a polygon is inside another.*--nested hole"):
         dataset.read_dataset(folder)
     whole, hole = (dataset.read_dataset(folder, nested=kind).mask("a.png") for kind in ("filled", "hole"))
     assert whole.sum() == 36
@@ -250,7 +250,7 @@ def test_images_that_are_not_there(tmp_path):
     for writer in ("coco counts", "cvat masks"):
         folder = publish(tmp_path / writer, drawn(3), writer)
         (folder / "images" / "steel 001.png").unlink()
-        with pytest.raises(DataError, match=r"1 images are labelled but not there, steel 001\.png.*--skip-missing"):
+        with pytest.raises(DataError, match=r"1 images are labelled but missing, steel 001\.png.*--skip-missing"):
             dataset.read_dataset(folder)
         assert len(dataset.read_dataset(folder, skip_missing=True)) == 2
     folder = publish(tmp_path / "labelme", drawn(3), "labelme masks")
@@ -264,14 +264,14 @@ def test_images_that_are_not_there(tmp_path):
 
 
 CASES = [
-    ([], "no segmentation"), (None, "no segmentation"), ([[1, 1, 7, 1]], "4 numbers are no polygon"),
-    ([[1, 1, 7, 1, 7, "x"]], "corners are no numbers"), ([[1, 1, 7, 1, 7, 30]], "22 pixels outside of the image of"),
-    ([[1, 1, 7, 1, 7, float("nan")]], "not a finite number"), ([[[1, 1], [7]]], "corners are no numbers"),
+    ([], "no segmentation"), (None, "no segmentation"), ([[1, 1, 7, 1]], "4 numbers are not a polygon"),
+    ([[1, 1, 7, 1, 7, "x"]], "corners are not numbers"), ([[1, 1, 7, 1, 7, 30]], "22 pixels outside of the image of"),
+    ([[1, 1, 7, 1, 7, float("nan")]], "not a finite number"), ([[[1, 1], [7]]], "corners are not numbers"),
     ({"size": [8, 8], "counts": [60]}, "count 60 pixels, the image of 8×8 has 64"),
-    ({"size": [8, 8], "counts": [70, -6]}, "no whole numbers"), ({"size": [8, 8], "counts": [32.0, 32]}, "no whole"),
+    ({"size": [8, 8], "counts": [70, -6]}, "not whole numbers"), ({"size": [8, 8], "counts": [32.0, 32]}, "not whole"),
     ({"size": [8, 9], "counts": [72]}, "labelled as 8×9 pixels, the image is"), ({"counts": [64]}, "no field 'size'"),
-    ({"size": [8, 8], "counts": "0\x7f"}, "character 2 of its"), ({"size": [8, 8], "counts": "P"}, "cut off"),
-    ({"size": [8, 8], "counts": "P20O"}, "no whole numbers"), ({"size": [8, 8]}, "no whole numbers"),
+    ({"size": [8, 8], "counts": "0\x7f"}, "character 2 of its"), ({"size": [8, 8], "counts": "P"}, "truncated"),
+    ({"size": [8, 8], "counts": "P20O"}, "not whole numbers"), ({"size": [8, 8]}, "not whole numbers"),
 ]
 
 
@@ -283,11 +283,12 @@ def test_wrong_segmentations_of_coco(tmp_path, segmentation, problem):
 
 
 @pytest.mark.parametrize(("changes", "problem"), [
-    ({"images": [{"id": 1, "file_name": "b.png"}]}, "none of which is below"), ({"images": {}}, "field 'images'"),
+    ({"images": [{"id": 1, "file_name": "b.png"}]}, "none of the 1 labelled images is below"),
+    ({"images": {}}, "field 'images'"),
     ({"images": [{"id": 1, "file_name": "a.png", "height": 4, "width": 8}]}, "labelled as 4×8 pixels"),
     ({"images": [{"id": 1, "file_name": "a.png"}, {"id": 1, "file_name": "a.png"}]}, "a second image of id 1"),
     ({"images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "a.png"}]}, "listed twice"),
-    ({"images": [{"id": 1}]}, "image 1: no field 'file_name'"), ({"images": [7]}, "no object"),
+    ({"images": [{"id": 1}]}, "image 1: no field 'file_name'"), ({"images": [7]}, "not an object"),
     ({"categories": []}, "category id 3 is not in the file"), ({"categories": [{"id": 3, "name": " "}]}, "without a"),
     ({"annotations": [{"image_id": 2, "category_id": 3}]}, "image id 2 is not in the file"),
     ({"annotations": [{"image_id": 1}]}, "no field 'category_id'"), ({"annotations": "x"}, "field 'annotations'"),
@@ -318,7 +319,7 @@ def test_shapes_of_labelme(tmp_path, shape, area):
     ({"shape_type": "line", "points": [[1, 1], [2, 2]]}, {}, "a 'line' has no area"),
     ({"shape_type": "circle", "points": [[1, 1]]}, {}, "a circle has 2 points"), ({}, {}, "no field 'points'"),
     ({"points": [[1, 1], [5, 1], [5, 33]]}, {}, "outside of the image"), ({"points": 3}, {}, "field 'points'"),
-    ({"shape_type": "mask", "points": [[1, 1], [2, 2]], "mask": "xx!"}, {}, "no readable PNG"),
+    ({"shape_type": "mask", "points": [[1, 1], [2, 2]], "mask": "xx!"}, {}, "not a readable PNG"),
     ({"shape_type": "mask", "points": [[1, 1], [2, 2]]}, {}, "no field 'mask'"),
     ({"points": [[1, 1], [5, 1], [5, 3]]}, {"imageWidth": 9}, "labelled as 8×9"),
     ({"points": [[1, 1], [5, 1], [5, 3]]}, {"imagePath": "b.bmp"}, None),  # the image of the same stem
@@ -386,7 +387,7 @@ def test_xml_that_declares_entities_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("line", "problem"), [
     ("0 0.5 0.5 0.2 0.2", "a box, not a polygon"), ("0 0.1 0.1 0.5", "3 numbers"), ("x 0 0 1 0 1 1", "class 'x'"),
-    ("0 0 0 1 0 1 1.5", "beyond 0 … 1"), ("0 0 0 1 0 1 nan", "beyond 0 … 1"), ("0 0 0 1 0 1 y", "no numbers"),
+    ("0 0 0 1 0 1 1.5", "beyond 0 … 1"), ("0 0 0 1 0 1 nan", "beyond 0 … 1"), ("0 0 0 1 0 1 y", "not numbers"),
     ("-1 0 0 1 0 1 1", "class '-1'"), ("99999 0 0 1 0 1 1", "class '99999'"),
 ])
 def test_wrong_lines_of_yolo(tmp_path, line, problem):

@@ -116,7 +116,7 @@ def test_a_palette_of_another_file_that_numbers_otherwise(tmp_path):
 def test_class_ids_without_background(tmp_path):
     full = np.ones((4, 6), np.uint8)
     full[:, 3:] = 2
-    refused(pairs(tmp_path / "all", {"a": full, "b": full}), "pixel of background (0)", "1, 2")
+    refused(pairs(tmp_path / "all", {"a": full, "b": full}), "background pixel (0)", "1, 2")
     some = pairs(tmp_path / "some", {"a": full, "b": mask_of(1)})
     assert "warning" not in dataset.read_dataset(some).describe()
 
@@ -172,7 +172,7 @@ def test_two_files_of_one_name_in_two_unicode_forms(tmp_path):
 
 def test_ids_of_one_name_in_two_unicode_forms_are_refused(tmp_path):
     both = [tmp_path / unicodedata.normalize(form, "é.jpg") for form in ("NFC", "NFD")]
-    with pytest.raises(DataError, match="two files of this name"):
+    with pytest.raises(DataError, match="two files with this name"):
         labelled.ids(both)
 
 
@@ -197,15 +197,15 @@ def test_what_is_passed_over_is_named(tmp_path):
     (folder / "train_images" / "more").mkdir()
     steel = dataset.read_dataset(folder)
     assert steel.images["ImageId"].tolist() == ["a.jpg", "d.jfif"]
-    told = "left out of train_images/: 2 files that are no images by their suffix, b.tga, c; 1 folders, more"
+    told = "left out of train_images/: 2 files without an image suffix, b.tga, c; 1 folders, more"
     assert told in steel.describe()
     folder = pairs(tmp_path / "pairs", {"a": mask_of(255)})
     for kind in ("images", "masks"):
         (folder / kind / "deep").mkdir()
         (folder / kind / "deep" / "x.png").write_bytes(b"")
         (folder / kind / "x.tga").write_bytes(b"")
-        told = f"left out of {kind}/: 1 files that are no images by their suffix, x.tga; 1 folders, deep"
+        told = f"left out of {kind}/: 1 files without an image suffix, x.tga; 1 folders, deep"
         assert told in dataset.read_dataset(folder).describe()
     for path in (folder / "images" / "a.bmp", folder / "images" / "x.tga"):
         path.unlink()
-    refused(folder, "give the masks the folders of the images")
+    refused(folder, "use the same folders for masks and images")

@@ -58,7 +58,7 @@ def test_layouts(tmp_path, images, masks, told):
 def test_the_suffix_must_fit_all(tmp_path):
     publish(tmp_path, "images/{}.png", "masks/{}_mask.png")
     (tmp_path / "masks" / "3_mask.png").rename(tmp_path / "masks" / "3_other.png")
-    with pytest.raises(DataError, match=r"1 images without a mask named as the image with '_mask' at its end, 3\.png"):
+    with pytest.raises(DataError, match=r"1 images without a mask named as the image with '_mask' at the end, 3\.png"):
         dataset.read_dataset(tmp_path)
     assert len(dataset.read_dataset(tmp_path, skip_missing=True)) == 3
 
@@ -142,7 +142,7 @@ def test_a_palette_s_index_is_the_class(tmp_path):
     data = dataset.read_dataset(tmp_path)
     assert (data.masks("a.png") == [indices == k for k in (1, 2, 3)]).all()
     palette(tmp_path / "masks" / "a.png", indices, [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 0, 0)])
-    with pytest.raises(DataError, match="two indices of its palette have one colour"):
+    with pytest.raises(DataError, match="two indices of its palette have the same colour"):
         dataset.read_dataset(tmp_path)
     with pytest.raises(DataError, match="coloured palette"):
         dataset.read_dataset(tmp_path, mask_threshold=127)

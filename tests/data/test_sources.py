@@ -94,7 +94,7 @@ def test_what_was_asked_for_is_an_error_when_it_fails(monkeypatch, tmp_path):
 
 
 def test_a_home_of_nobody(monkeypatch):
-    with pytest.raises(DataError, match=r"^~nobody-of-this-name/x: .* Name the folder by its full path"):
+    with pytest.raises(DataError, match=r"^~nobody-of-this-name/x: .* Give the full path of the folder"):
         sources.open_dataset("~nobody-of-this-name/x")
     monkeypatch.setenv("STEELNB_DATA", "~nobody-of-this-name/x")
     with pytest.raises(DataError, match=r"^STEELNB_DATA=~nobody-of-this-name/x: "):
@@ -180,7 +180,7 @@ def unauthenticated():
 
 
 @pytest.mark.parametrize(("error", "parts"), [
-    (lambda: kaggle_error(403), ("403", "rules must be accepted",
+    (lambda: kaggle_error(403), ("403", "accept the competition's rules",
                                  "https://www.kaggle.com/c/severstal-steel-defect-detection/rules")),
     (lambda: kaggle_error(401), ("401", "kagglehub.login()")),
     (unauthenticated, ("401", "kagglehub.login()")),

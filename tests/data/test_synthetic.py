@@ -222,8 +222,8 @@ def test_same_seed_same_files(tmp_path):
 @pytest.mark.parametrize(("wrong", "message"), [
     ({"images": 0}, "cannot write 0 train and 0 test images"),
     ({"images": 2, "test_images": -1}, "-1 test images"),
-    ({"images": 2, "form": "2020"}, "no form '2020': take \"now\" or \"2019\""),
-    ({"images": 2, "shape": (31, 400)}, "31×400 pixels is too small to show defects: take 32×32 or more"),
+    ({"images": 2, "form": "2020"}, "no form '2020': use \"now\" or \"2019\""),
+    ({"images": 2, "shape": (31, 400)}, "31×400 pixels is too small to show defects: use 32×32 or more"),
 ])
 def test_refuses_and_leaves_nothing(tmp_path, wrong, message):
     with pytest.raises(ValueError, match=message):
@@ -240,7 +240,7 @@ def test_draw_refuses_tiny_shapes():
 def test_never_touches_a_set_that_is_there(tmp_path, held):
     (tmp_path / held).parent.mkdir(exist_ok=True)
     (tmp_path / held).write_text("mine")
-    with pytest.raises(ValueError, match=f"already holds {held}, and a set is never overwritten"):
+    with pytest.raises(ValueError, match=f"already contains {held}, and a set is never overwritten"):
         synthetic.write_dataset(tmp_path, 2, shape=SMALL, progress=False)
     assert [path.read_text() for path in tmp_path.rglob("*.*")] == ["mine"]
 

@@ -258,9 +258,9 @@ def test_channels_that_do_not_match_are_refused():
 
 
 def test_nothing_swept_nothing_chosen():
-    with pytest.raises(ValueError, match="no image was swept: call `update` with each image"):
+    with pytest.raises(ValueError, match="no image was scored: call `update` with each image"):
         Sweep().best()
-    with pytest.raises(ValueError, match="no image was swept"):
+    with pytest.raises(ValueError, match="no image was scored"):
         Sweep().best(alarms=0.1)
     assert not Sweep().dice.any()
     assert np.isnan(Sweep().dice_defective).all()

@@ -110,7 +110,7 @@ def test_parts_are_those_of_the_run(steel, trained):
 def test_an_image_on_both_sides_is_not_called_held_out(steel, trained):
     about = trained.metadata | {"training": [*trained.metadata["training"], trained.metadata["validation"][0]]}
     ids, which = predictions.images_of(trained._replace(metadata=about), steel)
-    assert "less 1 that the network was also trained on" in which
+    assert "without 1 that the network was also trained on" in which
     assert sorted(ids) == sorted(trained.metadata["validation"][1:])
     assert predictions.images_of(trained, steel)[1].endswith("(the best epoch was chosen on them)")
 
@@ -127,10 +127,10 @@ def test_weights_that_do_not_say_what_they_were_trained_on(steel, trained):
 def test_other_data_has_no_validation_part(steel, trained):
     other = steel.subset(trained.metadata["training"][:4] + trained.metadata["validation"][:1])
     assert predictions.images_of(trained, other)[1] == (
-        "5 of 5 images: all images; 4 of them have the name of an image that it was trained on"
+        "5 of 5 images: all images; 4 of them have the name of a training image"
     )
     for part in ("validation", "train"):
-        with pytest.raises(ValueError, match="trained on other data, or its labels have changed: use part 'all'"):
+        with pytest.raises(ValueError, match="trained on other data, or the labels have changed: use part 'all'"):
             report.evaluate(trained, other, part)
         with pytest.raises(ValueError, match="trained on other data"):
             report.choose_operating_point(trained, other, part)
@@ -254,7 +254,7 @@ def test_four_classes_have_kaggles_score(steel, four):
 
 def test_one_mask_has_no_kaggle_score(steel, trained):
     found = report.evaluate(trained, steel, replicates=0)
-    assert found.to_dict()["kaggle"].startswith("needs a mask for each of Severstal's four classes")
+    assert found.to_dict()["kaggle"].startswith("needs one mask for each of Severstal's four classes")
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,7 @@ def test_a_large_image_is_drawn_small_and_its_frames_stand_in_its_own_pixels():
 @pytest.mark.parametrize(
     ("place", "said"),
     [((100, 0, 16), "inside the image of 100 × 180"), ((0, 180, 16), "not at"), ((-1, 0, 16), "not at"),
-     ((0, 0, 0), "at least 1 pixel a side")],
+     ((0, 0, 0), "at least 1 pixel per side")],
 )
 def test_a_tile_outside_the_image_is_refused(image, place, said):
     with pytest.raises(ValueError, match=said):

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from steelnb.figures import plots, run_progress, tile_window, widgets
-from steelnb.figures.sign_trick import draw_sign_trick, sign_trick
+from steelnb.figures.sign_trick import draw_outputs, draw_sign_trick, sign_trick
 from steelnb.figures.threshold import draw_threshold
 from steelnb.losses import broken
 
@@ -59,6 +59,14 @@ def test_the_pole_has_no_value_and_is_drawn():
 @pytest.mark.parametrize(("x", "word"), [(-0.1, "two minuses cancel"), (-0.03, "away from the pole"), (0.1, "slowly")])
 def test_the_title_says_what_happens(x, word):
     assert word in draw_sign_trick(x).axes[0].get_title(loc="left")
+
+
+def test_outputs_are_drawn_each_on_its_own_scale_with_zero_in_the_middle():
+    outputs = {"a": np.array([[-2.0, 1.0]]), "b": np.array([[0.5, 0.0]])}
+    figure = draw_outputs(np.zeros((1, 2), np.uint8), np.array([[True, False]]), outputs)
+    assert [ax.images[0].get_clim() for ax in figure.axes[2:]] == [(-2, 2), (-0.5, 0.5)]
+    assert figure.axes[2].get_xlabel() == "from −2.00 to 1.00"
+    plt.close(figure)
 
 
 def test_a_share_that_is_none_is_refused():

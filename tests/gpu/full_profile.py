@@ -2,7 +2,7 @@
 
 - Networks have width 2 and look at a corner of one image of a batch; the answer is spread over the size that is due.
 - A trial takes one step, of the first seed; its history is stretched over the steps and seeds that were asked for.
-- Any other training takes two steps and only counts the rest; it is scored once, on what is held out of a few images.
+- Any other training on the GPU takes two steps and counts the rest; it is scored once, on the few images held out.
 - Data sets have a few images, of the full size. A clock goes one round.
 
 So every batch still has the shape that it would have on a GPU, and is noted, with the network that was asked for: from
@@ -204,17 +204,24 @@ def cut_short(noted: Noted):
         except DataError:  # so few images may not have such crops
             return crops(*arguments, **options | {"share": None})
 
-    def few_batches(samples, recipe, epoch, start=0, *arguments, **options):
+    def few_batches(samples, recipe, epoch, start=0, share=lambda batch: (batch, 1.0), device=None):
         """The first of an epoch, and then one of them as often as there are others."""
-        length = batches.epoch_length(samples, recipe) - start
-        drawn = list(itertools.islice(draw(samples, recipe, epoch, start, *arguments, **options), RUN_STEPS))
+        every = draw(samples, recipe, epoch, start, share, device)
+        if device is None or device.type != "cuda":
+            return every
+        return few(every, math.ceil((batches.epoch_length(samples, recipe) - start) / recipe.batch))
+
+    def few(every, length):
+        drawn = list(itertools.islice(every, RUN_STEPS))
         yield from drawn
-        for _ in range(len(drawn), math.ceil(length / recipe.batch)):
+        for _ in range(len(drawn), length):
             yield drawn[0]
 
     def few_steps(self, windows, masks, factor, drawn):
+        if self.device.type != "cuda":
+            return step(self, windows, masks, factor, drawn)
         taken, times = getattr(self, "taken", 0), 1 if self.recipe.epoch_samples else noted.images
-        noted.steps += times * (self.device.type == "cuda")
+        noted.steps += times
         if taken < RUN_STEPS:
             before = self.summed.clone()
             with noted.recorded() as self.a_step, noted.counted(times):
@@ -234,6 +241,8 @@ def cut_short(noted: Noted):
         return training, held_out
 
     def validate_once(model, samples, *arguments, **options):
+        if not next(model.parameters()).is_cuda:
+            return validate(model, samples, *arguments, **options)
         key = id(model), samples.geometry, len(samples)
         if key not in scores:
             asked = getattr(samples, "due", len(samples) * noted.images)

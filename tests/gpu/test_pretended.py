@@ -94,3 +94,13 @@ def test_the_runtime_sees_each_card(name, monkeypatch):
         assert runtime.precision(runtime.device()) is card.precision
         assert card.name in runtime.describe()
         assert runtime.profile() == "full"
+
+
+def test_the_way_back_of_a_sort():
+    """Which some versions of PyTorch compute into zeros that they make on the CPU; nobody else may do that."""
+    there = torch.tensor([3.0, 1.0, 2.0], device="cuda", requires_grad=True)
+    (there.sort().values * torch.tensor([1.0, 2.0, 3.0], device="cuda")).sum().backward()
+    assert there.grad.is_cuda
+    assert there.grad.tolist() == [3, 1, 2]
+    with pytest.raises(RuntimeError, match="same device"):
+        torch.zeros(3).scatter(0, torch.arange(3, device="cuda"), there.detach())

@@ -146,7 +146,7 @@ def test_tiles_by_hand():
 
 @pytest.mark.parametrize(("height", "width", "tile"), [(0, 5, None), (5, 0, 8), (5, 5, 0), (5, 5, -16), (5, 5, (9, 0))])
 def test_tiles_refuse_nothing(height, width, tile):
-    with pytest.raises(ValueError, match="at least 1 pixel a side"):
+    with pytest.raises(ValueError, match="at least 1 pixel per side"):
         tiles.tiles(height, width, tile)
 
 

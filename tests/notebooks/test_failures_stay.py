@@ -13,7 +13,9 @@ import matplotlib.pyplot as plt
 import pytest
 
 from steelnb import losses
+from steelnb.evaluation import recorded
 from steelnb.losses import broken as broken
+from studies import imbalance
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
@@ -51,8 +53,8 @@ class WithoutAsserts(ast.NodeTransformer):
         return ast.copy_location(ast.Pass(), node)
 
 
-def run_to(notebook: str, claim: str) -> None:
-    """Runs what the one cell needs that holds the text `claim`, and then that cell."""
+def run_to(notebook: str, claim: str) -> dict:
+    """Runs what the one cell needs that holds the text `claim`, and then that cell; the names that are then defined."""
     (path,) = NOTEBOOKS.glob(f"{notebook}_*.py")
     cells = [cell.source for cell in jupytext.read(path).cells if cell.cell_type == "code"]
     (last,) = [number for number, cell in enumerate(cells) if claim in cell]
@@ -64,6 +66,7 @@ def run_to(notebook: str, claim: str) -> None:
         exec(compile(target, path.name, "exec"), space)
     finally:
         plt.close("all")
+    return space
 
 
 def sound(outputs, mask, **_):
@@ -82,9 +85,11 @@ def test_needed_leaves_out_what_plays_no_part():
         ("06", broken, "raw_dice_loss", "negative >= 1 and positive >= 1"),
         ("06", broken, "thresholded_dice_loss", "backward should have been refused"),
         ("06", broken, "original_thresholded_dice_loss", "assert before == after and not any(gradients)"),
-        ("07", broken, "raw_dice_loss", "broken.raw_dice_loss(below_pole, mask) < -10"),
-        ("07", broken, "probability_bce_loss", "broken.probability_bce_loss(sure, sure > 0).isnan()"),
-        ("07", broken, "half_dice_loss", "broken.half_dice_loss(unsure, mask) == 1"),
+        ("08", broken, "raw_dice_loss", "broken.raw_dice_loss(below_pole, mask) < -10"),
+        ("08", broken, "probability_bce_loss", "broken.probability_bce_loss(sure, sure > 0).isnan()"),
+        ("08", broken, "half_dice_loss", "broken.half_dice_loss(unsure, mask) == 1"),
+        ("08", broken, "byte_mask_dice_loss", 'found["the right mask"][0] > 1.9'),
+        ("08", broken, "original_thresholded_dice_loss", "assert without == 0 and with_gradient == 2"),
     ],
 )
 def test_without_the_failure_the_notebook_is_red(notebook, module, broken, claim, monkeypatch):
@@ -93,3 +98,11 @@ def test_without_the_failure_the_notebook_is_red(notebook, module, broken, claim
     monkeypatch.setitem(losses.LOSSES, broken.removesuffix("_loss"), replaced)
     with pytest.raises(AssertionError):
         run_to(notebook, claim)
+
+
+def test_notebook_05_reads_the_record_as_the_study_does():
+    verdicts = run_to("05", "verdicts[share] = ")["verdicts"]
+    summary = imbalance.summary(recorded.records("imbalance"))
+    assert len(verdicts) >= 3
+    for share, verdict in verdicts.items():
+        assert f"{share:.0%}: {verdict}" in summary

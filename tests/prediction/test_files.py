@@ -207,7 +207,7 @@ def test_strips_beside_images(pictures, tmp_path, monkeypatch):
     again = predict_files(trained, [pictures, pictures / "n.npy", pictures / "r.dat"], out, raw=(70, 9), resume=True)
     assert again.kept == ("a", "b", "c", "t", "n", "r")
     assert again.written == outcome.written
-    with pytest.raises(PredictError, match=r"guard judges an image as a whole.*n\.npy"):
+    with pytest.raises(PredictError, match=r"guard decides over a whole image.*n\.npy"):
         predict_files(trained, [pictures / "n.npy"], tmp_path / "g", point=OperatingPoint(guard=0.5))
 
 
@@ -233,7 +233,7 @@ def test_a_damaged_mask_of_a_strip_is_named_and_the_rest_go_on(tmp_path, content
         np.save(out / "s_mask.npy", content)
     outcome = predict_files(network(), paths, out, resume=True)
     assert list(outcome.written) == ["i"]
-    assert "s_mask.npy: not as it was written; remove it" in outcome.failed[tmp_path / "s.npy"]
+    assert "s_mask.npy: changed since it was written; remove it" in outcome.failed[tmp_path / "s.npy"]
 
 
 @pytest.mark.parametrize("again", [True, False])
@@ -351,7 +351,7 @@ def test_resuming_takes_only_what_the_same_settings_made(pictures, tmp_path):
     (out / "predictions.json").unlink()
     with pytest.raises(PredictError, match=r"but no predictions\.json"):
         predict_files(network(), [pictures], out, resume=True)
-    with pytest.raises(PredictError, match="holds the images themselves"):
+    with pytest.raises(PredictError, match="contains the images themselves"):
         predict_files(network(), [pictures], pictures, resume=True)
 
 
@@ -367,7 +367,7 @@ def test_another_image_of_the_same_name_and_size_is_not_taken_for_the_old_one(pi
     for _ in range(2):
         outcome = predict_files(trained, [pictures], out, resume=True)
         assert outcome.kept == ("b", "c")
-        assert re.search(r"a_mask\.png was made of another a\.png: remove it, and", outcome.failed[pictures / "a.png"])
+        assert re.search(r"a_mask\.png was made from another a\.png: remove it to", outcome.failed[pictures / "a.png"])
         left = files(out)
         assert all(left[name] == before[name] for name in before if name not in ("predictions.csv", "SHA256SUMS"))
         assert list(pd.read_csv(out / "predictions.csv")["ImageId"]) == ["b.jpg", "c.bmp"]
@@ -411,7 +411,7 @@ def test_an_image_that_changes_while_it_is_read_is_reported(pictures, tmp_path, 
     monkeypatch.setattr(output_files.OutputWriter, "make", changing)
     outcome = predict_files(network(), [pictures], tmp_path / "out")
     assert list(outcome.written) == ["b", "c"]
-    assert "a.png: changed while it was read" in outcome.failed[pictures / "a.png"]
+    assert "a.png: changed while it was being read" in outcome.failed[pictures / "a.png"]
     assert not list((tmp_path / "out").glob("a_*"))
     assert "a.png" not in json.loads((tmp_path / "out" / "predictions.json").read_text("utf-8"))["inputs"]
 
@@ -436,7 +436,7 @@ def test_a_second_folder_keeps_the_first_one_s_rows(pictures, tmp_path):
     assert "another a.png" in predict_files(trained, [second], out, resume=True).failed[second / "a.png"]
     (second / "a.png").unlink()
     (second / "a.bmp").write_bytes((pictures / "c.bmp").read_bytes())
-    with pytest.raises(PredictError, match=r"a\.bmp: .*out holds the masks of a\.png, which would be overwritten"):
+    with pytest.raises(PredictError, match=r"a\.bmp: .*out contains the masks of a\.png, which would be overwritten"):
         predict_files(trained, [second / "a.bmp"], out, resume=True)
 
 
@@ -488,7 +488,7 @@ def test_two_commands_into_one_folder(pictures, tmp_path, monkeypatch):
         patch.setattr(output_files.OutputWriter, "make", meanwhile)
         outcome = predict_files(trained, [pictures / "a.png"], out)
     assert list(outcome.written) == ["a"]
-    assert told[0] == f"{out} is in use by another command: wait until it ends, or name another folder"
+    assert told[0] == f"{out} is in use by another command: wait for its end, or choose another folder"
     assert "already exists" in told[1]
     assert predict_files(trained, [pictures], out, resume=True).kept == ("a",)
 
@@ -519,7 +519,7 @@ def test_a_name_without_room_for_those_of_its_files(pictures, tmp_path):
         outcome = predict_files(network(), [pictures], tmp_path / "out", resume=resume)
         assert list(outcome.written) == ["a", "b", "c", 238 * "x"]
         (told,) = outcome.failed.values()
-        assert "its name is too long for the files that it leaves (263 bytes, and a disk takes 255): rename it" in told
+        assert "its name is too long: its output files would have names of 263 bytes, the limit is 255" in told
 
 
 @pytest.fixture
@@ -557,10 +557,10 @@ def test_submissions_that_cannot_be(severstal, pictures, tmp_path):
     for trained, paths, kaggle, reason in (
         (network(), [severstal], "now", "one mask for all defects.*--per-class"),
         (network(3), [severstal], "now", "classes are 1, 2, 3; Kaggle's are 1, 2, 3, 4"),
-        (network(4), [severstal, pictures / "c.bmp"], "2019", r"c\.bmp \(5×7\) cannot be in it"),
-        (network(4), [severstal], sample, r"images that are not here: c\.jpg"),
+        (network(4), [severstal, pictures / "c.bmp"], "2019", r"c\.bmp \(5×7\) cannot be in a submission"),
+        (network(4), [severstal], sample, r"images that are missing here: c\.jpg"),
         (network(4), [severstal], tmp_path, "no such file; the form of a submission"),
-        (network(4), [severstal], "then", "then: no such file; the form of a submission can be 2019, now, or the"),
+        (network(4), [severstal], "then", "then: no such file; the form of a submission is one of 2019, now, or the"),
     ):
         with pytest.raises(SubmissionError, match=reason):
             predict_files(trained, paths, out, kaggle=kaggle)
@@ -581,7 +581,7 @@ def test_settings_that_are_damaged_are_named(pictures, tmp_path, content):
     predict_files(network(), [pictures], tmp_path / "out")
     (tmp_path / "out" / "predictions.json").write_bytes(content)
     before = files(tmp_path / "out")
-    with pytest.raises(PredictError, match=r"predictions\.json is damaged, .*: name another folder"):
+    with pytest.raises(PredictError, match=r"predictions\.json is damaged, .*: choose another folder"):
         predict_files(network(), [pictures], tmp_path / "out", resume=True)
     assert files(tmp_path / "out") == before
 
@@ -650,7 +650,7 @@ def test_what_predict_leaves_is_listed_and_a_changed_file_is_reported(pictures, 
             outcome = predict_files(network(), given, out, probabilities=True, resume=True)
             ((path, reason),) = outcome.failed.items()
             assert path.stem == name[0]
-            assert f"{name}: not as it was written; remove it, and {path.name} is segmented anew" in reason
+            assert f"{name}: changed since it was written; remove it to segment {path.name} again" in reason
             with pytest.raises(ValueError, match=f"{name}: changed since"):
                 digests.check(out)
         (out / name).unlink()
@@ -679,7 +679,7 @@ def test_a_strip_s_files_are_known_before_there_is_a_list(tmp_path, name):
     (tmp_path / "out" / "SHA256SUMS").unlink()
     flipped(tmp_path / "out" / name)
     outcome = predict_files(network(), [tmp_path / "s.npy"], tmp_path / "out", probabilities=True, resume=True)
-    assert f"{name}: not as it was written" in outcome.failed[tmp_path / "s.npy"]
+    assert f"{name}: changed since it was written" in outcome.failed[tmp_path / "s.npy"]
 
 
 def test_the_list_is_gone_while_files_are_made(pictures, tmp_path, monkeypatch):

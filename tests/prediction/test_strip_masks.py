@@ -135,7 +135,7 @@ def test_band_shapes():
 
 
 def test_the_guard_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="judges an image as a whole"):
+    with pytest.raises(ValueError, match="decides over a whole image"):
         segmented(tmp_path / "s", network(), grain((5, 40)), point=OperatingPoint(guard=0.5))
 
 

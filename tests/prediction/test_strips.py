@@ -78,7 +78,7 @@ def test_which_files_are_strips(tmp_path, monkeypatch):
 
 BAD_TIFFS = {
     "compressed .*tiffcp -c none": dict(data=WIDE, compression="zlib"),
-    "16 bits a pixel .*scale it": dict(data=WIDE.astype(np.uint16)),
+    "16 bits per pixel .*scale it": dict(data=WIDE.astype(np.uint16)),
     "colours": dict(data=np.stack([WIDE] * 3, -1), photometric="rgb"),
     "white as 0": dict(data=WIDE, photometric="miniswhite"),
     "2 pages": dict(data=np.stack([WIDE] * 2), photometric="minisblack"),
@@ -117,7 +117,7 @@ def test_other_files_that_are_no_strips(tmp_path):
     refused("j.tif", written(tmp_path, "tif", WIDE).read_bytes()[:-9], "cut off|not a readable strip")
     refused("k.raw", bytes(99), "99 bytes, but 10×10 pixels are 100", (10, 10))
     refused("l.raw", bytes(101), "101 bytes", (10, 10))
-    refused("m.raw", bytes(100), "raw bytes need their height and width")
+    refused("m.raw", bytes(100), "for raw bytes, give height and width")
     with pytest.raises(DataError, match=r"gone\.npy: no such file"):
         open_strip(tmp_path / "gone.npy")
 
@@ -126,10 +126,10 @@ def test_a_strip_that_is_lost_while_it_is_read(tmp_path):
     path = written(tmp_path, "raw", WIDE)
     strip = open_strip(path, WIDE.shape)
     path.write_bytes(bytes(50))
-    with pytest.raises(DataError, match=r"strip\.raw: cannot be read any more"):
+    with pytest.raises(DataError, match=r"strip\.raw: can no longer be read"):
         strip[:, 0:5]
     path.unlink()
-    with pytest.raises(DataError, match="cannot be read any more"):
+    with pytest.raises(DataError, match="can no longer be read"):
         strip[:, 0:5]
 
 

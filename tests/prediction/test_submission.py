@@ -67,12 +67,12 @@ def swapped(masks):  # the order of the classes
 
 
 WRONG = {
-    "class [14]: not the mask that was predicted": swapped,
+    "class [14]: differs from the predicted mask": swapped,
     r"no row for b_1\.jpg, class 4": lambda masks: rows(masks)[:-1],
-    r"image a\.jpg, class 1: stands there twice": lambda masks: [*rows(masks), rows(masks)[0]],
-    r"image c\.jpg, class 1: not among what was predicted": lambda masks: [*rows(masks), ("c.jpg", 1, "")],
+    r"image a\.jpg, class 1: listed twice": lambda masks: [*rows(masks), rows(masks)[0]],
+    r"image c\.jpg, class 1: not in the prediction": lambda masks: [*rows(masks), ("c.jpg", 1, "")],
     "class 1: the last run ends at pixel 409601": lambda masks: [("a.jpg", 1, "409600 2"), *rows(masks)[1:]],
-    "class 2: not the mask": lambda masks: [rows(masks)[0], ("a.jpg", 2, "1 1"), *rows(masks)[2:]],
+    "class 2: differs from the predicted mask": lambda masks: [rows(masks)[0], ("a.jpg", 2, "1 1"), *rows(masks)[2:]],
 }
 
 

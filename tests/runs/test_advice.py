@@ -34,20 +34,20 @@ def rows(dice, losses=(0.5, 0.5), step=1000):
 
 
 def test_what_found_something_is_left_alone(steel):
-    assert advice.of_a_failure(rows(0.06), SMOKE, steel) == ""
-    assert advice.of_a_failure(rows(float("nan")), SMOKE, steel) == ""  # nothing to find
-    assert advice.of_a_failure([], SMOKE, steel) == ""
+    assert advice.explain_failure(rows(0.06), SMOKE, steel) == ""
+    assert advice.explain_failure(rows(float("nan")), SMOKE, steel) == ""  # nothing to find
+    assert advice.explain_failure([], SMOKE, steel) == ""
 
 
 @pytest.mark.parametrize(("changes", "history", "cause"), [
-    ({}, rows(0.0, step=20), "20 steps are few: give --steps 600"),
-    ({}, rows(0.01, losses=(0.9, 0.7)), "the loss was still falling: give it more steps"),
-    (dict(loss="bce"), rows(0.0), "loss bce is content with background"),
+    ({}, rows(0.0, step=20), "20 steps are few: try --steps 600"),
+    ({}, rows(0.01, losses=(0.9, 0.7)), "the loss was still falling: train for more steps"),
+    (dict(loss="bce"), rows(0.0), "loss bce can be low with only background predicted"),
     (dict(loss="original_dice"), rows(0.0), "no gradient where nothing is found"),
-    ({}, rows(0.0), "look whether the masks lie on their images"),
+    ({}, rows(0.0), "check whether the masks match their images"),
 ])
 def test_causes(steel, changes, history, cause):
-    told = advice.of_a_failure(history, SMOKE.changed(**changes), steel)
+    told = advice.explain_failure(history, SMOKE.changed(**changes), steel)
     assert told.startswith("It found nothing: Dice on defective images is 0.0")
     assert cause in told
 
@@ -56,7 +56,7 @@ def test_clean_sets_and_small_defects(steel):
     clean = steel.images[steel.images["masks"] == 0]["ImageId"].tolist()
     one = steel.subset([*clean, steel.rows["ImageId"].iloc[0]])
     one.rows["area"] = 100
-    told = advice.of_a_failure(rows(0.0), FAST.changed(on_defect=0.1), one)
+    told = advice.explain_failure(rows(0.0), FAST.changed(on_defect=0.1), one)
     if len(clean) > 2:
         assert "of the images are clean, and crops seldom show a defect" in told
     assert "smaller than 10 × 10 pixels" in told

@@ -210,7 +210,7 @@ def test_a_thousand_damages_of_a_checkpoint(tmp_path):
         file.unlink() if content is None else file.write_bytes(content)
         back, lines = loaded(tmp_path)
         assert same(back, state(1))
-        why = "is missing" if content is None else "has changed since it was written (its SHA-256 is another)"
+        why = "is missing" if content is None else "has changed since it was written (its SHA-256 differs)"
         why = "is empty" if content == b"" else why
         assert lines == [f"checkpoint {file.name} {why}: the one before it is taken"]
     file.write_bytes(whole)
@@ -254,7 +254,9 @@ def test_any_damage_of_the_manifest_leaves_a_whole_checkpoint(tmp_path):
         # A blank that became another blank is no damage.
         assert len(lines) == 1 or json.loads(content) == json.loads(whole), "not reported"
         told |= set(lines)
-    assert told == {f"{MANIFEST} is {how}: the checkpoints are told by their names" for how in ("missing", "damaged")}
+    assert told == {
+        f"{MANIFEST} is {how}: checkpoints are listed by their file names" for how in ("missing", "damaged")
+    }
 
 
 def test_a_forged_manifest_cannot_name_other_files(tmp_path):
@@ -265,7 +267,7 @@ def test_a_forged_manifest_cannot_name_other_files(tmp_path):
     (tmp_path / "run" / MANIFEST).write_text(json.dumps(listed))
     back, lines = loaded(tmp_path / "run")
     assert back["step"] == 1
-    assert lines == ["manifest.json is damaged: the checkpoints are told by their names"]
+    assert lines == ["manifest.json is damaged: checkpoints are listed by their file names"]
 
 
 def test_none_that_can_be_used_is_an_error_that_names_them(tmp_path):
@@ -282,7 +284,7 @@ def test_none_that_can_be_used_is_an_error_that_names_them(tmp_path):
     assert f"{files[0].name} is empty" in said
     assert f"{files[1].name} is missing" in said
     assert f"{files[2].name} has changed since it was written" in said
-    assert said.endswith("Bring back a copy of the folder, or begin a new run in another one")
+    assert said.endswith("Restore a copy of the folder, or start a new run in another one")
     assert len(lines) == 3
     assert lines[-1].endswith("there is none before it")
 
@@ -334,7 +336,7 @@ def test_something_that_is_no_state_is_refused(tmp_path):
     content = (tmp_path / "list").read_bytes()
     path = tmp_path / f"step-000000001.{storage.sha256(content)[:16]}.pt"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="is refused: it holds a list, not a dict"):
+    with pytest.raises(CheckpointError, match="is refused: it contains a list, not a dict"):
         checkpoints.read_checkpoint(path)
 
 
@@ -447,7 +449,7 @@ def test_where_what_goes_before_fails_there_is_no_checkpoint(tmp_path):
 )
 def test_what_could_not_be_loaded_again_is_a_mistake_at_once(tmp_path, value):
     kept = saved(tmp_path, 1)
-    with pytest.raises(TypeError, match=f"^a checkpoint holds tensors and plain types, not {type(value).__name__}: "):
+    with pytest.raises(TypeError, match=f"^a checkpoint contains tensors and plain types, not {type(value).__name__}"):
         kept.save({"deep": [{"in": value}]}, 2)
     assert loaded(tmp_path)[0]["step"] == 1
 

@@ -47,7 +47,7 @@ def test_copies_stay_on_one_side(doubled, tmp_path, tiny):
     said = train(doubled, tmp_path / "run", tiny)
     told = [line for line in said if "same steel" in line]
     assert told == ["16 of 16 images show the same steel as another one, in 8 groups: each group stays on one side of "
-                    "the split (--ignore-copies splits without looking)"]
+                    "the split (--ignore-copies skips this check)"]
     training, validation = sides(tmp_path / "run")
     assert training
     assert validation
@@ -83,8 +83,8 @@ def test_without_copies_nothing_changes(steel, tmp_path, tiny):
 
 def test_who_has_decided_is_not_asked(doubled, tmp_path, tiny):
     grouped = doubled.with_groups({i: i for i in doubled.images["ImageId"]})
-    assert copies.groups_of(grouped, tiny, tmp_path) is None
-    assert copies.groups_of(doubled, tiny.changed(samples="row"), tmp_path) is None
+    assert copies.find_groups(grouped, tiny, tmp_path) is None
+    assert copies.find_groups(doubled, tiny.changed(samples="row"), tmp_path) is None
 
 
 def test_a_split_that_comes_with_the_set_stays_and_its_leak_is_said(doubled, tmp_path, tiny):

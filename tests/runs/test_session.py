@@ -82,7 +82,7 @@ def clock(monkeypatch):
 def test_a_second_process_is_refused_and_told_which_is_the_first(tmp_path, holder):
     began = time.perf_counter()
     message = re.escape(f"{tmp_path} is in use by another process (number {holder.pid}, begun 20")
-    with pytest.raises(SessionError, match=message + ".*: wait until it ends, stop it, or name another folder"):
+    with pytest.raises(SessionError, match=message + ".*: wait until it ends, stop it, or choose another folder"):
         Session(tmp_path, patience=0.3).__enter__()
     assert time.perf_counter() - began >= 0.3
     assert holder.poll() is None
@@ -300,7 +300,7 @@ def test_a_ledger_that_cannot_be_written_stops_nothing_and_is_made_up_for(tmp_pa
             assert ledger(tmp_path)[-1]["to_step"] in ("0", "2")
             sitting.note(ended="")
             assert ledger(tmp_path)[-1]["to_step"] == "2"
-    assert lines == 2 * ["the run goes on without its log: cannot write sessions.csv: Permission denied"]
+    assert lines == 2 * ["the run continues without its log: cannot write sessions.csv: Permission denied"]
     with pytest.raises(ValueError, match="of the run"):
         fail(tmp_path, ValueError("of the run"), first=lambda: monkeypatch.setattr(storage, "write_file", refused))
     with Session(tmp_path, patience=0):

@@ -372,7 +372,7 @@ def test_a_run_folder_without_checkpoints_is_refused(steel, tmp_path):
     for name in ("history.csv", "weights.safetensors"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_bytes(b"of a run")
-        with pytest.raises(runs.TrainingError, match="holds a run without checkpoints: name another folder, or "):
+        with pytest.raises(runs.TrainingError, match="contains a run without checkpoints: choose another folder, or "):
             run(steel, tmp_path / name, QUICK)
         assert (tmp_path / name / name).read_bytes() == b"of a run"
 
@@ -392,7 +392,7 @@ def test_a_run_that_another_session_is_busy_with_is_refused(steel, begun):
 )
 def test_files_of_somebody_else_in_the_run_folder_are_left_alone(steel, tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(runs.TrainingError, match=f"{name} is there, is no training's and would be overwritten: "):
+    with pytest.raises(runs.TrainingError, match=f"{name} exists, is not from a training run and would be "):
         run(steel, tmp_path, QUICK)
     assert (tmp_path / name).read_bytes() == content
 
@@ -410,7 +410,7 @@ def test_a_signed_manifest_of_something_else_is_passed_over(steel, begun, undist
         (begun / "checkpoints" / "manifest.json").write_text(json.dumps(signed))
         lines = []
         assert Checkpoints(begun / "checkpoints").load(lines.append)["step"] == 7
-        assert lines == ["manifest.json is damaged: the checkpoints are told by their names"]
+        assert lines == ["manifest.json is damaged: checkpoints are listed by their file names"]
     run(steel, begun, QUICK)
     assert lives.end_of(begun) == undisturbed
 
@@ -436,7 +436,7 @@ def test_a_checkpoint_of_something_else_is_refused_in_words(steel, begun, spoil)
     shutil.rmtree(begun / "checkpoints")
     (begun / "checkpoints").mkdir()
     path.with_name(f"step-000000007.{storage.sha256(content.getvalue())[:16]}.pt").write_bytes(content.getvalue())
-    with pytest.raises(runs.TrainingError, match=r"does not say of which run it is|does not fit this recipe"):
+    with pytest.raises(runs.TrainingError, match=r"does not say which run it belongs to|does not fit this recipe"):
         run(steel, begun, QUICK)
 
 
@@ -465,7 +465,7 @@ def test_a_run_is_not_mixed_up_with_another(steel, begun, monkeypatch, what, tol
         run(steel, begun, QUICK.changed(**what), **options)
     assert str(error.value).startswith(f"{begun} holds another run (")
     assert told in str(error.value)
-    assert str(error.value).endswith("): give what it was begun with, name another folder, or go on all the same with "
+    assert str(error.value).endswith("): use its settings, choose another folder, or go on with the changes by "
                                      "accept_changes (--accept-changes)")
     assert good(begun) == before
 
@@ -578,7 +578,7 @@ def test_what_was_trained_on_is_never_held_out(steel, tmp_path, seed):
     assert more_training | more_validation == set(ids)
     assert not more_training & more_validation
     assert weights.load_network(tmp_path / "run").metadata["validation"] == sorted(more_validation)
-    assert "what is held out is not what it was: the best epoch is found anew among those to come" in lines
+    assert "validation images or labels have changed: the best epoch is chosen among the next ones" in lines
     last = ids[2:]  # and with fewer, those that are left stay as well
     run(steel.subset(last), tmp_path / "run", QUICK, epochs=4, accept_changes=True)
     assert sides_of(tmp_path / "run") == (more_training & set(last), more_validation & set(last))
@@ -615,7 +615,7 @@ def test_a_best_epoch_of_other_images_does_not_compete(steel, begun, tmp_path):
 def test_label_rows_that_are_others_are_refused(steel, tmp_path):
     recipe = QUICK.changed(samples="row")
     run(steel.subset(steel.images["ImageId"][:10]), tmp_path / "run", recipe, session_hours=1e-9)
-    with pytest.raises(runs.TrainingError, match="recipe quick splits label rows, and they are others"):
+    with pytest.raises(runs.TrainingError, match="recipe quick splits label rows, and they differ from those"):
         run(steel, tmp_path / "run", recipe, accept_changes=True)
 
 
@@ -851,8 +851,8 @@ def test_weights_that_are_not_finite_are_not_kept(steel, begun, after, monkeypat
         with pytest.raises(runs.TrainingError) as error:
             run(steel, begun, QUICK)
     assert re.fullmatch(r"a weight became infinite or NaN in epoch 2, near step 8: lower the learning rate \(0\.004\), "
-                        r"and go on with accept_changes\. The last checkpoint is untouched; the best weights are of "
-                        r"0\.\d{3} Dice", str(error.value))
+                        r"and resume with accept_changes\. The last checkpoint is untouched; the best weights have "
+                        r"Dice 0\.\d{3}", str(error.value))
     assert good(begun) == before
     assert lives.ledger(begun)[-1]["ended"].startswith("TrainingError: a weight became infinite or NaN")
     run(steel, begun, QUICK)
@@ -908,9 +908,9 @@ def test_a_gpu_without_memory(steel, begun, monkeypatch, undisturbed):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(Trainer, "step", full)
-    message = (r"^the GPU has too little memory for batches of 2: take a smaller batch or a smaller crop, and free "
-               r"what other notebooks hold \(restart their kernels\)\. The last checkpoint is untouched; the best "
-               r"weights are of 0\.\d{3} Dice$")
+    message = (r"^the GPU has too little memory for batches of 2: use a smaller batch or a smaller crop, and free "
+               r"the memory of other notebooks \(restart their kernels\)\. The last checkpoint is untouched; the best "
+               r"weights have Dice 0\.\d{3}$")
     with pytest.raises(runs.TrainingError, match=message):
         run(steel, begun, QUICK)
     assert good(begun) == before
@@ -971,7 +971,7 @@ def test_a_run_does_not_stop_for_a_log_that_another_program_has_open(steel, begu
     monkeypatch.setattr(storage, "write_file", refused)
     runs.train(steel, begun, QUICK, device=torch.device("cpu"), progress=False, report=lines.append)
     monkeypatch.undo()
-    assert lines.count(f"the run goes on without its log: cannot write {name}: Permission denied") == 1
+    assert lines.count(f"the run continues without its log: cannot write {name}: Permission denied") == 1
     run(steel, begun, QUICK)  # the log is made up for
     assert lives.end_of(begun) == undisturbed
 

@@ -7,7 +7,7 @@ import torch
 from scipy import ndimage
 
 from steelnb.network import geometry as sizes
-from studies import geometry, steel
+from studies import geometry, runner, steel
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +90,8 @@ def test_summary_from_two_arms_of_one_seed():
     text = geometry.summary(pd.DataFrame(rows))
     assert "skewed (depth 2, 640 steps) -0.100" in text
     assert "| exact | 2 | 640 | 1 | naive | 10.00% |" in text
+
+
+def test_the_page_knows_how_many_trainings_are_planned():
+    page = (runner.HERE.parent / "notebooks" / "02_overlap_tile.py").read_text(encoding="utf-8")
+    assert f"PLANNED = {len(geometry.cells())}  # trainings" in page

@@ -81,7 +81,7 @@ def test_crops_that_cannot_be(steel):
     with pytest.raises(dataset.DataError, match="no image with a defect"):
         loss_trials.crops(clean, 4)
     defective = steel.subset(steel.images.loc[steel.images["masks"] > 0, "ImageId"])
-    with pytest.raises(dataset.DataError, match="only 0 of 6 crops found, 6 of them to be clean"):
+    with pytest.raises(dataset.DataError, match="only 0 of 6 crops found, 6 of which must be clean"):
         loss_trials.crops(defective, 6, clean=1.0, size=(64, 200), shrink=1)
 
 

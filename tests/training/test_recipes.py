@@ -37,7 +37,7 @@ def test_what_is_new_is_told_where_it_is_on():
         (dict(ema=-0.1), r"ema is -0\.1; it can be a number from 0 to 1"),
         (dict(ema=1.5), r"ema is 1\.5; it can be a number from 0 to 1"),
         (dict(ema=True), "ema is True; it can be a number from 0 to 1"),
-        (dict(ema=1), r"ema is 1, an average that never moves; try 0\.99, or 0 for none"),
+        (dict(ema=1), r"ema is 1, an average that never changes; try 0\.99, or 0 for none"),
         (dict(channels_last="yes"), "channels_last is 'yes'; it can be True or False"),
         (dict(compile=1), "compile is 1; it can be True or False"),
         (dict(nesterov=None), "nesterov is None; it can be True or False"),
