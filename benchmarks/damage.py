@@ -38,7 +38,7 @@ CHECKED = ("image png", "mask png", "mask png palette", "archive zip", "image ca
 
 
 class Form(NamedTuple):
-    """A file as bytes, the name under which it lies, and what reads it to something that can be compared."""
+    """A file as bytes, its name, and a function that reads it into something comparable."""
 
     content: bytes
     name: str
@@ -53,7 +53,7 @@ def saved(picture: Image.Image, kind: str, **options) -> bytes:
 
 
 def forms(folder: Path) -> Iterator[tuple[str, Form]]:
-    """Every form, by name. folder: for what is read beside the damaged file."""
+    """Every form, by name. folder: for files that are read together with the damaged one."""
     drawn = (synthetic_drawing.draw(5, k, SHAPE) for k in range(99))
     image, masks = next((image, masks) for image, masks in drawn if masks.any(0).mean() > 0.1)
     picture, mask = Image.fromarray(image), masks.any(0)
@@ -133,7 +133,7 @@ def forms(folder: Path) -> Iterator[tuple[str, Form]]:
 def damage(
     form: Form, flips: int, folder: Path, seed: int = 0, progress: str = "", listed: bool = False
 ) -> dict[str, int]:
-    """How often a file with one flipped bit gave the same, was refused, or gave something else."""
+    """How often a file with one flipped bit gave the same result, was refused, or gave another result."""
     path, rng = folder / form.name, np.random.default_rng(seed)
     path.write_bytes(form.content)
     if listed:

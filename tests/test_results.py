@@ -170,6 +170,8 @@ QUOTED = {  # notebook: what it prints, and the page's words with the same numbe
     "06": [
         (r"hard Dice of 'all defect' on them: (0\.\d\d)", "calling everything a defect scores {}"),
         (r"(\d) of (\d) seeds; (\d) blow up positive", "{} of {} seeds end negative, {} of 8 positive without bound"),
+        (r"(\d) rank the pixels, with AP ([\d.]+) to ([\d.]+);",
+         "{} of the positive ones rank the pixels all the same, average precision {} to {}."),
         (r"800 steps: loss down by ([\d.]+)", "loss down by {}, Dice 0"),
         (r"sum: Dice ([\d.]+), ([\d.]+) at worst, no fix; squared pixels: ([\d.]+), ([\d.]+) at worst",
          "(Dice {}, {} at worst of four seeds); squared pixels, as V-Net has them, are one ({}, {})"),

@@ -1,4 +1,4 @@
-"""The series of notebooks: written from text, run into pages, checked. What a notebook is: book.py beside this file.
+"""Writes the notebooks from their source text, runs the series into pages, checks its rules (see book.py).
 
     python tools/notebooks.py write [--only 02]               text → executed, normalised .ipynb beside it
     python tools/notebooks.py run [--data DIR] [--out build]  the whole series → build/index.html
@@ -40,7 +40,7 @@ class ThisPython(AsyncKernelManager):
 
 
 def execute(book, where: Path, env: dict, on_cell=lambda number: None) -> str:
-    """Run a notebook's cells in `where` until one fails; the error as text, empty if there was none.
+    """Runs a notebook's cells in the folder `where` until one fails; returns the error as text, empty if none.
 
     In the smoke profile a cell that takes longer than `SECONDS_A_CELL` has failed.
     """
@@ -71,14 +71,14 @@ def execute(book, where: Path, env: dict, on_cell=lambda number: None) -> str:
 
 
 def environment(home: str, **more: str) -> dict:
-    """The variables of a kernel: no bars, matplotlib's inline default, the reader's own Jupyter settings left out."""
+    """The environment variables of a kernel: no bars, matplotlib's inline default, no Jupyter settings of the user."""
     env = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "PYTHONWARNINGS")}
     env |= {"TQDM_DISABLE": "1", "IPYTHONDIR": f"{home}/ipython"}
     return env | more
 
 
 def write(texts: list[Path]) -> int:
-    """Regenerate committed notebooks: all of `texts` or, if any fails, none."""
+    """Regenerates committed notebooks: all of `texts`, or none if any fails."""
     import matplotlib.font_manager  # noqa: F401  its first import on a machine may report to stderr: not in a cell
 
     done, failed = {}, 0
@@ -129,7 +129,7 @@ class Result:
 
 
 def run(texts: list[Path], data: Path | None, out: Path) -> int:
-    """Execute the series into `out`: .ipynb and .html of each, index.html; 1 if any failed, else 0."""
+    """Executes the series into `out`: .ipynb and .html of each, index.html; returns 1 if any failed, else 0."""
     from nbconvert import HTMLExporter
 
     out.mkdir(parents=True, exist_ok=True)
@@ -167,7 +167,7 @@ def run(texts: list[Path], data: Path | None, out: Path) -> int:
 
 
 class Progress:
-    """How far a notebook is: a bar in a terminal, else a line at its start and end and every ten seconds."""
+    """Progress of a notebook: a bar in a terminal, else a line at its start, at its end and every ten seconds."""
 
     def __init__(self, name: str, book):
         self.name, self.total, self.seconds = name, len(code_cells(book)), 0.0
@@ -242,7 +242,7 @@ def index(results: list[Result], profile: str, data: Path | None) -> str:
 
 
 def check(paths: list[Path]) -> int:
-    """Print what is amiss with each notebook; 1 if anything is."""
+    """Prints the rules that each notebook breaks; returns 1 if there are any."""
     found = [f"{path.name}: {problem}" for path in paths for problem in problems(path)]
     print("\n".join(found) or f"{len(paths)} notebooks, nothing amiss", flush=True)
     return int(bool(found))

@@ -283,7 +283,8 @@ def test_wrong_segmentations_of_coco(tmp_path, segmentation, problem):
 
 
 @pytest.mark.parametrize(("changes", "problem"), [
-    ({"images": [{"id": 1, "file_name": "b.png"}]}, "none of which is below"), ({"images": {}}, "field 'images'"),
+    ({"images": [{"id": 1, "file_name": "b.png"}]}, "none of the 1 labelled images is below"),
+    ({"images": {}}, "field 'images'"),
     ({"images": [{"id": 1, "file_name": "a.png", "height": 4, "width": 8}]}, "labelled as 4×8 pixels"),
     ({"images": [{"id": 1, "file_name": "a.png"}, {"id": 1, "file_name": "a.png"}]}, "a second image of id 1"),
     ({"images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "a.png"}]}, "listed twice"),

@@ -77,7 +77,7 @@ def test_what_looks_at_the_whole_image_is_refused_by_name(model, named):
 
 
 def test_answers_that_are_no_map_are_refused():
-    with pytest.raises(NotTileable, match="no map"):
+    with pytest.raises(NotTileable, match="not a map"):
         find_grid(nn.Flatten())
     with pytest.raises(NotTileable, match="it accepts no image of 384 to 447 pixels"):
         find_grid(nn.Conv2d(3, 1, 3))
