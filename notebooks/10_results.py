@@ -312,7 +312,7 @@ figure, ax = plt.subplots(figsize=(WIDTH, 3))
 ax.plot(share, dices[defective], "o", ms=4, color=plots.PREDICTION)
 ax.set(xscale="log", xlabel="defect pixels, % of the image (log)", ylabel="Dice at p > ½", ylim=(-0.02, 1), title=f"{len(defective)} images with a defect")
 plt.show()
-rho = spearmanr(share, dices[defective]) if len(defective) > 3 else None
+rho = spearmanr(share, dices[defective]) if len(defective) > 3 and np.ptp(dices[defective]) else None
 print(f"rank correlation of Dice with the area {rho.statistic:.2f}, p = {rho.pvalue:.2g}, n = {len(defective)}" if rho else "too few images for a correlation")
 kinds = data.images.set_index("ImageId")["classes"]
 for name in data.classes:
@@ -429,7 +429,7 @@ print(found.groupby(bins, observed=True).agg("mean").round(2).assign(defects=pd.
 
 # %% tags=["headline"]
 shipped = next(value for name, value in real.items() if name == "shipped weights, Severstal")
-print(f"real Severstal, never seen: Dice {shown_as(shipped)}, n = {shipped.n}; synthetic: {shown_as(strict)} on {strict.n} defective images; "
+print(f"real Severstal, never seen: Dice {shown_as(shipped)}, n = {shipped.n}; {data.name}: {shown_as(strict)} on {strict.n} defective images; "
       f"a threshold chosen on one half: {gain.value:+.2f} [{gain.low:+.2f} … {gain.high:+.2f}] on the other")
 
 # %% [markdown]
