@@ -41,8 +41,8 @@ import jupytext
 import nbformat
 from PIL import Image
 
-LIMIT, LINES = 300_000, 40
-LARGE_PNG = 24_000  # characters of base64
+LIMIT, LINES = 400_000, 40
+LARGE_PNG, MEDIUM_PNG = 24_000, 120_000  # characters of base64
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NOT_IN_OUTPUT = {
     "an absolute path": re.compile(r"(?<![\w:/.])/(?:[\w.-]+/)+[\w.-]*|\b[A-Za-z]:\\\w|file://"),
@@ -115,19 +115,25 @@ def normalise(book):
 
 
 def smaller(png: str) -> str:
-    """A base64 PNG, if large in steps of 10 gray levels, without which the noise of steel would not compress.
+    """A base64 PNG; a large one in steps of 10 to 24 gray levels, without which the noise of steel would not compress.
 
-    Rounding each channel keeps every hue, which a small palette chosen by frequency would not.
+    The finest steps that leave few enough colours for a palette and an image of at most `MEDIUM_PNG`. Rounding each
+    channel keeps every hue, which a small palette chosen by frequency would not.
     """
     if len(png) < LARGE_PNG:
         return png
     with Image.open(BytesIO(b64decode(png))) as picture:
-        steps = [(value + 5) // 10 * 10 for value in range(250)] + [255] * 6  # white stays white
-        coarse = picture.convert("RGB").point(steps * 3)
-    coarse = coarse.quantize(256, dither=Image.Dither.NONE) if coarse.getcolors(256) else coarse
-    file = BytesIO()
-    coarse.save(file, "PNG", optimize=True)
-    return min(png, b64encode(file.getvalue()).decode() + "\n", key=len)
+        fine = picture.convert("RGB")
+    for step in (10, 16, 20, 24):
+        levels = [255 if value >= 250 else min(255, (value + step // 2) // step * step) for value in range(256)]
+        coarse = fine.point(levels * 3)
+        palette = bool(coarse.getcolors(256))
+        file = BytesIO()
+        (coarse.quantize(256, dither=Image.Dither.NONE) if palette else coarse).save(file, "PNG", optimize=True)
+        found = b64encode(file.getvalue()).decode() + "\n"
+        if palette and len(found) <= MEDIUM_PNG:
+            break
+    return min(png, found, key=len)
 
 
 def card(seconds: float, gpu: str = "not measured yet") -> str:

@@ -54,6 +54,8 @@ def crops(
         covers as much steel as a large one: 48 × 48 is then 192 × 192 of the image.
     Raises DataError if the share is missed by more than a fifth, or if there are too few crops of either kind.
     """
+    if data.images.empty:
+        raise DataError(f"{data.name}: no image to take crops from")
     rng, cache = np.random.default_rng(seed), ImageCache(data)
     ids = rng.permutation(data.images["ImageId"])
     pixels = {image_id: np.rint(_blocks(cache[image_id], shrink)).astype(np.uint8) for image_id in ids}

@@ -13,7 +13,7 @@ from published import WRITERS, cvat, image, images, publish, solid, yolo
 from scipy.ndimage import gaussian_filter
 
 from steelnb.__main__ import main
-from steelnb.data import coco, conversion, dataset, layouts, polygons, sources, splits
+from steelnb.data import coco, conversion, dataset, labelled, layouts, polygons, sources, splits
 from steelnb.data.dataset import DataError
 
 NAMES = ("crack", "pit", "scale")
@@ -448,3 +448,10 @@ def test_cvat_lists_labels_that_nobody_used(tmp_path):
     images(tmp_path, masks)
     cvat(tmp_path, masks, "masks")
     assert dataset.read_dataset(tmp_path).class_names == ("crack", "pit")
+
+
+def test_how_many_classes_there_may_be():
+    assert len(labelled.class_ids(map(str, range(1000)), "x")) == 1000
+    for names in (map(str, range(1001)), ()):
+        with pytest.raises(DataError, match=r"x: (1001|0) classes, expected 1 to 1000"):
+            labelled.class_ids(names, "x")

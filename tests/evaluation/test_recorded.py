@@ -49,3 +49,12 @@ def test_a_table_beside_the_records(tmp_path, monkeypatch):
         recorded.csv("run")
     (tmp_path / "run-history.csv").write_text("epoch,loss\n1,0.5\n", encoding="utf-8")
     assert recorded.csv("run-history").to_dict("list") == {"epoch": [1], "loss": [0.5]}
+
+
+def test_an_interval_over_seeds_is_students():
+    mean, low, high = recorded.seed_interval([1.0, 2.0, 3.0])
+    assert mean == 2
+    assert (high - mean, mean - low) == pytest.approx((2.4841, 2.4841), abs=1e-4)  # 4.3027 · 1 / √3
+    assert recorded.seed_interval([0.5])[0] == 0.5
+    assert all(limit != limit for limit in recorded.seed_interval([0.5])[1:])
+    assert recorded.seed_interval([])[0] != recorded.seed_interval([])[0]

@@ -764,3 +764,9 @@ def test_a_report_can_be_made_of_scores_that_are_there(steel, trained):
     assert "batches of 3, one with a defect" in found.table()
     assert "option" not in found.table()
     assert math.isclose(scores.value(DICE), 1)
+
+
+def test_a_thousand_replicates_unless_said_otherwise(steel, trained):
+    one = steel.subset(steel.images["ImageId"][:2])
+    assert report.evaluate(trained, one).about["replicates"] == 1000
+    assert report.choose_operating_point(trained, one).about["replicates"] == 1000

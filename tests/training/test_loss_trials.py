@@ -75,6 +75,8 @@ def test_crops_follow_from_the_seed(steel):
 
 
 def test_crops_that_cannot_be(steel):
+    with pytest.raises(dataset.DataError, match="no image to take crops from"):
+        loss_trials.crops(steel.subset([]), 4, share=None)
     with pytest.raises(dataset.DataError, match=r"reach a share of 0\.\d+, not 0.99"):
         loss_trials.crops(steel, 6, share=0.99, size=(60, 150), shrink=1)
     clean = steel.subset(steel.images.loc[steel.images["masks"] == 0, "ImageId"])
@@ -206,6 +208,15 @@ def test_trials(training):
     assert table.groupby(["name", "seed"], sort=False)["step"].agg(list).to_dict() == {
         (name, seed): [0, 2] for name in ("Dice", "BCE") for seed in (0, 1)}
     assert list(table)[:3] == ["name", "seed", "step"]
+
+
+def test_logits_are_those_that_are_scored(training):
+    model = short(losses.dice_loss, training, model=dict(width=2, depth=2)).model.train()
+    x = loss_trials.logits(model, training)
+    assert model.training
+    assert (x.shape, x.dtype, x.device.type) == (training.masks.shape, torch.float32, "cpu")
+    dice = metrics.dice(x > 0, training.masks, empty="skip").nanmean().item()
+    assert loss_trials.score(model, training)["dice"] == pytest.approx(dice)
 
 
 def test_score_leaves_the_mode_as_it_was(training):

@@ -91,3 +91,7 @@ def test_the_originals_geometry_scores_its_centre(steel):
     samples = Samples(steel, ImageCache(steel), [Item(i) for i in steel.images["ImageId"]], geometry="original")
     logits, mask = validation.logits_and_mask(model, samples, 0)
     assert logits.shape == mask.shape == (1, 52, 196)
+
+
+def test_scores_stand_below_each_other():
+    assert validation.format_scores({"dice": 0.5, "images scored": 3}) == "dice           0.5000\nimages scored  3"
