@@ -452,9 +452,9 @@ if study is not None:
     for (arm, depth, steps), part in study.dropna(subset=["tiles"]).groupby(["arm", "depth", "steps"]):
         ways = part["tiles"].tolist()
         for way in [way for way in ways[0] if way != "whole"]:
-            flipped, there, before = (np.mean([each[name][number] for each in ways]) for name, number in (
+            flipped, there, intact = (np.mean([each[name][number] for each in ways]) for name, number in (
                 (way, "of_defect"), (way, "seam_dice"), ("whole", "seam_dice")))
-            print(f"{arm:<7}  {depth:>5}  {steps:>5}  {len(ways):>5}  {way:<12}  {flipped:>29.1%}   {there:.3f} ({before:.3f})")
+            print(f"{arm:<7}  {depth:>5}  {steps:>5}  {len(ways):>5}  {way:<12}  {flipped:>29.1%}   {there:.3f} ({intact:.3f})")
     exact = [each["overlap-tile"]["of_defect"] for each in study.loc[study["arm"] == "exact", "tiles"]]
     assert not any(exact), "overlap-tile flips pixels in a record"
 
