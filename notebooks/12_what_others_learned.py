@@ -144,12 +144,12 @@ for name in large:
 best = pd.DataFrame(rows).dropna().groupby(["start", "stride"], sort=False)["AUC"].mean().unstack("stride").round(2)
 print(f"AUC of the best map, mean over {len(large)} images with large defects, lit all over:")
 print(best.to_string())
-assert best.loc["imagenet", 16] > best.loc["noise", 16] + 0.05, "the text below says that what it learned lies deep"
+assert best.loc["noise"].max() > 0.6, "the text below says that random layers do not fail"
 
 # %% [markdown]
 # *Random* layers do not fail: some of their maps brighten where the steel is dark, and a map chosen after looking is flattered, the more maps
-# there are. Near the input the trained encoder is hardly better than they are. At stride 16 it is: what it learned lies deep. What the maps are worth
-# together, a training has to show.
+# there are. So what a trained encoder has to beat is the row *noise*, stride by stride, and not 0.5. What the maps are worth together, a
+# training has to show.
 #
 # ## 3 · A minute of training, live
 #
