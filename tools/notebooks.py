@@ -87,14 +87,17 @@ def write(texts: list[Path]) -> int:
         with tempfile.TemporaryDirectory() as home, Progress(f"[{k}/{len(texts)}] {text.stem}", book) as progress:
             env = environment(home, STEELNB_PROFILE="smoke", STEELNB_HOME=home, OMP_NUM_THREADS="1")
             env.pop("STEELNB_DATA", None)
+            before = os.times()
             error = execute(book, text.parent, env, progress.cell)
+            after = os.times()  # the kernel has ended: its seconds on one thread, whatever else the machine did
+            seconds = sum(after[2:4]) - sum(before[2:4])
         for cell in code_cells(book):
             if noise := "".join(out.text for out in cell.outputs if out.get("name") == "stderr"):
                 error += f"\ncell [{cell.execution_count}] wrote to stderr:\n{noise[-800:]}"
         if error:
             failed += 1
             print(f"{text.name}: {error.strip()}\n", file=sys.stderr)
-        book.cells[0].source = with_card(book.cells[0].source, card(progress.seconds, gpu_time(text)))
+        book.cells[0].source = with_card(book.cells[0].source, card(seconds, gpu_time(text)))
         done[text.with_suffix(".ipynb")] = normalise(book)
     if failed:
         print(f"{failed} of {len(texts)} failed; no notebook was written", file=sys.stderr)

@@ -347,7 +347,8 @@ def test_resuming_takes_only_what_the_same_settings_made(pictures, tmp_path):
     assert files(out) == before
     Image.fromarray(np.zeros((3, 4), np.uint8)).save(pictures / "a.png")
     outcome = predict_files(network(), [pictures], out, resume=True)
-    assert re.search(r"a_mask\.png: 40×60, but .*a\.png is 3×4: of another image", outcome.failed[pictures / "a.png"])
+    told = outcome.failed[pictures / "a.png"]
+    assert re.search(r"a_mask\.png: 40×60, but .*a\.png is 3×4: is it the mask of another image", told)
     (out / "predictions.json").unlink()
     with pytest.raises(PredictError, match=r"but no predictions\.json"):
         predict_files(network(), [pictures], out, resume=True)
