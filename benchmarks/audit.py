@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def write(folder: Path, bases: list, images: int) -> set[frozenset[str]]:
-    """A set in Severstal's layout; returns its pairs of equal steel."""
+    """Writes a set in Severstal's layout; returns its pairs of equal steel."""
     rng, planted, rows = np.random.default_rng(images), set(), []
     (folder / "train_images").mkdir()
     ways = rng.permutation(BASES * (SHAPE[1] // STEP))[:images].tolist()
@@ -73,7 +73,7 @@ def write(folder: Path, bases: list, images: int) -> set[frozenset[str]]:
 
 
 def measured(folder: Path) -> dict:
-    """Seconds of each part of an audit, its peak of memory in MB, and the pairs that it found."""
+    """Seconds of each part of an audit, its peak memory in MB, and the pairs that it found."""
     comparing = []
 
     class Timed(duplicates.DuplicateFinder):
@@ -98,7 +98,7 @@ def measured(folder: Path) -> dict:
 
 
 def peak() -> float:
-    """The most memory that this process held, MB."""
+    """Peak memory of this process, MB."""
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would count the process that started this one
         return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024

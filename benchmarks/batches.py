@@ -49,7 +49,7 @@ def kaggle_decode(text: str) -> np.ndarray:
 
 
 class Usual(Dataset):
-    """What both of the others share: whose sample it is, where its crop lies, how wide its margins are."""
+    """Shared by both other loaders: the sample's image, the position of its crop, its margins."""
 
     def __init__(self, samples: Samples, masks: Path) -> None:
         paths = samples.data.images.set_index("ImageId")["path"]
@@ -123,7 +123,7 @@ def theirs(samples: Dataset, recipe: Recipe) -> Iterator[int]:
 
 
 def measure(recipe: Recipe, steel: dataset.SteelData, masks: Path, repeats: int) -> dict[str, dict]:
-    """{name: images/s and how many times ours is faster}."""
+    """{name: images/s, and the ratio of ours to it}."""
     samples, _ = batches.training_and_validation_samples(steel, recipe, seed=0)
     table = {
         OURS: lambda: ours(samples, recipe, True),
@@ -153,7 +153,7 @@ def measure(recipe: Recipe, steel: dataset.SteelData, masks: Path, repeats: int)
 
 
 def check(samples: Samples, *others: Usual) -> None:
-    """All give tensors of one shape and, where nothing is drawn at random, the same mask."""
+    """Checks that all give tensors of the same shape and, without random choices, the same mask."""
     window, mask = samples[0]
     for other in others:
         their_window, their_mask = other[0]
@@ -165,13 +165,13 @@ def check(samples: Samples, *others: Usual) -> None:
 
 
 def reason(rows: dict[str, dict]) -> str:
-    """Where our time goes."""
+    """The parts of our time."""
     ready, as_bytes = (1e6 / rows[name]["images_per_s"] for name in (OURS, BYTES))
     return f"of {ready:.0f} µs a sample {ready - as_bytes:.0f} turn bytes into floats, which a GPU does by itself"
 
 
 def write_masks(steel: dataset.SteelData, folder: Path) -> None:
-    """A PNG of 0 and 255 an image, all its defects together."""
+    """Writes one PNG of 0 and 255 per image, with all its defects."""
     folder.mkdir()
     for image_id in steel.images["ImageId"]:
         Image.fromarray(255 * steel.mask(image_id).astype(np.uint8)).save(folder / f"{image_id}.png")

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import damage_outputs
 import numpy as np
+from on_disk import outputs
 from PIL import Image
 from tqdm import tqdm
 
@@ -38,7 +38,7 @@ CHECKED = ("image png", "mask png", "mask png palette", "archive zip", "image ca
 
 
 class Form(NamedTuple):
-    """A file as bytes, the name under which it lies, and what reads it to something that can be compared."""
+    """A file as bytes, its name, and a function that reads it into something comparable."""
 
     content: bytes
     name: str
@@ -53,7 +53,7 @@ def saved(picture: Image.Image, kind: str, **options) -> bytes:
 
 
 def forms(folder: Path) -> Iterator[tuple[str, Form]]:
-    """Every form, by name. folder: for what is read beside the damaged file."""
+    """Every form, by name. folder: for files that are read together with the damaged one."""
     drawn = (synthetic_drawing.draw(5, k, SHAPE) for k in range(99))
     image, masks = next((image, masks) for image, masks in drawn if masks.any(0).mean() > 0.1)
     picture, mask = Image.fromarray(image), masks.any(0)
@@ -133,7 +133,7 @@ def forms(folder: Path) -> Iterator[tuple[str, Form]]:
 def damage(
     form: Form, flips: int, folder: Path, seed: int = 0, progress: str = "", listed: bool = False
 ) -> dict[str, int]:
-    """How often a file with one flipped bit gave the same, was refused, or gave something else."""
+    """How often a file with one flipped bit gave the same result, was refused, or gave another result."""
     path, rng = folder / form.name, np.random.default_rng(seed)
     path.write_bytes(form.content)
     if listed:
@@ -166,8 +166,8 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as place:
         (folder := Path(place) / "set").mkdir()
         (damaged := Path(place) / "damaged").mkdir()
-        outputs = ((name, Form(*form)) for name, *form in damage_outputs.outputs(folder))
-        for name, form in outputs if options.written else forms(folder):
+        written = ((name, Form(*form)) for name, *form in outputs.outputs(folder))
+        for name, form in written if options.written else forms(folder):
             if options.only in name:
                 found[name] = damage(form, options.flips, damaged, progress=name, listed=options.listed)
                 print("{:<20}{same:>8}{refused:>9}{other:>8}".format(name, **found[name]), flush=True)

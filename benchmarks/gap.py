@@ -51,7 +51,7 @@ RESULT = {"original": {"train": 0.84, "validation": 0.63, "gap": 0.21}}
 
 
 def labels(folder: Path, shuffles: int) -> dict:
-    """What Severstal's label table alone decides."""
+    """Numbers that follow from Severstal's label table alone."""
     present = pd.read_csv(folder / "train_class_presence_full.csv").set_index("ImageId")
     rows = [(image_id, int(c)) for image_id, shown in present.iterrows() for c in present.columns if shown[c]]
     texts = pd.read_csv(folder / "train_partial.csv").set_index(["ImageId", "ClassId"])["EncodedPixels"].to_dict()
@@ -102,7 +102,7 @@ def torn(ids: np.ndarray, held_out: np.ndarray) -> dict:
 
 
 def against_rows(prediction: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """The original's metric of one mask, [H, W], against each of several, [R, H, W]."""
+    """The original's metric of one mask, [H, W], for each of several, [R, H, W]."""
     both, areas = (masks & prediction).sum((1, 2)), masks.sum((1, 2))
     return (2 * both + 1e-4) / (prediction.sum() + areas + 1e-4)
 
@@ -111,7 +111,7 @@ def against_rows(prediction: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 
 def trained(steel, cache, items, recipe, steps, seed):
-    """A network after `steps` optimizer steps on `items`, whatever their number."""
+    """A network after `steps` optimizer steps on `items`."""
     trainer = Trainer(recipe, 1, steps, seed, torch.device("cpu"))
     samples = Samples(steel, cache, items, recipe.model["depth"], crop=recipe.crop, on_defect=recipe.on_defect,
                       flips=recipe.flips, seed=seed)
@@ -127,7 +127,7 @@ def trained(steel, cache, items, recipe, steps, seed):
 
 
 def score(model, steel, cache, items, change=lambda image, mask: (image, mask)) -> dict:
-    """Mean scores over items: Dice of every pixel, the original's metric, and that in the centre alone."""
+    """Mean scores over items: Dice of every pixel, the original's metric, and the same in the centre only."""
     samples, found = Samples(steel, cache, items, model.depth), []
     for item in items:
         image = cache[item.image_id]

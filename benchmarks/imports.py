@@ -30,7 +30,7 @@ CLOCK = "import time\nbefore = time.perf_counter()\n{}\nprint(time.perf_counter(
 
 
 def seconds(statement: str) -> float:
-    """How long the import takes in a fresh process."""
+    """Duration of the import in a fresh process."""
     command = [sys.executable, "-c", CLOCK.format(statement)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.split()[-1])
 

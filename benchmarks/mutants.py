@@ -153,12 +153,14 @@ def chosen(tree: Path, count: int, seed: int, only: str) -> list[Mutant]:
 
 
 def suites(file: str, tree: Path) -> list[list[str]]:
-    """The tests of a module, and then the others of its room, as paths below `tree`."""
+    """The tests of a module, and then the others of its room, those that speak of it first; paths below `tree`."""
     room, name = Path(file).parent.name, Path(file).stem
     if room == "steelnb":
         return [["tests/" + test for test in OF_THE_TOP.get(name, [])]]
     own = f"tests/{room}/test_{name}.py"
-    rest = sorted(p.relative_to(tree).as_posix() for p in (tree / "tests" / room).glob("test_*.py"))
+    tests = sorted((tree / "tests" / room).glob("test_*.py"))
+    tests.sort(key=lambda test: -len(re.findall(rf"\b{name}\b", test.read_text("utf-8"))))
+    rest = [test.relative_to(tree).as_posix() for test in tests]
     return [[own], [p for p in rest if p != own]] if own in rest else [rest]
 
 
@@ -211,7 +213,7 @@ def main() -> int:
     known = {(each["file"], each["line"], each["text"]) for each in done}
     with tempfile.TemporaryDirectory() as place:
         tree = Path(place) / "tree"
-        subprocess.run(["git", "clone", "--quiet", "--local", REPOSITORY, tree], check=True)
+        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", REPOSITORY, tree], check=True)
         for number, one in enumerate(chosen(tree, options.count, options.seed, options.only)):
             path = tree / one.file
             source = path.read_text("utf-8")

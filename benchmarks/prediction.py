@@ -70,7 +70,7 @@ def whole(model: UNet, image: np.ndarray, layout: torch.memory_format) -> np.nda
 
 
 def monai(model: UNet, image: np.ndarray, overlap: float, mode: str, layout: torch.memory_format) -> np.ndarray:
-    """MONAI's sliding window over a predictor that mirrors each window by itself."""
+    """MONAI's sliding window over a predictor that mirrors each window separately."""
     margin = geometry.margin(model.depth)
 
     def predictor(windows: torch.Tensor) -> torch.Tensor:

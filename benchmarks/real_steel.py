@@ -2,7 +2,7 @@
 
 Trains it (18 epochs, seed 0) on the real images of ../shared/data, which are no part of this repository, scores the
 held-out ones, chooses an operating point on half of them; --write leaves results/real_steel-DATE.json. Severstal is
-trained on twice: one mask for all defects, and a mask a class for Kaggle's score.
+trained on twice: one mask for all defects, and one mask per class for Kaggle's score.
 """
 
 import json

@@ -69,7 +69,7 @@ def coco_decode(text):
 
 
 def decoders():
-    """{name: (function, what it gets from a row's text)}."""
+    """{name: (function, its input made from a row's text)}."""
     table = {
         "steelnb": (rle.decode, str),
         "usual Kaggle loop": (kaggle_decode, str),
@@ -81,7 +81,7 @@ def decoders():
 
 
 def encoders():
-    """{name: (function, what it gets from a row's text)}; F: column-major as the text, C: row-major as most masks."""
+    """{name: (function, its input made from a row's text)}; F: column-major as the text, C: row-major as most masks."""
     c = np.ascontiguousarray
     table = {
         "steelnb, F bool": (rle.encode, rle.decode),
@@ -98,7 +98,7 @@ def encoders():
 
 
 def check(texts):
-    """Every contender gives the answer that ours gives, which is the row itself."""
+    """Checks that every contender gives the same result as ours, the row itself."""
     for text in texts:
         mask = rle.decode(text, SHAPE)
         for name, (decode, prepare) in decoders().items():
@@ -110,7 +110,7 @@ def check(texts):
 
 
 def measure(contenders, texts, repeats):
-    """{name: median µs a row}: the contenders take turns in random order, so none always runs in another's wake."""
+    """{name: median µs per row}: contenders take turns in random order, so none always follows the same other."""
     names, took, rng = list(contenders), {name: [] for name in contenders}, np.random.default_rng(0)
     for text in texts:
         inputs = {name: prepare(text) for name, (_, prepare) in contenders.items()}

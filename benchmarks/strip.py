@@ -22,7 +22,7 @@ HEIGHT, WIDTH, PICTURES = 256, 1600, 12
 
 
 def peak() -> float:
-    """The most memory that was ever resident in this process, MB."""
+    """Peak resident memory of this process, MB."""
     try:  # getrusage would count what the parent had before it became this process
         line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1024

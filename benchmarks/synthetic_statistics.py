@@ -32,7 +32,7 @@ PUBLISHED = {
 
 
 def components(mask):
-    """One row a connected component of a bool mask [H, W]: height, width in pixels, solidity, touches top or bottom."""
+    """One row per connected component of a bool mask [H, W]: height, width in pixels, solidity, at top or bottom."""
     found = pd.DataFrame(regionprops_table(label(mask), properties=("bbox", "solidity")))
     top, bottom = found["bbox-0"], found["bbox-2"]
     return pd.DataFrame({"height": bottom - top, "width": found["bbox-3"] - found["bbox-1"],
@@ -55,7 +55,7 @@ def measure(masks):
 
 
 def real_statistics(folder, most=300):
-    """{class: statistics} of at most `most` real label rows a class, or {} without the folder."""
+    """{class: statistics} of at most `most` real label rows per class, or {} without the folder."""
     if not (folder / "train_partial.csv").is_file():
         return {}
     table = pd.read_csv(folder / "train_partial.csv")

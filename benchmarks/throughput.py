@@ -80,7 +80,7 @@ def planned(gpu: bool, turns: int | None, steps: int | None) -> Plan:
 
 
 def a_graph_for_each_batch(device: torch.device) -> None:
-    """As in a training, which has one size; else torch.compile would make one for all sizes."""
+    """Compiles for each size separately, as in a training; else torch.compile would make one graph for all sizes."""
     if runtime.compiles(device):
         import torch._dynamo.config as dynamo
 
@@ -91,7 +91,7 @@ def a_graph_for_each_batch(device: torch.device) -> None:
 
 
 def measure(plan: Plan) -> Iterator[dict]:
-    """What is measured and printed, part by part."""
+    """Measures and prints, part by part."""
     recipe = ORIGINAL.changed(model=ORIGINAL.model | {"width": plan.width})
     with tempfile.TemporaryDirectory() as folder:
         os.environ["STEELNB_HOME"] = folder  # for the cache of decoded images

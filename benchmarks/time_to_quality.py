@@ -71,7 +71,7 @@ class Steel:
         self.cache = ImageCache(self.data, cache)
 
     def training(self, recipe: Recipe, seed: int) -> Samples:
-        """What a recipe trains on: rows or whole masks, of the training images alone."""
+        """The items that a recipe trains on: rows or whole masks, of training images only."""
         train = splits.by_image(self.data, recipe.validation, seed).train
         if recipe.samples == "image":
             items = [Item(image_id) for image_id in train]
@@ -135,7 +135,7 @@ def best(point: dict) -> float:
 
 
 def against(original: dict, fast: list[dict]) -> dict:
-    """What the original reached, when, and when each of fast's runs was no worse; None where it never was."""
+    """The original's best Dice, its time, and the time at which each of fast's runs was no worse (None: never)."""
     reached = [(best(p), p["cpu_seconds"], p["wall_seconds"]) for p in original["points"]]
     target, cpu, wall = max(reached, key=lambda point: (point[0], -point[1]))
     found = {"target": target, "original_cpu_seconds": cpu, "original_wall_seconds": wall}
@@ -148,7 +148,7 @@ def against(original: dict, fast: list[dict]) -> dict:
 
 
 def one_seed(steel: Steel, lengths: dict[str, int], points: dict[str, int], seed: int) -> dict:
-    """The original and both lengths of fast, and what came of it."""
+    """The original and both lengths of fast, and their results."""
     runs = {}
     for name, steps in lengths.items():
         recipe = SMALL["original" if name == "original" else "fast"]
@@ -345,7 +345,7 @@ def main() -> None:
 
 
 def rounded(value, places: int = 6):
-    """Floats to so many places, all the way down."""
+    """Rounds all floats, at any depth."""
     if isinstance(value, dict):
         return {key: rounded(each, places) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -45,6 +45,7 @@ if not getattr(importlib.util.find_spec("steelnb"), "origin", None):  # a folder
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 
 import steelnb
 from steelnb import losses, runtime
@@ -56,7 +57,7 @@ from steelnb.training.recipes import SMOKE
 from steelnb.training.trainer import optimizer_and_schedule
 
 plots.use_style()
-WIDTH = 6.0  # inches of a figure: on a screen of 390 pixels its text still has 8
+WIDTH = 4.8  # inches of a figure: it can be read on a screen of 390 pixels
 print(runtime.describe())
 
 # %% [markdown]
@@ -79,23 +80,24 @@ by_area = data.rows.groupby("ImageId")["area"].sum().sort_values()
 examples = by_area.index[[len(by_area) // 4, len(by_area) // 2, -len(by_area) // 8]]
 
 
-def near(name, columns=640):
-    """The part of an image, as slices, around the middle of its defects; all of it where it is no wider."""
+def cut_out(name, draw, *masks, columns=800):
+    """A picture of the image and masks, cut out around its defects, its grain smoothed a little."""
     mask = data.mask(name)
     middle = np.flatnonzero(mask.any(0)).mean() if mask.any() else mask.shape[1] / 2
     left = int(np.clip(middle - columns / 2, 0, max(0, mask.shape[1] - columns)))
-    return np.s_[:, left : left + columns]
+    return draw(gaussian_filter(data.image(name), 1), *masks)[:, left : left + columns]
 
 
 figure = plots.stack({
     f"{name}: {data.mask(name).mean():.1%} of its pixels are defect":
-        plots.overlay(data.image(name), data.mask(name)[None])[near(name)]
+        cut_out(name, plots.overlay, data.mask(name)[None])
     for name in examples
 }, WIDTH)
 plt.show()
 
 # %% [markdown]
-# *Figure 1: Three images with their labels (vermilion), cut out around them: small, middling and large defects.*
+# *Figure 1: Three images with their labels (vermilion), cut out around them, their grain smoothed a little: small, middling
+# and large defects.*
 #
 # ## 2 · Training
 #
@@ -201,7 +203,7 @@ for name, value in dices.items():
 ranked = sorted(dices, key=dices.get)
 shown = {"best": ranked[-1], "median": ranked[len(ranked) // 2], "worst": ranked[0]}
 figure = plots.stack({
-    f"{which}: {name}, Dice {dices[name]:.2f}": plots.errors(data.image(name), found[name], data.mask(name))[near(name)]
+    f"{which}: {name}, Dice {dices[name]:.2f}": cut_out(name, plots.errors, found[name], data.mask(name))
     for which, name in shown.items()
 }, WIDTH)
 plt.show()
@@ -230,8 +232,8 @@ else:
 
 name = shown["median"]
 figure = plots.stack({
-    f"this minute: Dice {dices[name]:.2f}": plots.errors(data.image(name), found[name], data.mask(name))[near(name)],
-    f"loaded: Dice {longer[name]:.2f}": plots.errors(data.image(name), theirs[name], data.mask(name))[near(name)],
+    f"this minute: Dice {dices[name]:.2f}": cut_out(name, plots.errors, found[name], data.mask(name)),
+    f"loaded: Dice {longer[name]:.2f}": cut_out(name, plots.errors, theirs[name], data.mask(name)),
 }, WIDTH)
 plt.show()
 

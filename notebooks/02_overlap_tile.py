@@ -260,8 +260,8 @@ plt.show()
 
 # %% [markdown]
 # *Figure 3: Tiles against the whole sheet. Alone, each tile errs along its border, where its neighbours would have gone
-# on; zeros, which this network never met in training, reach further than a mirror. With their surroundings, tiles differ
-# from the whole sheet by rounding.*
+# on. Zeros change more than a mirror: in its training images such darkness stood for the end of the strip. With their
+# surroundings, tiles differ from the whole sheet by rounding.*
 #
 # ### Zeros beyond the sheet
 #
@@ -285,8 +285,8 @@ plt.show()
 # *Figure 4: What a border of zeros changes. No pixel further than the margin (and the rhythm of the poolings) from the
 # edge can notice.*
 #
-# Both fillings are invented; this network was *trained* with mirrors, so zeros surprise it. What a network loses that is
-# trained with zeros from the start, section 6 takes from the record.
+# Both fillings are invented, and this network was *trained* with mirrors. What a network loses that is trained with zeros
+# from the start, section 6 takes from the record.
 #
 # ## 5 · Tiles start on the grid
 #
@@ -452,9 +452,9 @@ if study is not None:
     for (arm, depth, steps), part in study.dropna(subset=["tiles"]).groupby(["arm", "depth", "steps"]):
         ways = part["tiles"].tolist()
         for way in [way for way in ways[0] if way != "whole"]:
-            flipped, there, before = (np.mean([each[name][number] for each in ways]) for name, number in (
+            flipped, there, intact = (np.mean([each[name][number] for each in ways]) for name, number in (
                 (way, "of_defect"), (way, "seam_dice"), ("whole", "seam_dice")))
-            print(f"{arm:<7}  {depth:>5}  {steps:>5}  {len(ways):>5}  {way:<12}  {flipped:>29.1%}   {there:.3f} ({before:.3f})")
+            print(f"{arm:<7}  {depth:>5}  {steps:>5}  {len(ways):>5}  {way:<12}  {flipped:>29.1%}   {there:.3f} ({intact:.3f})")
     exact = [each["overlap-tile"]["of_defect"] for each in study.loc[study["arm"] == "exact", "tiles"]]
     assert not any(exact), "overlap-tile flips pixels in a record"
 

@@ -125,7 +125,7 @@ assert metrics.average_precision(p.ravel() / 10, t.ravel()) == metrics.average_p
 # %%
 if pretrained.SERIES.exists():
     network = steelnb.load_network(pretrained.SERIES)
-    print(f"loaded: {pretrained.SERIES.name}, trained on {len(network.metadata['training'])} images of synthetic steel")
+    print(f"loaded, not trained here: {pretrained.SERIES.name}, {network.metadata['steps']:,} steps on synthetic steel")
 else:
     run = runtime.new_run("04_metrics")
     steelnb.train(sources.open_dataset("synthetic", images=48, seed=1, progress=False), run, SMOKE.changed(epochs=4), progress=False)
@@ -136,7 +136,7 @@ data = sources.open_dataset(images=24, progress=False)
 print(data.describe())
 ids = list(data.images["ImageId"])
 ids = ids[:: -(-len(ids) // 24)]  # of a large set 24
-assert not set(ids) & set(network.metadata["training"]), "it has seen these images"
+assert data.fingerprint() != network.metadata["data"]["fingerprint"], "it has seen these images"
 probabilities = [inference.predict_probabilities(network.model, data.image(each))[0] for each in ids]
 masks = [data.mask(each) for each in ids]
 defective = [n for n, mask in enumerate(masks) if mask.any()]

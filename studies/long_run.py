@@ -79,7 +79,7 @@ def steel(images: int) -> dataset.SteelData:
 
 
 def run(setting: dict) -> dict:
-    """Goes on with the run of this cell, session by session, until it is finished."""
+    """Continues the run of this cell, session by session, until it is finished."""
     data, name = steel(setting["images"]), f"{setting['arm']}-{setting['epochs']}"
     run_folder = PLACE / name
     while not _finished(run_folder):
@@ -188,7 +188,7 @@ def opens_at(train_loss, validation_loss, gap: float = 0.05, window: int = 5) ->
 
 
 def progress() -> str:
-    """How far arm `original` is, from its ledger and history."""
+    """Progress of arm `original`, from its sessions.csv and history."""
     files = [runner.RECORDS / f"long_run-original-{kind}.csv" for kind in ("sessions", "history")]
     if not all(file.exists() for file in files):
         return ""

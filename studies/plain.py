@@ -29,7 +29,7 @@ class Part(NamedTuple):
     masks: np.ndarray
 
     def some(self, at_most: int) -> "Part":
-        """At most so many of them, evenly spread."""
+        """At most `at_most` of them, evenly spread."""
         every = -(-len(self.ids) // at_most)
         return Part(self.ids[::every], self.images[::every], self.masks[::every])
 

@@ -88,7 +88,7 @@ def interrupted(recipe: Recipe, crops: steel.Crops, cut: int, seed: int, usual: 
 
 
 def resumed(recipe: Recipe, state: dict, forgotten: str, seed: int) -> Trainer:
-    """A new trainer that is given `state`, but for what is forgotten."""
+    """A new trainer restored from `state`, except for the forgotten part."""
     trainer = Trainer(recipe, 1, STEPS, seed, CPU)
     fresh = copy.deepcopy(trainer.state())
     state = copy.deepcopy(state)

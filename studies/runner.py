@@ -46,20 +46,20 @@ HELPERS = {"__init__", "__main__", "runner"}  # and whatever has no `cells`
 
 
 def names() -> list[str]:
-    """The studies there are: modules with cells."""
+    """Names of the studies: modules with cells."""
     files = sorted(HERE.glob("*.py"))
     return [f.stem for f in files if f.stem not in HELPERS and "\ndef cells(" in f.read_text(encoding="utf-8")]
 
 
 def load(name: str) -> ModuleType:
-    """A study's module. Raises ValueError naming those there are."""
+    """A study's module. Raises ValueError with the names of all studies."""
     if name not in names():
         raise ValueError(f"no study {name!r}; there is {', '.join(names())}")
     return importlib.import_module(f"studies.{name}")
 
 
 def key(setting: dict) -> str:
-    """The identity of a cell: its setting, in whatever order its names stand."""
+    """The identity of a cell: its setting, in any order of names."""
     return hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -69,7 +69,7 @@ def finished(name: str, folder: Path = RECORDS) -> dict[str, dict]:
 
 
 def append(name: str, record: dict, folder: Path = RECORDS, locks: Path = LOCKS) -> None:
-    """Adds a record as one line, on the disk when this returns; first cuts off what a kill left of an earlier line."""
+    """Appends a record as one line and syncs it to disk; first removes an incomplete line left by a kill."""
     line = json.dumps(record, allow_nan=False, ensure_ascii=False).encode() + b"\n"
     path = folder / f"{name}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def append(name: str, record: dict, folder: Path = RECORDS, locks: Path = LOCKS)
 
 
 def work(name: str, study: ModuleType, folder: Path = RECORDS, locks: Path = LOCKS) -> int:
-    """Runs the cells that nobody has finished or is running, in their order. Returns how many failed."""
+    """Runs the cells that are neither finished nor being run, in their order. Returns the number of failures."""
     about, failed = {"versions": versions(), "commit": commit()}, 0
     locks.mkdir(parents=True, exist_ok=True)
     for setting in study.cells():
@@ -138,7 +138,7 @@ def run(name: str, workers: int) -> int:
 
 
 def versions() -> dict[str, str]:
-    """What the numbers of a cell may depend on."""
+    """The versions that a cell's numbers may depend on."""
     import numpy
     import torch
 
@@ -160,7 +160,7 @@ def commit() -> str | None:
 
 
 def listing() -> pd.DataFrame:
-    """A row per study: its cells, how many are done, core-hours spent, and to come by the mean cell so far."""
+    """One row per study: cells, finished cells, core-hours spent, and core-hours left by the mean cell so far."""
     rows = []
     for name in names():
         study, done = load(name), finished(name)
@@ -179,7 +179,7 @@ def question(study: ModuleType) -> str:
 
 
 def summary(name: str) -> str:
-    """A study's summary from what is recorded of its present cells, and how far it is."""
+    """A study's summary from the records of its present cells, and its progress."""
     study, done = load(name), finished(name)
     wanted = [key(setting) for setting in study.cells()]
     there = [each for each in wanted if each in done]

@@ -38,7 +38,7 @@ class Parts(NamedTuple):
 
 @cache
 def parts(name: str, share: float | None = None) -> Parts:
-    """Made once, kept in build/studies.
+    """The three parts, made once and stored in build/studies.
 
     "saliency": the whole images of SD-saliency-900 (less a rim of a pixel), 60 : 20 : 20.
     "synthetic": crops of synthetic steel; half of them clean, the others 6 % defect in the mean; 400, 300 and 400.
@@ -192,7 +192,7 @@ def best_threshold(scores: np.ndarray, masks: np.ndarray, count: int = 80) -> fl
 
 
 def measured(network: UNet, choose: Crops, report: Crops) -> dict:
-    """What a trained network is worth on *report*, thresholds from *choose*.
+    """Scores of a trained network on *report*, with thresholds from *choose*.
 
     dice_half, dice_chosen: mean Dice of defective images at p > 1/2 and at the threshold of `best_threshold`, whose
     probability is `threshold`; ap: of all pixels; image_dices: at the chosen threshold. Where there are clean images:

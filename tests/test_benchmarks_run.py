@@ -15,6 +15,7 @@ from steelnb.network.unet import UNet, cost
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
+import mutants
 import throughput
 from on_a_gpu import clock, contenders
 
@@ -101,3 +102,25 @@ def test_windows_are_the_librarys():
 def test_multiply_adds_of_others_are_counted_as_ours():
     ours = sum(layer.macs for layer in cost(UNet(width=4, padding="same"), 32, 48))
     assert contenders.counted(lambda: UNet(width=4, padding="same"), (32, 48)) == ours
+
+
+def test_mutants_change_one_operator_and_no_message():
+    """Each is another program on one line; docstrings, messages, annotations and progress bars stay as they are."""
+    source = '''
+def clipped(a: int = 1, progress: bool = False) -> int | None:
+    """Not 1 but a - 1."""
+    if a < 2 and not a - 1 >= 0:
+        raise ValueError(f"{a + 1} of 7")
+    print(min(a, 3))
+    return max(a.clip(0, 9), -a)
+'''
+    found = {one.applied(source) for one in mutants.mutants_of("a.py", source)}
+    lines = {(k, b.strip()) for each in found for k, (a, b) in enumerate(zip(
+        source.splitlines(), each.splitlines(), strict=True)) if a != b}
+    assert len(lines) == len(found)
+    assert {k for k, _ in lines} == {1, 3, 6}
+    for line in ("def clipped(a: int = 2, progress: bool = False) -> int | None:", "if a < 2 or not a - 1 >= 0:",
+                 "if a <= 2 and not a - 1 >= 0:", "if a < 2 and (a - 1 >= 0):", "if a < 2 and not a + 1 >= 0:",
+                 "if a < 2 and not a - 1 > 0:", "if a < 3 and not a - 1 >= 0:", "return min(a.clip(0, 9), -a)",
+                 "return max((a), -a)", "return max(a.clip(0, 9), (a))", "return max(a.clip(0, 8), -a)"):
+        assert line in {text for _, text in lines}, line

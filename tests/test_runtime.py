@@ -51,7 +51,7 @@ def test_a_card_that_pytorch_has_no_code_for_is_told(monkeypatch):
     insert_card(monkeypatch, "Tesla P100-PCIE-16GB", 6, 0)
     assert runtime.device().type == "cuda"
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90", "compute_90"])
-    with pytest.raises(RuntimeError, match=r"P100.* has capability 6\.0, .* only for sm_75 sm_80 .*: take another"):
+    with pytest.raises(RuntimeError, match=r"P100.* has capability 6\.0, .* only for sm_75 sm_80 .*: use another"):
         runtime.device()
 
 

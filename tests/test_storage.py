@@ -98,11 +98,12 @@ def in_use(times, number=32):
     return refused
 
 
-def test_a_file_that_is_open_elsewhere_is_tried_again_for_a_while(old, monkeypatch):
+@pytest.mark.parametrize("number", [5, 32, 33])  # refused, shared, locked
+def test_a_file_that_is_open_elsewhere_is_tried_again_for_a_while(old, monkeypatch, number):
     now = [0.0]
     monkeypatch.setattr(storage.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(storage.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
-    monkeypatch.setattr(storage.os, "replace", in_use(20))
+    monkeypatch.setattr(storage.os, "replace", in_use(20, number))
     storage.write_file(old, b"new")
     assert (old.read_bytes(), round(now[0], 6)) == (b"new", 2.0)
     monkeypatch.setattr(storage.os, "replace", in_use(1000))

@@ -1,4 +1,4 @@
-"""Where the repository is: stamped from pyproject.toml into badges, setup cells and every other link to it.
+"""Writes the repository's address from pyproject.toml into badges, setup cells and every other link to it.
 
     python tools/address.py             after a new version or notebook: stamp the address that pyproject.toml has
     python tools/address.py owner/name  the repository has moved to https://github.com/owner/name
@@ -40,13 +40,13 @@ ROW = re.compile(r"^\| \[(\d\d_\w+)\]\(notebooks/\1\.ipynb\) \|([^|\n]*)\|([^|\n
 
 
 def address(root: Path = ROOT) -> tuple[str, str]:
-    """owner/name and version, as pyproject.toml has them."""
+    """owner/name and version, from pyproject.toml."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return project["urls"]["Repository"].removeprefix("https://github.com/"), project["version"]
 
 
 def setup_cell(repository: str, version: str) -> str:
-    """The cell that installs the library; as long as the address is the placeholder, one that says what to do."""
+    """The cell that installs the library; with the placeholder address, a cell that says what to do."""
     source = NO_ADDRESS if repository == PLACEHOLDER else ARCHIVE
     return SETUP.replace("SOURCE", source).replace("REPOSITORY", repository).replace("VERSION", version)
 
@@ -65,7 +65,7 @@ def links(repository: str, version: str, name: str) -> dict[str, str]:
 
 
 def stamped(root: Path, repository: str) -> dict[Path, str]:
-    """The files that change when the repository is at `repository`, with their new text; pyproject.toml is the last."""
+    """The files that change for the address `repository`, with their new text; pyproject.toml is the last."""
     old, version = address(root)
     link = re.compile(rf"(?<=github\.com/){re.escape(old)}(?![\w-]|\.(?!git\b)\w)")
     new = {}
@@ -87,7 +87,7 @@ def stamped(root: Path, repository: str) -> dict[Path, str]:
 
 
 def notebook_text(text: str, repository: str, version: str, name: str) -> str:
-    """A notebook's percent text with badges after its answer, and the setup cell before its other code."""
+    """A notebook's percent text with badges after its answer, and with the setup cell before its other code."""
     lines = "".join(f"# {badge}\n" for badge in badges(repository, version, name))
     if BADGES.search(text):
         text = BADGES.sub(lambda _: lines, text, count=1)
@@ -98,7 +98,7 @@ def notebook_text(text: str, repository: str, version: str, name: str) -> str:
 
 
 def same_outputs(path: Path, old: str, new: str) -> str:
-    """The executed notebook with the new text's cells; left as it is where it does not belong to the old text."""
+    """The executed notebook with the new text's cells; unchanged if it does not belong to the old text."""
     before, after, book = from_text(old), from_text(new), nbformat.read(path, as_version=4)
     belongs = [content(cell) for cell in book.cells] == [content(cell) for cell in before.cells]
     if old == new or not belongs or len(before.cells) != len(after.cells):
@@ -123,7 +123,7 @@ def readme_row(root: Path, repository: str, version: str, row: re.Match) -> str:
 
 
 def write(root: Path = ROOT, repository: str = "") -> list[Path]:
-    """Stamp; the paths of the files that changed."""
+    """Writes the address; returns the paths of the files that changed."""
     changed = stamped(root, repository or address(root)[0])
     for path, text in changed.items():
         new = path.with_name(f".{path.name}.new")

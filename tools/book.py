@@ -1,4 +1,4 @@
-"""What a notebook of the series is: the text it comes from, its normal form, and the rules it keeps.
+"""The notebooks of the series: their source text, their normal form, and their rules.
 
 Each ``notebooks/NN_slug.py`` is jupytext percent text, the source; ``NN_slug.ipynb`` beside it is generated. The text
 begins with this header (its last three lines only where a GPU helps)::
@@ -41,8 +41,8 @@ import jupytext
 import nbformat
 from PIL import Image
 
-LIMIT, LINES = 300_000, 40
-LARGE_PNG = 12_000  # characters of base64
+LIMIT, LINES = 400_000, 40
+LARGE_PNG, MEDIUM_PNG = 12_000, 120_000  # characters of base64
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NOT_IN_OUTPUT = {
     "an absolute path": re.compile(r"(?<![\w:/.])/(?:[\w.-]+/)+[\w.-]*|\b[A-Za-z]:\\\w|file://"),
@@ -61,7 +61,7 @@ FORBIDDEN_TAGS = {"raises-exception", "nbval-raises-exception", "nbval-skip", "s
 
 
 def fresh(text: Path):
-    """The notebook that a text stands for, not executed, with nothing in its metadata that is not allowed there."""
+    """The notebook of a source text, not executed, with only allowed metadata."""
     return from_text(text.read_text(encoding="utf-8"))
 
 
@@ -75,7 +75,7 @@ def from_text(text: str):
 
 
 def tidy(book):
-    """Leave in the metadata what is allowed there, and nothing of a machine or a version."""
+    """Removes metadata that is not allowed, such as that of a machine or a version."""
     found = book.metadata
     kept = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -93,7 +93,7 @@ def tidy(book):
 
 
 def normalise(book):
-    """Executed outputs as they are committed: no widgets, small PNG images, neighbouring pieces of a stream in one."""
+    """Executed outputs as committed: no widgets, small PNG images, adjacent pieces of a stream joined."""
     for cell in code_cells(book):
         outputs = []
         for output in cell.outputs:
@@ -115,23 +115,29 @@ def normalise(book):
 
 
 def smaller(png: str) -> str:
-    """A base64 PNG in steps of 10 gray levels where it is large: the noise of steel does not compress otherwise.
+    """A base64 PNG; a large one in steps of 10 to 24 gray levels, without which the noise of steel would not compress.
 
-    Rounding each channel keeps every hue, which a small palette chosen by frequency would not.
+    The finest steps that leave few enough colours for a palette and an image of at most `MEDIUM_PNG`. Rounding each
+    channel keeps every hue, which a small palette chosen by frequency would not.
     """
     if len(png) < LARGE_PNG:
         return png
     with Image.open(BytesIO(b64decode(png))) as picture:
-        steps = [(value + 5) // 10 * 10 for value in range(250)] + [255] * 6  # white stays white
-        coarse = picture.convert("RGB").point(steps * 3)
-    coarse = coarse.quantize(256, dither=Image.Dither.NONE) if coarse.getcolors(256) else coarse
-    file = BytesIO()
-    coarse.save(file, "PNG", optimize=True)
-    return min(png, b64encode(file.getvalue()).decode() + "\n", key=len)
+        fine = picture.convert("RGB")
+    for step in (10, 16, 20, 24):
+        levels = [255 if value >= 250 else min(255, (value + step // 2) // step * step) for value in range(256)]
+        coarse = fine.point(levels * 3)
+        palette = bool(coarse.getcolors(256))
+        file = BytesIO()
+        (coarse.quantize(256, dither=Image.Dither.NONE) if palette else coarse).save(file, "PNG", optimize=True)
+        found = b64encode(file.getvalue()).decode() + "\n"
+        if palette and len(found) <= MEDIUM_PNG:
+            break
+    return min(png, found, key=len)
 
 
 def card(seconds: float, gpu: str = "not measured yet") -> str:
-    """What `make notebooks` adds to a notebook's card: how long it took, when, and with which versions."""
+    """The lines that `make notebooks` adds to a notebook's card: duration, date and versions."""
     torch, numpy = (version(name).partition("+")[0] for name in ("torch", "numpy"))
     return (
         f"\n\n> *Runs in {seconds:.0f} s on one thread of a CPU · on a GPU: {gpu} · "
@@ -155,7 +161,7 @@ def tagged(book, tag: str) -> list:
 
 
 def printed(cell) -> str:
-    """What a cell shows as text: its streams and plain values."""
+    """The text output of a cell: its streams and plain values."""
     return "".join(out.get("text", "") or out.get("data", {}).get("text/plain", "") for out in cell.get("outputs", []))
 
 
@@ -174,7 +180,7 @@ def title_and_answer(book) -> tuple[str, str]:
 
 
 def problems(path: Path) -> list[str]:
-    """What is amiss with a committed notebook, given by its .py or .ipynb; an empty list when all is well."""
+    """The rules that a committed notebook, given by its .py or .ipynb, breaks; an empty list if there are none."""
     text, path = path.with_suffix(".py"), path.with_suffix(".ipynb")
     for file in (text, path):
         if not file.exists():
@@ -209,7 +215,7 @@ def problems(path: Path) -> list[str]:
 
 
 def content(cell) -> tuple:
-    """What a cell has from its text; what was measured (`card`) comes on top."""
+    """A cell's content from its source text, without measured lines (`card`)."""
     return cell.cell_type, CARD.sub("", cell.source), cell.metadata.get("tags", [])
 
 
@@ -237,7 +243,7 @@ def told(book) -> list[str]:
 
 
 def executed(book) -> list[str]:
-    """Rules about outputs: run once from top to bottom, nothing in them that is of one machine or one moment."""
+    """Rules about outputs: executed once from top to bottom, nothing specific to one machine or moment."""
     found = []
     code = code_cells(book)
     if any(cell.cell_type == "code" and not cell.source.strip() for cell in book.cells):
@@ -283,7 +289,7 @@ def links(book, folder: Path) -> list[str]:
 
 
 def broken_links(markdown: str, folder: Path) -> list[str]:
-    """Relative links, and Colab badges, that lead to no file; `folder` is the one that the markdown lies in."""
+    """Relative links, and Colab badges, without a target file; `folder` is that of the markdown."""
     prose = re.sub(r"```.*?```|`[^`\n]*`", "", markdown, flags=re.S)
     targets = re.findall(r"\]\(\s*<?([^)\s>]+)|(?:src|href)\s*=\s*[\"']([^\"']+)|^\[[^]]+\]:\s*(\S+)", prose, re.M)
     found = []

@@ -1,4 +1,4 @@
-"""The series of notebooks: written from text, run into pages, checked. What a notebook is: book.py beside this file.
+"""Writes the notebooks from their source text, runs the series into pages, checks its rules (see book.py).
 
     python tools/notebooks.py write [--only 02]               text → executed, normalised .ipynb beside it
     python tools/notebooks.py run [--data DIR] [--out build]  the whole series → build/index.html
@@ -40,7 +40,7 @@ class ThisPython(AsyncKernelManager):
 
 
 def execute(book, where: Path, env: dict, on_cell=lambda number: None) -> str:
-    """Run a notebook's cells in `where` until one fails; the error as text, empty if there was none.
+    """Runs a notebook's cells in the folder `where` until one fails; returns the error as text, empty if none.
 
     In the smoke profile a cell that takes longer than `SECONDS_A_CELL` has failed.
     """
@@ -71,14 +71,14 @@ def execute(book, where: Path, env: dict, on_cell=lambda number: None) -> str:
 
 
 def environment(home: str, **more: str) -> dict:
-    """The variables of a kernel: no bars, matplotlib's inline default, the reader's own Jupyter settings left out."""
+    """The environment variables of a kernel: no bars, matplotlib's inline default, no Jupyter settings of the user."""
     env = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "PYTHONWARNINGS")}
     env |= {"TQDM_DISABLE": "1", "IPYTHONDIR": f"{home}/ipython"}
     return env | more
 
 
 def write(texts: list[Path]) -> int:
-    """Regenerate committed notebooks: all of `texts` or, if any fails, none."""
+    """Regenerates committed notebooks: all of `texts`, or none if any fails."""
     import matplotlib.font_manager  # noqa: F401  its first import on a machine may report to stderr: not in a cell
 
     done, failed = {}, 0
@@ -87,14 +87,17 @@ def write(texts: list[Path]) -> int:
         with tempfile.TemporaryDirectory() as home, Progress(f"[{k}/{len(texts)}] {text.stem}", book) as progress:
             env = environment(home, STEELNB_PROFILE="smoke", STEELNB_HOME=home, OMP_NUM_THREADS="1")
             env.pop("STEELNB_DATA", None)
+            before = os.times()
             error = execute(book, text.parent, env, progress.cell)
+            after = os.times()  # the kernel has ended: its seconds on one thread, whatever else the machine did
+            seconds = sum(after[2:4]) - sum(before[2:4])
         for cell in code_cells(book):
             if noise := "".join(out.text for out in cell.outputs if out.get("name") == "stderr"):
                 error += f"\ncell [{cell.execution_count}] wrote to stderr:\n{noise[-800:]}"
         if error:
             failed += 1
             print(f"{text.name}: {error.strip()}\n", file=sys.stderr)
-        book.cells[0].source = with_card(book.cells[0].source, card(progress.seconds, gpu_time(text)))
+        book.cells[0].source = with_card(book.cells[0].source, card(seconds, gpu_time(text)))
         done[text.with_suffix(".ipynb")] = normalise(book)
     if failed:
         print(f"{failed} of {len(texts)} failed; no notebook was written", file=sys.stderr)
@@ -129,7 +132,7 @@ class Result:
 
 
 def run(texts: list[Path], data: Path | None, out: Path) -> int:
-    """Execute the series into `out`: .ipynb and .html of each, index.html; 1 if any failed, else 0."""
+    """Executes the series into `out`: .ipynb and .html of each, index.html; returns 1 if any failed, else 0."""
     from nbconvert import HTMLExporter
 
     out.mkdir(parents=True, exist_ok=True)
@@ -167,7 +170,7 @@ def run(texts: list[Path], data: Path | None, out: Path) -> int:
 
 
 class Progress:
-    """How far a notebook is: a bar in a terminal, else a line at its start and end and every ten seconds."""
+    """Progress of a notebook: a bar in a terminal, else a line at its start, at its end and every ten seconds."""
 
     def __init__(self, name: str, book):
         self.name, self.total, self.seconds = name, len(code_cells(book)), 0.0
@@ -242,7 +245,7 @@ def index(results: list[Result], profile: str, data: Path | None) -> str:
 
 
 def check(paths: list[Path]) -> int:
-    """Print what is amiss with each notebook; 1 if anything is."""
+    """Prints the rules that each notebook breaks; returns 1 if there are any."""
     found = [f"{path.name}: {problem}" for path in paths for problem in problems(path)]
     print("\n".join(found) or f"{len(paths)} notebooks, nothing amiss", flush=True)
     return int(bool(found))

@@ -1,7 +1,7 @@
 """Packs a finished run's last weights for the wheel: `python tools/steel_weights.py RUN` writes
 steelnb/network/files/KIND_synthetic_steel.safetensors, in float16, without the lists of images.
 
-The last step's, not the best epoch's: nothing is chosen, and a schedule that has come to its end needs no choice.
+They are those of the last step, not of the best epoch: a schedule that has ended needs no choice.
 """
 
 import sys

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Plan(NamedTuple):
-    """How large and how long: on a GPU the original's size, elsewhere what runs in seconds."""
+    """Sizes and numbers of steps: on a GPU the original's, elsewhere small enough to run in seconds."""
 
     device: torch.device
     width: int
@@ -44,7 +44,7 @@ class Line(NamedTuple):
 
 
 def seconds(step: Callable[[], object], steps: int, device: torch.device) -> float:
-    """Of one step, from one synchronisation to the next."""
+    """Seconds of one step, between two synchronisations."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     wait()
     started = time.perf_counter()
@@ -55,7 +55,7 @@ def seconds(step: Callable[[], object], steps: int, device: torch.device) -> flo
 
 
 def cleared(device: torch.device) -> int:
-    """Gives unused memory back to the card; bytes that are in use."""
+    """Returns unused memory to the card; the bytes still in use."""
     if device.type != "cuda":
         return 0
     gc.collect()
@@ -65,7 +65,7 @@ def cleared(device: torch.device) -> int:
 
 
 def attempt(what: Callable, failed: dict[str, str], name: str):
-    """`what()`, or None with the reason in `failed`: one line must not cost the others."""
+    """`what()`, or None with the reason in `failed`, so that the other lines still run."""
     try:
         return what()
     except torch.OutOfMemoryError:
@@ -80,7 +80,7 @@ def tf32(on: bool) -> None:
 
 
 def begun(line: Line, steps: int, device: torch.device) -> tuple[Callable, int]:
-    """A line's step after `steps` of them, and the bytes it took at most."""
+    """A line's step function after `steps` steps, and its peak memory in bytes."""
     before = cleared(device)
     tf32(line.tf32)
     step = line.start()
@@ -89,7 +89,7 @@ def begun(line: Line, steps: int, device: torch.device) -> tuple[Callable, int]:
 
 
 def measured(lines: list[Line], plan: Plan, rng: np.random.Generator) -> dict[str, dict]:
-    """{name: what was measured, or why it failed}, in turns of a random order. All lines are held at once."""
+    """{name: measurements, or why it failed}; lines take turns in random order and are all in memory at once."""
     running, peaks, failed, took = {}, {}, {}, {line.name: [] for line in lines}
     bar = tqdm(total=len(lines) * (1 + plan.turns), desc="lines", unit="turn", leave=False)
     for line in lines:
@@ -125,7 +125,7 @@ def measured(lines: list[Line], plan: Plan, rng: np.random.Generator) -> dict[st
 
 
 def race(lines: list[Line], plan: Plan) -> dict[str, dict]:
-    """`measured` of all lines at once where the card has room for them, else of one after another."""
+    """`measured` for all lines at once if the card has room for them, else one after another."""
     together = plan.device.type != "cuda" or torch.cuda.mem_get_info()[0] >= ROOM
     rows, rng = {}, np.random.default_rng(0)
     for group in [lines] if together else [[line] for line in lines]:
@@ -160,7 +160,7 @@ def peaks(ways: dict[str, Callable[[int], Callable]], batches: tuple[int, ...], 
 
 
 def provenance(device: torch.device, commit: str | None) -> dict:
-    """Card, driver, versions, commit; None for what cannot be told."""
+    """Card, driver, versions, commit; None for unknown values."""
 
     def said(*command: str) -> str | None:
         with contextlib.suppress(OSError, subprocess.SubprocessError):

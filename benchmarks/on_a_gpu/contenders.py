@@ -70,7 +70,7 @@ def mirrored(pool: Pool, batch: int, exact: bool = True, floats: bool = False) -
 
 
 def loaded(samples, recipe: Recipe, device: torch.device) -> Iterator[tuple]:
-    """Endless epochs as a training draws them."""
+    """Endless batches, epoch after epoch, drawn as in a training."""
     for epoch in itertools.count():
         yield from batches.iter_batches(samples, recipe, epoch, device=device)
 
@@ -87,12 +87,12 @@ def trained(recipe: Recipe, device: torch.device, feed: Iterator) -> Callable:
 
 
 def fixed(batch: tuple, device: torch.device) -> Iterator[tuple]:
-    """The same batch for ever, on the device."""
+    """The same batch endlessly, on the device."""
     return itertools.repeat((batch[0].to(device), batch[1].to(device), *batch[2:]))
 
 
 def way_lines(plan: Plan, pool: Pool, recipe: Recipe) -> list[Line]:
-    """From the original's way to ours, a change a line, at batch 2; then larger batches."""
+    """From the original's way to ours, one change per line, at batch 2; then larger batches."""
     device, lines = plan.device, []
     its = [n + sum(margins) for n, margins in zip(plan.shape, ORIGINAL_MARGINS, strict=True)]
     exact = [geometry.input_size(n) for n in plan.shape]

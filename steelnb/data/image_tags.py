@@ -5,6 +5,7 @@ inverts one whose white is 0, all silently. Each function returns the problem an
 """
 
 import re
+import struct
 import zlib
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from PIL import Image
 TIFF_BITS, TIFF_COMPRESSION, TIFF_WHITE_IS, TIFF_SIGN, ORIENTATION = 258, 259, 262, 339, 274
 TIFF_LOSSLESS = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000)  # none, fax, LZW, deflate, PackBits, LZMA, Zstandard
 TIFF_DEFLATE, TIFF_STRIPS, TIFF_TILES = (8, 32946), (273, 279), (324, 325)  # tags of offsets and lengths
+PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by kind of colour
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 HEAD = 4096  # bytes that contain the header of a PNG, a BMP and a PGM
 
 
@@ -81,19 +84,38 @@ def lossy(path: Path, picture: Image.Image) -> str:
 
 
 def verify(path: Path, picture: Image.Image) -> None:
-    """Checks the checksums of a PNG and of a deflated TIFF, which their decoders may ignore.
+    """Checks a PNG's length and the checksums of a PNG and of a deflated TIFF, which their decoders may ignore.
 
     Raises SyntaxError, zlib.error and others if the file is damaged.
     """
     if picture.format == "PNG":
         with Image.open(path, formats=("PNG",)) as again:  # verify() makes an image unusable
             again.verify()
+        _refuse_short(path.read_bytes())
     elif picture.format == "TIFF" and picture.tag_v2.get(TIFF_COMPRESSION) in TIFF_DEFLATE:
         tags = TIFF_STRIPS if TIFF_STRIPS[0] in picture.tag_v2 else TIFF_TILES
         with path.open("rb") as file:
             for start, length in zip(*(picture.tag_v2[tag] for tag in tags), strict=True):
                 file.seek(start)
                 zlib.decompress(file.read(length))
+
+
+def _refuse_short(content: bytes) -> None:
+    """Raises SyntaxError for a PNG that ends early: after a whole row Pillow takes the others to be 0."""
+    place, packed, header = 8, [], b""
+    while place + 8 <= len(content):
+        size, name = int.from_bytes(content[place : place + 4]), content[place + 4 : place + 8]
+        header = content[place + 8 : place + 21] if name == b"IHDR" else header
+        packed += [content[place + 8 : place + 8 + size]] * (name == b"IDAT")
+        place += 12 + size
+    width, height, depth, kind, *_, interlaced = struct.unpack(">IIBBBBB", header)
+    bits, wanted = depth * PNG_CHANNELS[kind], 0
+    for left, top, across, down in ADAM7 if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -((left - width) // across), -((top - height) // down)
+        wanted += rows * (1 + -(-columns * bits // 8)) if columns > 0 else 0
+    found = len(zlib.decompressobj().decompress(b"".join(packed), wanted))  # no more of it, however much there is
+    if found < wanted:
+        raise SyntaxError(f"its pixels end after {found} of {wanted} bytes")
 
 
 def _chunks(content: bytes) -> set[bytes]:

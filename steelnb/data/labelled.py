@@ -112,7 +112,8 @@ def notes_on_files(
     if not listed:
         raise DataError(f"{file}: none of the {len(missing)} labelled images is below {tree.folder}"
                         + f": {names(missing)}" * bool(missing))
-    notes = [absent(missing, str(file), skip_missing)] if missing else []
+    what = f"{len(missing)} images are labelled but missing, {names(missing)}"
+    notes = left_out(file, what, skip_missing) if missing else []
     places = {path.parent for path in listed}
     if kind and (unlisted := sum(path.parent in places and path not in listed for path in tree.pictures)):
         notes.append(f"{unlisted} image files that no {kind} file lists are no part of the set")
@@ -131,12 +132,11 @@ def settle_parts(parts: Mapping[str, str | None]) -> tuple[dict[str, str] | None
     return dict(parts), note + (f", {counts['test']} for a test, used in neither" if counts["test"] else "")
 
 
-def absent(missing: list[str], where: str, skip_missing: bool) -> str:
-    """The note on labelled images without a file. Raises DataError unless they may be left out."""
-    what = f"{len(missing)} images are labelled but missing, {names(missing)}"
+def left_out(where: object, what: str, skip_missing: bool, remedy: str = "Add them, or leave them out") -> list[str]:
+    """The note on what is left out. Raises DataError with the remedy unless it may be."""
     if not skip_missing:
-        raise DataError(f"{where}: {what}. Add them, or leave them out with skip_missing=True (--skip-missing)")
-    return f"left out: {what}"
+        raise DataError(f"{where}: {what}. {remedy} with skip_missing=True (--skip-missing)")
+    return [f"left out: {what}"]
 
 
 def load_json(path: Path) -> object:

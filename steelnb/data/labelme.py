@@ -23,6 +23,7 @@ from steelnb.data.labelled import (
     check_size,
     class_ids,
     field_of,
+    left_out,
     load_json,
     notes_on_files,
 )
@@ -59,10 +60,8 @@ def read(tree: Tree, files: list[Path], options: Options) -> Labelled:
     places = {p.parent for p in file_of}
     if bare := [tree.name(p) for p in tree.pictures if p.parent in places and p not in file_of]:
         what = f"{len(bare)} images without a LabelMe file, {names(bare)}"
-        if not options.skip_missing:
-            raise DataError(f"{tree.folder}: {what}. Save one for each (a clean image has one without shapes), or "
-                            "leave them out with skip_missing=True (--skip-missing)")
-        notes.append(f"left out: {what}")
+        notes += left_out(tree.folder, what, options.skip_missing,
+                          "Save one for each (a clean image has one without shapes), or leave them out")
 
     def masks(path: Path, _: str, shape: tuple[int, int]) -> Iterator[Shape]:
         file = file_of[path]

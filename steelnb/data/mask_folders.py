@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from steelnb.data import labelled
 from steelnb.data.images import (
     LARGEST_CLASS_ID,
     SUFFIXES,
@@ -148,9 +149,9 @@ def _labelled(tree: Tree, pairs: Mapping[Path, Path], layout: str, notes: list[s
     meaning = "0/255" if 255 in first else "0/1" if last < 2 else "of class ids"
     if options.mask_threshold is not None:
         meaning = f"of gray values, defect above {options.mask_threshold}"
-    split, told = settle_parts({i: part_of(p, tree.folder) for i, p in images.items()})
+    split, note = settle_parts({i: part_of(p, tree.folder) for i, p in images.items()})
     return Labelled(tree.folder, entries, rows, tuple(range(1, count + 1)), class_names, f"{layout}, masks {meaning}",
-                    (*notes, *filter(None, [told])), split)
+                    (*notes, *filter(None, [note])), split)
 
 
 def _kinds(paths: Mapping[str, Path], below: Path) -> dict[str, str]:
@@ -213,7 +214,7 @@ def _complain(tree: Tree, pictures: dict, labels: dict, suffix: str, options: Op
 
 def _leave_out(tree: Tree, lone: list[str], what: str, options: Options, notes: list[str], which: str = "") -> None:
     if lone:
-        if not options.skip_missing:
-            raise DataError(f"{tree.folder}: {len(lone)} {what}{which}, {names(lone)}. Add the missing files (a clean "
-                            "image has an all-zero mask), or leave them out with skip_missing=True (--skip-missing)")
-        notes.append(f"left out: {len(lone)} {what}, {names(lone)}")
+        notes += labelled.left_out(
+            tree.folder, f"{len(lone)} {what}{which}, {names(lone)}", options.skip_missing,
+            "Add the missing files (a clean image has an all-zero mask), or leave them out",
+        )

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from steelnb.data import labelled, mask_folders, rle
 from steelnb.data import labels as label_tables
-from steelnb.data import mask_folders, rle
 from steelnb.data.images import DataError, headers, image_files, left_out, names, nfc, size_text
 from steelnb.data.label_checks import look_alikes, pieces, refuse_row_major
 from steelnb.data.labelled import Labelled, Options, check_size, settle_parts
@@ -82,10 +82,8 @@ def _with_images(
                         f"train_images/, {names(alike)}; rename the files, or correct the rows")
     if len(absent):
         what = f"{absent['ImageId'].nunique()} images listed but absent from train_images/, {names(absent['ImageId'])}"
-        if not skip_missing:
-            raise DataError(f"{csv}, line {absent['line'].iloc[0]}: {what}. Add them, or leave their rows out with "
-                            "skip_missing=True (--skip-missing)")
-        notes.append(f"left out: {what}")
+        where = f"{csv}, line {absent['line'].iloc[0]}"
+        notes += labelled.left_out(where, what, skip_missing, "Add them, or leave their rows out")
     return table[table["ImageId"].isin(paths)]
 
 
@@ -95,10 +93,8 @@ def _with_rows(
     """The images with a row, as all have in the 2019 form; others raise DataError, or are left out with a note."""
     if unlisted := sorted(set(paths) - set(table["ImageId"])):
         what = f"{len(unlisted)} images without a row in train.csv, {names(unlisted)}"
-        if not skip_missing:
-            raise DataError(f"{folder / 'train_images'}: {what}: in the 2019 form clean images have rows too. Complete "
-                            "the file, or leave these images out with skip_missing=True (--skip-missing)")
-        notes.append(f"left out: {what}")
+        notes += labelled.left_out(folder / "train_images", what, skip_missing, "In the 2019 form clean images have "
+                                   "rows too: complete the file, or leave these images out")
     return {name: path for name, path in paths.items() if name not in {*unlisted}}
 
 

@@ -91,11 +91,11 @@ def _take(units: list[list[str]], validation: float, seed: int) -> list[str]:
     images = sum(map(len, units))
     wanted = min(max(floor(images * validation + 0.5), 1), images - 1)
     units = sorted(units, key=lambda ids: hashlib.sha256(f"{seed} {ids[0]}".encode()).digest())
-    taken: list[str] = []
+    chosen: list[str] = []
     for ids in units:
-        if len(taken) + len(ids) <= wanted:
-            taken += ids
-    return taken or min(units, key=len)
+        if len(chosen) + len(ids) <= wanted:
+            chosen += ids
+    return chosen or min(units, key=len)
 
 
 def _check(validation: float) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from steelnb.data import polygons
 from steelnb.data.images import DataError, names
-from steelnb.data.labelled import MOST_CLASSES, Labelled, Options, Shape, assemble, class_ids, listed_names
+from steelnb.data.labelled import MOST_CLASSES, Labelled, Options, Shape, assemble, class_ids, left_out, listed_names
 from steelnb.data.tree import Tree
 
 ROUNDED = 1e-3  # tolerance beyond 0 … 1, for exporters that round
@@ -31,11 +31,8 @@ def read(tree: Tree, files: list[Path], options: Options) -> Labelled:
         raise DataError(f"{files[0]}: no image in an images/ next to labels/; move the images there")
     notes = []
     if lone := [tree.name(p) for p in files if p.with_suffix("") not in paths]:
-        what = f"{len(lone)} text files without an image, {names(lone)}"
-        if not options.skip_missing:
-            raise DataError(f"{tree.folder}: {what}. Add the images, or leave these out with skip_missing=True "
-                            "(--skip-missing)")
-        notes.append(f"left out: {what}")
+        notes += left_out(tree.folder, f"{len(lone)} text files without an image, {names(lone)}", options.skip_missing,
+                          "Add the images, or leave these out")
     lines = {paths[f.with_suffix("")]: _lines(f) for f in files if f.with_suffix("") in paths}
     if bare := len(paths) - len(lines):
         notes.append(f"{bare} images without a text file are clean, as in YOLO")

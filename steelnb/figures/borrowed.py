@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from steelnb.figures import plots
 from steelnb.figures.long_run import WIDTH
 
-STARTS = {"noise": (plots.INK, ":"), "imagenet": (plots.PREDICTION, "--"), "steel": (plots.DEFECT, "-")}
+STARTS = {"noise": (plots.INK, ":"), "imagenet": (plots.PREDICTION, "--"), "steel": (plots.PREDICTION, "-")}
 
 
 def draw_features(

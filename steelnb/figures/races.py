@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from scipy import stats
 
 from steelnb.figures import plots
@@ -30,7 +30,7 @@ def draw_curves(points: pd.DataFrame, x: str, y: str, title: str, shares: tuple[
     points: columns arm (may end in a rate, as "original 0.01"), run, and those named by x and y. shares: of the best of
     arm "original", drawn as horizontal lines.
     """
-    figure, ax = plt.subplots(figsize=(WIDTH, 3.6))
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.8 if len(points) else 1.6))
     arms = list(dict.fromkeys(points["arm"])) if len(points) else []
     originals = [arm for arm in arms if arm.startswith("original")]
     for arm in arms:
@@ -50,7 +50,10 @@ def draw_curves(points: pd.DataFrame, x: str, y: str, title: str, shares: tuple[
         _nothing(ax)
     else:
         ax.set(xscale="log", ylim=(0, None))
-        ax.legend(loc="upper left", ncols=2, fontsize=8)
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.minorticks_off()
+        figure.legend(loc="outside lower left", ncols=3)
     ax.set(title=title)
     return figure
 
@@ -89,7 +92,7 @@ def _shares(lines: list[dict]) -> np.ndarray:
 
 def draw_differences(gains: dict[str, np.ndarray], xlabel: str, title: str) -> Figure:
     """A row per name: a dot per seed, the mean with its 95 % interval; coloured where that lies beyond 0."""
-    figure, ax = plt.subplots(figsize=(WIDTH, 1.1 + 0.3 * max(len(gains), 4)))
+    figure, ax = plt.subplots(figsize=(WIDTH, 1.1 + 0.3 * max(len(gains), 2)))
     for y, values in enumerate(gains.values()):
         low, high = interval(values)
         colour = BEYOND if low * high > 0 else plots.INK

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from scipy.ndimage import gaussian_filter
 from skimage.measure import block_reduce
 
 from steelnb.figures import plots
@@ -14,6 +15,7 @@ from steelnb.figures.tile_window import TILE, WIDTH, WINDOW
 from steelnb.network import tiles
 from steelnb.network.geometry import Grid
 
+NARROW = 4.8  # inches
 FAINTEST = 1e-6  # of the differences of probabilities that are drawn
 HEAT = plt.get_cmap("magma", 12)  # two steps a power of ten
 
@@ -23,7 +25,7 @@ def draw_sheet_to_mask(sheet: np.ndarray, found: np.ndarray, label: np.ndarray, 
 
     sheet: uint8 [H, W]; found, label: bool [H, W]; grid: of the network; side: of a tile, in pixels.
     """
-    margin = grid.margin
+    margin, sheet = grid.margin, gaussian_filter(sheet, 1)  # grain does not compress: a page has to stay small
     mirrored = tiles.mirror(sheet, (margin,) * 2, (margin,) * 2)
     picture = np.repeat(mirrored[..., None], 3, axis=2).astype(np.float32)
     beyond = np.ones(mirrored.shape, bool)
@@ -32,9 +34,9 @@ def draw_sheet_to_mask(sheet: np.ndarray, found: np.ndarray, label: np.ndarray, 
     height, width = sheet.shape
     figure = plots.stack({
         f"A sheet of {height} × {width} pixels": sheet,
-        f"Its mirrored border of {margin} pixels, its tiles, and the window of one": picture.astype(np.uint8),
+        f"Mirrored border of {margin} pixels, tiles, one window": picture.astype(np.uint8),
         "The mask, put together of the tiles": plots.errors(sheet, found, label),
-    }, WIDTH)
+    }, NARROW)
     places = tiles.tiles(height, width, side, grid)
     for place in places:
         corner = place.left + margin - 0.5, place.top + margin - 0.5

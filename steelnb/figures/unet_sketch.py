@@ -19,8 +19,8 @@ BOX, INDENT = 0.3, 0.045  # of the width
 
 
 def draw_unet(model: UNet, height: int, width: int) -> Figure:
-    """What the levels of a valid U-Net give for an image of height × width pixels: a row a level, its way down at the
-    left, its way up at the right."""
+    """The feature maps of a valid U-Net for an image of height × width pixels: one row per level, encoder left, decoder
+    right."""
     sizes = {layer.name.rpartition(".")[0]: layer for layer in cost(model, height, width)}  # the last of each block
     crops = [(met.skip - met.up) // 2 for met in reversed(geometry.levels(height, model.depth, "floor"))]
     figure, ax = plt.subplots(figsize=(WIDTH, 0.62 * (model.depth + 1) + 0.4))

@@ -1,4 +1,4 @@
-"""Sound losses on logits [N, K, H, W] against masks of that shape (bool or 0/1).  Taught in 07_choosing_a_loss.
+"""Sound losses on logits [N, K, H, W] against masks of that shape (bool or 0/1).
 
 Every loss applies the sigmoid itself, sums in float32 for logits of lower precision (half precision overflows at
 65,504, fewer than the pixels of one image; float64 stays float64), and is to be minimised. Below, p = sigmoid(logits)

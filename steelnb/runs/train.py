@@ -144,13 +144,13 @@ def seconds_a_step(
     device = device or runtime.device()
     training = samples or batches.training_and_validation_samples(data, recipe, seed=0)[0]
     trainer = Trainer(recipe, len(data.classes) if recipe.per_class else 1, steps + 1, 0, device)
-    taken = []
+    measured = []
     trainer.begin()
     for batch in batches.iter_batches(training, recipe, 0, device=device):
         before = time.perf_counter()
         trainer.step(*batch)
         trainer.summed.item()  # waits for a GPU
-        taken.append(time.perf_counter() - before)
-        if len(taken) > steps:
+        measured.append(time.perf_counter() - before)
+        if len(measured) > steps:
             break
-    return float(np.median(taken[1:] or taken))
+    return float(np.median(measured[1:] or measured))

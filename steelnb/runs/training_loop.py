@@ -49,7 +49,7 @@ class Loop:
         self.report = report if self.world.first else lambda line: None
         self.run, self.total, self.every = session.run, config["steps"], every
         self.length = batches.epoch_length(self.training, self.recipe)
-        self.ended, self._last_read, self._log_is_written = "finished", 0.0, True
+        self.ended, self._last_read, self._read_step, self._log_is_written = "finished", 0.0, -1, True
         hours = self._restore(saved) if saved else 0.0
         self.first_step = trainer.steps
         session.begin(hours, trainer.steps, _device_name(self.device), self.world.size)
@@ -171,7 +171,8 @@ class Loop:
             self._between_steps()
             if trainer.steps >= self.total:
                 break
-        self._read_loss()
+        if self._read_step != trainer.steps:  # else one step would have two points in TensorBoard
+            self._read_loss()
 
     def _between_steps(self) -> None:
         if time.perf_counter() - self._last_read >= 1:
@@ -183,7 +184,7 @@ class Loop:
 
     def _read_loss(self) -> None:
         """Reads the loss, which waits for the GPU: once per second, and before an epoch is scored."""
-        self._last_read, loss = time.perf_counter(), self.trainer.mean_loss
+        self._last_read, self._read_step, loss = time.perf_counter(), self.trainer.steps, self.trainer.mean_loss
         if not math.isfinite(loss):
             raise TrainingError(self._not_finite(f"the loss became {loss}"))
         self.bar.set_postfix(loss=f"{loss:.3f}")

@@ -66,14 +66,5 @@ def logits_and_mask(model: torch.nn.Module, samples: Samples, index: int) -> tup
     return predict_logits(model, image), mask
 
 
-def format_scores(scores: dict[str, float]) -> str:
-    """The scores as text, one per line."""
-    name = max(map(len, scores))
-    return "\n".join(
-        f"{key:<{name}}  {value:d}" if isinstance(value, int) else f"{key:<{name}}  {value:.4f}"
-        for key, value in scores.items()
-    )
-
-
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else float("nan")

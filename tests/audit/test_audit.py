@@ -159,7 +159,7 @@ def test_a_file_that_is_there_is_neither_overwritten_nor_deleted(tmp_path, plain
     (tmp_path / "out" / name).write_text("by hand")
     for folder, other in (("copies", one), ("none", two)):
         found = audit(write(tmp_path / folder, {"a.png": one, "b.png": other}, [("a.png", 3, "1 50")]))
-        with pytest.raises(ValueError, match=f"{name} already exists; name another folder"):
+        with pytest.raises(ValueError, match=f"{name} already exists; choose another folder"):
             found.write(tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").iterdir()] == [name]
     assert (tmp_path / "out" / name).read_text() == "by hand"
@@ -229,7 +229,7 @@ def test_masks_that_are_odd(tmp_path, plain):
     by_kind = {f.kind: f for f in found.findings}
     assert kinds(found) == ["classes overlap", "off the steel", "tiny mask", "whole image"]
     assert by_kind["tiny mask"].images == (names[0],)
-    assert "15 pixels" in by_kind["tiny mask"].text
+    assert "15 defect pixels" in by_kind["tiny mask"].text
     assert by_kind["whole image"].images == (names[2],)
     assert by_kind["off the steel"].images == (names[4],)
     assert by_kind["classes overlap"].images == (names[6],)

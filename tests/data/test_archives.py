@@ -231,9 +231,10 @@ def test_absolute_names_of_a_folder_are_refused_too(tmp_path, cache):
     assert not target.exists()
 
 
-def test_links_are_refused(tmp_path, cache):
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK])
+def test_links_and_devices_are_refused(tmp_path, cache, kind):
     info = zipfile.ZipInfo("odd")
-    info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    info.create_system, info.external_attr = 3, (kind | 0o777) << 16
     with pytest.raises(DataError, match="'odd' is neither file nor folder"):
         unpacked(zipped(tmp_path / "set.zip", [("good", b"1"), (info, b"..")]))
     assert left(cache) == []

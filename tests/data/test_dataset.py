@@ -405,8 +405,8 @@ def test_refuses_lone_files_unless_told_to_skip(tmp_path):
     (folder / "masks" / "b.png").unlink()
     steel = dataset.read_dataset(folder, skip_missing=True)
     assert steel.images["ImageId"].tolist() == ["a.bmp"]
-    assert "1 images without a mask, b.bmp" in steel.describe()
-    assert "1 masks without an image, c.png" in steel.describe()
+    assert "1 images without a mask of the same stem, b.bmp" in steel.describe()
+    assert "1 masks without an image of the same stem, c.png" in steel.describe()
     (folder / "masks" / "a.png").rename(folder / "masks" / "z.png")
     refused(folder, "no image has a label", skip_missing=True)
 

@@ -13,7 +13,7 @@ from published import WRITERS, cvat, image, images, publish, solid, yolo
 from scipy.ndimage import gaussian_filter
 
 from steelnb.__main__ import main
-from steelnb.data import coco, conversion, dataset, layouts, polygons, sources, splits
+from steelnb.data import coco, conversion, dataset, labelled, layouts, polygons, sources, splits
 from steelnb.data.dataset import DataError
 
 NAMES = ("crack", "pit", "scale")
@@ -283,7 +283,8 @@ def test_wrong_segmentations_of_coco(tmp_path, segmentation, problem):
 
 
 @pytest.mark.parametrize(("changes", "problem"), [
-    ({"images": [{"id": 1, "file_name": "b.png"}]}, "none of which is below"), ({"images": {}}, "field 'images'"),
+    ({"images": [{"id": 1, "file_name": "b.png"}]}, "none of the 1 labelled images is below"),
+    ({"images": {}}, "field 'images'"),
     ({"images": [{"id": 1, "file_name": "a.png", "height": 4, "width": 8}]}, "labelled as 4×8 pixels"),
     ({"images": [{"id": 1, "file_name": "a.png"}, {"id": 1, "file_name": "a.png"}]}, "a second image of id 1"),
     ({"images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "a.png"}]}, "listed twice"),
@@ -447,3 +448,10 @@ def test_cvat_lists_labels_that_nobody_used(tmp_path):
     images(tmp_path, masks)
     cvat(tmp_path, masks, "masks")
     assert dataset.read_dataset(tmp_path).class_names == ("crack", "pit")
+
+
+def test_how_many_classes_there_may_be():
+    assert len(labelled.class_ids(map(str, range(1000)), "x")) == 1000
+    for names in (map(str, range(1001)), ()):
+        with pytest.raises(DataError, match=r"x: (1001|0) classes, expected 1 to 1000"):
+            labelled.class_ids(names, "x")

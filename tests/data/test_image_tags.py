@@ -254,3 +254,35 @@ def test_one_flipped_bit_of_a_png_never_gives_other_pixels(tmp_path):
             passed += 1
             assert (found == values).all(), bit
         assert passed < 100  # those of the end: its checksum, its length
+
+
+def ones(size, depth, kind, interlaced, cut=0):
+    """A PNG by its specification, all of its pixels 1, whose data end `cut` bytes early; and how long they would be."""
+    (width, height), channels, rows = size, {0: 1, 2: 3, 3: 1}[kind], []
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    for left, top, across, down in passes if interlaced else [(0, 0, 1, 1)]:
+        count = len(range(left, width, across)) * channels
+        bits = np.arange(count * depth) % depth == depth - 1
+        rows += [b"\0" + np.packbits(bits).tobytes() for _ in range(top, height, down) if count]
+    data = b"".join(rows)
+    parts = [chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, interlaced))]
+    parts += [chunk(b"PLTE", bytes([0, 0, 0, 255, 0, 0]))] * (kind == 3)
+    parts += [chunk(b"IDAT", zlib.compress(data[: len(data) - cut])), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts), len(data)
+
+
+@pytest.mark.parametrize("interlaced", [0, 1])
+@pytest.mark.parametrize(("depth", "kind"), [(8, 0), (8, 2), (1, 3), (2, 3), (4, 3), (8, 3)])
+@pytest.mark.parametrize("size", [(1, 1), (5, 3), (15, 12), (3, 9)])
+def test_a_png_that_ends_early_is_refused(tmp_path, size, depth, kind, interlaced):
+    """After a whole row Pillow takes those that are missing to be 0, without a word."""
+    content, length = ones(size, depth, kind, interlaced)
+    (tmp_path / "a.png").write_bytes(content)
+    read = gray if kind in (0, 2) else mask_values
+    whole = read(tmp_path / "a.png")
+    assert whole.shape == size[::-1]
+    assert (whole == 1).all()
+    for cut in range(1, length):
+        (tmp_path / "a.png").write_bytes(ones(size, depth, kind, interlaced, cut)[0])
+        with pytest.raises(DataError, match=r"a\.png"):
+            read(tmp_path / "a.png")

@@ -6,8 +6,10 @@ Run as a script it takes the number of inputs for each format: ``python tests/da
 import base64
 import io
 import json
+import struct
 import sys
 import tempfile
+import zlib
 from collections import Counter
 from pathlib import Path
 from xml.dom import minidom
@@ -23,7 +25,7 @@ from steelnb.data.dataset import DataError
 
 SHAPE = (12, 15)
 FORMATS = ("coco polygons", "coco counts", "coco compressed", "labelme polygons", "labelme masks", "cvat polygons",
-           "cvat masks", "yolo", "palette")
+           "cvat masks", "yolo", "palette", "palette sealed")  # sealed: damaged, its checksums right all the same
 
 
 def masks(rng):
@@ -64,6 +66,59 @@ def damaged(content, rng):
                 number = rng.choice(["-1", "0", "7", "1e9", "0.5", "99999999999999999999", "NaN", "null", '"x"', "[]"])
                 content[k : k + 1] = str(number).encode()
     return bytes(content)
+
+
+def chunks(content):
+    """The chunks of a PNG, by name; IDAT as rows of bytes."""
+    found, at = {}, 8
+    while at < len(content):
+        (length,), name = struct.unpack(">I", content[at : at + 4]), content[at + 4 : at + 8]
+        found[name] = found.get(name, b"") + content[at + 8 : at + 8 + length]
+        at += 12 + length
+    return found | {b"IDAT": zlib.decompress(found[b"IDAT"])}
+
+
+def sealed(parts):
+    """The PNG of such chunks, with checksums."""
+    content = b"\x89PNG\r\n\x1a\n"
+    for name, payload in parts.items():
+        payload = zlib.compress(payload, 1) if name == b"IDAT" else payload
+        content += struct.pack(">I", len(payload)) + name + payload + struct.pack(">I", zlib.crc32(name + payload))
+    return content
+
+
+def damaged_below(content, rng):
+    parts = chunks(content)
+    name = (b"IDAT", b"IDAT", b"IDAT", b"PLTE", b"PLTE", b"IHDR")[rng.integers(6)]
+    return sealed(parts | {name: damaged(parts[name], rng)})
+
+
+def unsealed(content):
+    """Class → mask of an indexed or gray PNG without interlace, by its specification."""
+    parts = chunks(content)
+    width, height, depth, kind, *rest = struct.unpack(">IIBBBBB", parts[b"IHDR"][:13])
+    assert rest[1:] == [0, 0]
+    assert kind == 3 or (kind, depth) == (0, 8)
+    stride = -(-width * depth // 8)
+    above, rows = [0] * stride, []
+    for start in range(0, height * (stride + 1), stride + 1):
+        how, row = parts[b"IDAT"][start], [*parts[b"IDAT"][start + 1 : start + 1 + stride]]
+        assert len(row) == stride
+        for k in range(stride):
+            a, b, c = row[k - 1] if k else 0, above[k], above[k - 1] if k else 0
+            nearest = min((abs(b - c), 0, a), (abs(a - c), 1, b), (abs(a + b - 2 * c), 2, c))[2]
+            row[k] = row[k] + (0, a, b, (a + b) // 2, nearest)[how] & 255
+        rows.append(above := row)
+    bits = np.unpackbits(np.array(rows, np.uint8), axis=1)[:, : width * depth].reshape(height, width, depth)
+    values = bits @ (1 << np.arange(depth)[::-1])
+    if kind == 3:
+        palette = np.frombuffer(parts[b"PLTE"][: len(parts[b"PLTE"]) // 3 * 3], np.uint8).reshape(-1, 3)
+        assert values.max() < len(palette)
+        if (palette[values] == palette[values][..., :1]).all():
+            values = palette[values][..., 0]
+    if {*np.unique(values)} <= {0, 255}:
+        values = values // 255
+    return {k: values == k for k in np.unique(values).tolist() if k}
 
 
 def filled(points, unsure):
@@ -156,7 +211,10 @@ def outcome(folder, content, writer, truth):
     except DataError as error:
         return "refused" if str(folder) in str(error) else f"refused without a name: {error}"
     unsure = np.zeros(SHAPE, bool)
-    if writer == "palette":
+    if writer == "palette sealed":
+        wanted, found = unsealed(content), dict(zip(data.classes, data.masks("a.png"), strict=True))
+        found = {k: mask for k, mask in found.items() if mask.any()}
+    elif writer == "palette":
         wanted = {k: mask for k, mask in enumerate(truth.values(), 1) if mask.any()}
         found = {c: m for c, m in zip(data.classes, data.masks("a.png"), strict=True) if m.any()}
     else:
@@ -178,9 +236,10 @@ def trial(folder, writer, count, seed=0):
             for old in folder.rglob("*"):
                 if old.is_file():
                     old.unlink()
-            publish(folder, each, writer)
+            publish(folder, each, writer.removesuffix(" sealed"))
             content = labels_of(folder, writer).read_bytes()
-        wrong = rng.bytes(int(rng.integers(0, 300))) if number % 10 == 0 else damaged(content, rng)
+        damage = damaged_below if writer == "palette sealed" else damaged
+        wrong = rng.bytes(int(rng.integers(0, 300))) if number % 10 == 0 else damage(content, rng)
         try:
             counts[outcome(folder, wrong, writer, each["a.png"])] += 1
         except Exception as error:

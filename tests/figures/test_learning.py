@@ -5,12 +5,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steelnb.figures import learning
+from steelnb.figures import learning, plots
 
 
 @pytest.fixture(autouse=True)
-def _closed():
-    yield
+def _style():
+    with plt.rc_context():
+        plots.use_style()
+        yield
     plt.close("all")
 
 

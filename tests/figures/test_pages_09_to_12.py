@@ -64,7 +64,7 @@ def test_curves_of_nothing_say_so_and_of_something_do_not():
                            for arm in races.ARMS for seed in range(2) for k in range(4)])
     full = races.draw_curves(points, "gigamacs", "dice", "a title", (0.5,))
     assert [text.get_text() for text in full.axes[0].texts] == ["50%"]
-    assert [text.get_text() for text in full.axes[0].get_legend().get_texts()] == list(races.ARMS)
+    assert [text.get_text() for text in full.legends[0].get_texts()] == list(races.ARMS)
 
 
 def test_only_a_difference_beyond_the_spread_of_seeds_is_coloured():

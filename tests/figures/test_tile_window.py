@@ -90,5 +90,5 @@ def test_a_tile_outside_the_image_is_refused(image, place, said):
 
 @pytest.mark.parametrize("wrong", [np.zeros((3, 4, 5), np.uint8), np.zeros((0, 5), np.uint8), np.zeros((4, 5))])
 def test_what_is_no_gray_image_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"an image is uint8 \[H, W\]"):
+    with pytest.raises(ValueError, match=r"an image must be uint8 \[H, W\]"):
         tile_window.OverlapTileView(wrong, 4, plt.figure())

@@ -37,7 +37,7 @@ PLANNED = re.compile(r"on a T4 (\d+) minutes? planned: ([\d.]+) PFLOP in (half|s
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """One folder for all notebooks, as a reader has it: they share data, and 10 may find the run of 09."""
+    """One folder for all notebooks, as a reader has it: they share data."""
     return tmp_path_factory.mktemp("full")
 
 

@@ -77,7 +77,7 @@ def test_what_looks_at_the_whole_image_is_refused_by_name(model, named):
 
 
 def test_answers_that_are_no_map_are_refused():
-    with pytest.raises(NotTileable, match="no map"):
+    with pytest.raises(NotTileable, match="not a map"):
         find_grid(nn.Flatten())
     with pytest.raises(NotTileable, match="it accepts no image of 384 to 447 pixels"):
         find_grid(nn.Conv2d(3, 1, 3))
@@ -150,7 +150,7 @@ def test_a_smaller_margin_has_an_error_that_falls():
     assert list(errors) == [0, 8, 16, 32, 48]
     assert errors[0] > errors[16] > errors[48]
     assert errors[48] <= 1e-6
-    with pytest.raises(ValueError, match=r"margin 20 is not a multiple .* stride 8; the next ones are 16 and 24,"):
+    with pytest.raises(ValueError, match=r"margin 20 is no multiple .* stride 8; the next ones are 16 and 24,"):
         inference.margin_errors(model, image, [20])
     with pytest.raises(ValueError, match="a valid network loses its margin"):
         inference.margin_errors(NETWORKS["valid"], image, [4])

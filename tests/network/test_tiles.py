@@ -1,5 +1,6 @@
 """Overlap-tile: NumPy's mirror, tiles that equal the whole image, every pixel once, and memory that does not grow."""
 
+import inspect
 import subprocess
 import sys
 
@@ -396,3 +397,14 @@ def test_a_long_strip_takes_no_more_memory_than_a_short_one(tmp_path):
     short, long = map(float, done.stdout.split())
     # The strip's own pages, 51 MB, may count as ours; its logits would be 205 MB, and as much again as float images.
     assert long - short < 90, f"peak of {short:.0f} MB after a short strip, {long:.0f} MB after the long one"
+
+
+def test_without_a_depth_it_is_the_original_s():
+    """Four levels, in every function that takes a depth."""
+    functions = [getattr(module, name) for module in (geometry, tiles) for name in vars(module)
+                 if inspect.isfunction(getattr(module, name))]
+    defaults = [parameter.default for function in functions
+                for name, parameter in inspect.signature(function).parameters.items()
+                if name == "depth" and parameter.default is not inspect.Parameter.empty]
+    assert len(defaults) > 8
+    assert set(defaults) == {4}

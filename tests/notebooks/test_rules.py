@@ -146,7 +146,7 @@ def test_outputs_that_are_fine(pair, text):
         (lambda book: book.cells[3].update(source="Figure 1: no italics."), "*Figure 1"),
         (lambda book: book.cells[3].update(source="*Figure 2: wrong number.*"), "*Figure 1"),
         (lambda book: book.cells.pop(3), "*Figure 1"),
-        (lambda book: book.cells[2].outputs.append(printing("x" * 300_000)), "KB, over 300"),
+        (lambda book: book.cells[2].outputs.append(printing("x" * 400_000)), "KB, over 400"),
         (lambda book: book.pop("cells"), "not a valid notebook"),
     ],
 )

@@ -347,7 +347,8 @@ def test_resuming_takes_only_what_the_same_settings_made(pictures, tmp_path):
     assert files(out) == before
     Image.fromarray(np.zeros((3, 4), np.uint8)).save(pictures / "a.png")
     outcome = predict_files(network(), [pictures], out, resume=True)
-    assert re.search(r"a_mask\.png: 40×60, but .*a\.png is 3×4: of another image", outcome.failed[pictures / "a.png"])
+    told = outcome.failed[pictures / "a.png"]
+    assert re.search(r"a_mask\.png: 40×60, but .*a\.png is 3×4: is it the mask of another image", told)
     (out / "predictions.json").unlink()
     with pytest.raises(PredictError, match=r"but no predictions\.json"):
         predict_files(network(), [pictures], out, resume=True)
@@ -514,10 +515,11 @@ def test_pairs_of_commands_at_once_leave_what_one_leaves(pictures, tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="names of up to 255 bytes")
 def test_a_name_without_room_for_those_of_its_files(pictures, tmp_path):
     (pictures / f"{238 * 'x'}.png").write_bytes((pictures / "a.png").read_bytes())
+    (pictures / f"{243 * 'w'}.png").write_bytes((pictures / "a.png").read_bytes())  # w…w_overlay.png has 255
     (pictures / f"{251 * 'y'}.png").write_bytes((pictures / "a.png").read_bytes())
     for resume in (False, True):
         outcome = predict_files(network(), [pictures], tmp_path / "out", resume=resume)
-        assert list(outcome.written) == ["a", "b", "c", 238 * "x"]
+        assert list(outcome.written) == ["a", "b", "c", 243 * "w", 238 * "x"]
         (told,) = outcome.failed.values()
         assert "its name is too long: its output files would have names of 263 bytes, the limit is 255" in told
 

@@ -78,7 +78,7 @@ def test_which_files_are_strips(tmp_path, monkeypatch):
 
 BAD_TIFFS = {
     "compressed .*tiffcp -c none": dict(data=WIDE, compression="zlib"),
-    "16 bits a pixel .*scale it": dict(data=WIDE.astype(np.uint16)),
+    "16 bits per pixel .*scale it": dict(data=WIDE.astype(np.uint16)),
     "colours": dict(data=np.stack([WIDE] * 3, -1), photometric="rgb"),
     "white as 0": dict(data=WIDE, photometric="miniswhite"),
     "2 pages": dict(data=np.stack([WIDE] * 2), photometric="minisblack"),

@@ -60,3 +60,13 @@ def test_clean_sets_and_small_defects(steel):
     if len(clean) > 2:
         assert "of the images are clean, and crops seldom show a defect" in told
     assert "smaller than 10 × 10 pixels" in told
+
+
+def test_no_cause_is_named_that_does_not_hold(steel):
+    """Half of the images show a defect, the loss stands still, the defects are large: none of the common causes."""
+    assert 0 < (steel.images["masks"] == 0).mean() < 0.6
+    assert steel.rows["area"].median() ** 0.5 > 12
+    for history in (rows(0.0), rows(0.0, losses=(0.5,)), rows(0.0, losses=(0.5, 0.46)), rows(0.0, losses=(0.4, 0.5))):
+        for recipe in (SMOKE, SMOKE.changed(crop=None)):
+            told = advice.explain_failure(history, recipe, steel)
+            assert told.partition("most likely first: ")[2].startswith("check whether the masks match"), told

@@ -81,7 +81,7 @@ def clock(monkeypatch):
 
 def test_a_second_process_is_refused_and_told_which_is_the_first(tmp_path, holder):
     began = time.perf_counter()
-    message = re.escape(f"{tmp_path} is in use by another process (number {holder.pid}, begun 20")
+    message = re.escape(f"{tmp_path} is in use by another process (number {holder.pid}, started 20")
     with pytest.raises(SessionError, match=message + ".*: wait until it ends, stop it, or choose another folder"):
         Session(tmp_path, patience=0.3).__enter__()
     assert time.perf_counter() - began >= 0.3
@@ -104,7 +104,7 @@ def test_a_killed_process_leaves_no_lock_behind(tmp_path, holder):
 
 
 def test_the_lock_goes_when_the_session_ends_and_when_it_fails(tmp_path):
-    with Session(tmp_path), pytest.raises(SessionError, match=r"in use by another process \(number \?, begun \?\)"):
+    with Session(tmp_path), pytest.raises(SessionError, match=r"in use by another process \(number \?, started \?\)"):
         Session(tmp_path, patience=0).__enter__()
     with pytest.raises(RuntimeError), Session(tmp_path, patience=0):
         raise RuntimeError

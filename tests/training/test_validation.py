@@ -83,7 +83,6 @@ def test_nothing_to_score_is_nan_not_a_number_from_nowhere(steel):
     assert math.isnan(scores["dice"])
     assert "loss" not in scores
     assert scores["defective"] == 0
-    assert "nan" in validation.format_scores(scores)
 
 
 def test_the_originals_geometry_scores_its_centre(steel):
@@ -92,3 +91,4 @@ def test_the_originals_geometry_scores_its_centre(steel):
     samples = Samples(steel, ImageCache(steel), [Item(i) for i in steel.images["ImageId"]], geometry="original")
     logits, mask = validation.logits_and_mask(model, samples, 0)
     assert logits.shape == mask.shape == (1, 52, 196)
+
