@@ -239,7 +239,7 @@ plt.show()
 
 # %% [markdown]
 # *Figure 3: A synthetic sheet of 256×800 with what the shipped weights find on it, untrained for this page: found in green, missed in orange, false
-# alarms in pink; below, by how much tiles of 256 that were cut apart and predicted one by one differ from the whole (darker: more). With its margin
+# alarms in pink; below, by how much tiles of 256 that were cut apart and predicted one by one differ from the whole (black: most). With its margin
 # the difference is rounding, so there is nothing to draw.*
 #
 # ## 5 · What the record says about real steel

@@ -42,7 +42,7 @@ import nbformat
 from PIL import Image
 
 LIMIT, LINES = 400_000, 40
-LARGE_PNG, MEDIUM_PNG = 24_000, 120_000  # characters of base64
+LARGE_PNG, MEDIUM_PNG = 9_000, 100_000  # characters of base64
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NOT_IN_OUTPUT = {
     "an absolute path": re.compile(r"(?<![\w:/.])/(?:[\w.-]+/)+[\w.-]*|\b[A-Za-z]:\\\w|file://"),

@@ -97,7 +97,7 @@ def write(texts: list[Path]) -> int:
         if error:
             failed += 1
             print(f"{text.name}: {error.strip()}\n", file=sys.stderr)
-        book.cells[0].source = with_card(book.cells[0].source, card(seconds, gpu_time(text)))
+        book.cells[0].source = with_card(book.cells[0].source, card(max(seconds, 1), gpu_time(text)))
         done[text.with_suffix(".ipynb")] = normalise(book)
     if failed:
         print(f"{failed} of {len(texts)} failed; no notebook was written", file=sys.stderr)

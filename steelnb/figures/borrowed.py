@@ -48,11 +48,13 @@ def draw_sheet(image: np.ndarray, mask: np.ndarray, whole: np.ndarray, naive: np
 
     image: uint8 [H, W]; mask: bool; whole, naive: float [H, W].
     """
-    difference = 255 - (255 * np.abs(whole - naive).clip(0, 1)).astype(np.uint8)
+    difference = np.abs(whole - naive)
+    most = difference.max()
     return plots.stack({
         "the sheet": image,
         "found at p > ½, whole or in tiles with their margin": plots.errors(image, whole > 0.5, mask),
-        f"tiles cut apart: probabilities differ by up to {np.abs(whole - naive).max():.2f}": difference,
+        f"tiles cut apart: probabilities differ by up to {most:.2f} (black)":
+            255 - (255 * difference / max(most, 1e-9)).astype(np.uint8),
     }, width=WIDTH)
 
 

@@ -150,7 +150,7 @@ def test_a_smaller_margin_has_an_error_that_falls():
     assert list(errors) == [0, 8, 16, 32, 48]
     assert errors[0] > errors[16] > errors[48]
     assert errors[48] <= 1e-6
-    with pytest.raises(ValueError, match=r"margin 20 is not a multiple .* stride 8; the next ones are 16 and 24,"):
+    with pytest.raises(ValueError, match=r"margin 20 is no multiple .* stride 8; the next ones are 16 and 24,"):
         inference.margin_errors(model, image, [20])
     with pytest.raises(ValueError, match="a valid network loses its margin"):
         inference.margin_errors(NETWORKS["valid"], image, [4])

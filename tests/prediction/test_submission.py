@@ -95,7 +95,7 @@ def test_all_four_classes_of_an_image_are_needed(predicted, tmp_path):
     [("ImageId,ClassId\na.jpg,1\n", r"line|columns are 'ImageId,ClassId'"), ("", "columns are ''"),
      ("ImageId,EncodedPixels,ClassId\na.jpg,1 2\n", "line 2: not ImageId"),
      ("ImageId_ClassId,EncodedPixels\na.jpg,\n", "line 2: not ImageId_ClassId"),
-     ("ImageId,EncodedPixels,ClassId\na.jpg,,x\n", "not among")],
+     ("ImageId,EncodedPixels,ClassId\na.jpg,,x\n", "not in the prediction")],
 )
 def test_tables_of_another_form(text, reason, predicted, tmp_path):
     (tmp_path / "s.csv").write_text(text)
@@ -124,7 +124,7 @@ def test_networks_images_and_names_that_cannot_be_submitted(tmp_path):
     submission.check_network([1, 2, 3, 4])
     with pytest.raises(SubmissionError, match=r"256×1600: b\.jpg \(200×200\) cannot"):
         submission.check_sizes({tmp_path / "a": SHAPE, "b.jpg": (200, 200)})
-    with pytest.raises(SubmissionError, match=r"not here: b\.jpg, c\.jpg$"):
+    with pytest.raises(SubmissionError, match=r"missing here: b\.jpg, c\.jpg$"):
         submission.check_names(["a.jpg"], ["c.jpg", "a.jpg", "b.jpg"])
     with pytest.raises(SubmissionError, match=r"does not list: b\.jpg; leave"):
         submission.check_names(["a.jpg", "b.jpg"], ["a.jpg"])

@@ -92,6 +92,3 @@ def test_the_originals_geometry_scores_its_centre(steel):
     logits, mask = validation.logits_and_mask(model, samples, 0)
     assert logits.shape == mask.shape == (1, 52, 196)
 
-
-def test_scores_stand_below_each_other():
-    assert validation.format_scores({"dice": 0.5, "images scored": 3}) == "dice           0.5000\nimages scored  3"
