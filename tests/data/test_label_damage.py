@@ -1,6 +1,6 @@
 """Damaged and random labels end in an error that names the file, or in the masks that an independent reader finds.
 
-Run as a script it takes the number of inputs for each format: ``python tests/data/test_damage.py 100000``.
+Run as a script it takes the number of inputs for each format: ``python tests/data/test_label_damage.py 100000``.
 """
 
 import base64
