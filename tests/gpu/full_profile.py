@@ -20,6 +20,7 @@ import contextlib
 import functools
 import gc
 import itertools
+import linecache
 import math
 import os
 import re
@@ -42,7 +43,7 @@ from torch.utils._pytree import tree_leaves
 from steelnb import losses
 from steelnb.data import synthetic
 from steelnb.data.dataset import DataError
-from steelnb.network import geometry, kinds
+from steelnb.network import geometry, kinds, pretrained, weights
 from steelnb.network.unet import UNet, cost
 from steelnb.runs import training_loop
 from steelnb.training import batches, loss_trials, validation
@@ -152,6 +153,7 @@ def cut_short(noted: Noted):
     samples_of = batches.training_and_validation_samples
     due = 1.0  # scores asked for, over those that are taken
     scores = {}
+    about = {key: value for key, value in weights.load_network(pretrained.SERIES).metadata.items() if key != "network"}
 
     def init(self, in_channels=1, out_channels=1, width=64, **options):
         make(self, in_channels, out_channels, min(width, 2), **options)
@@ -260,6 +262,7 @@ def cut_short(noted: Noted):
     with contextlib.ExitStack() as stack:
         for place, name, stand_in in (
             (UNet, "__init__", init), (UNet, "forward", corner), (loss_trials, "trial", short_trial),
+            (pretrained, "SERIES", Path(stack.enter_context(tempfile.TemporaryDirectory())) / "series.safetensors"),
             (loss_trials, "trials", few_trials), (loss_trials, "crops", any_crops),
             (loss_trials, "score", counted_score), (loss_trials, "_undisturbed", counted_watch),
             (Trainer, "step", few_steps), (batches, "iter_batches", few_batches),
@@ -269,6 +272,7 @@ def cut_short(noted: Noted):
             (IPython.display, "display", mock.MagicMock()), (plt, "show", lambda: plt.close("all")),
         ):
             stack.enter_context(mock.patch.object(place, name, stand_in))
+        weights.save_network(pretrained.SERIES, UNet(width=8, depth=3), about)  # as small as the others
         stack.enter_context(matplotlib.rc_context())
         stack.enter_context(pd.option_context("display.max_colwidth", None))
         yield
@@ -292,8 +296,10 @@ def execute(name: str) -> None:
     for number, cell in enumerate(code_cells(from_text(TEXTS[name])), 1):
         if '"-m", "steelnb", "train"' in cell.source:
             break
-        tree = Computed().visit(ast.parse(cell.source, f"{name}, cell [{number}]"))
-        exec(compile(ast.fix_missing_locations(tree), f"{name}, cell [{number}]", "exec"), place)
+        file = f"{name}, cell [{number}]"
+        linecache.cache[file] = len(cell.source), None, cell.source.splitlines(keepends=True), file  # for `inspect`
+        tree = Computed().visit(ast.parse(cell.source, file))
+        exec(compile(ast.fix_missing_locations(tree), file, "exec"), place)
     plt.close("all")
     place.clear()
     gc.collect()
