@@ -27,7 +27,7 @@
 #
 # | what you will learn | what it needs |
 # |---|---|
-# | to tell an all-black network that is silent from one that is blind or dead, with one number each | a CPU, a minute; on a T4 2 minutes planned: 0.53 PFLOP in half precision at 8 TFLOP/s (6 × 8.7 billion multiply-adds for a crop trained on) |
+# | to tell an all-black network that is silent from one that is blind or dead, with one number each | a CPU, a minute; on a T4 4 minutes planned: 0.6 PFLOP in single precision at 3 TFLOP/s (6 × 8.7 billion multiply-adds for a crop trained on) |
 # | how long the silence lasts, and what a prior start, weights, focal loss and Dice change | synthetic steel, where the share of defect is ours to choose |
 # | who pulls, background or defect, and why the loss curve is jagged | |
 #

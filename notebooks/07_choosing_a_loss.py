@@ -25,7 +25,7 @@
 #
 # | what you will learn | what it needs |
 # |---|---|
-# | how far sixteen losses seem apart after 80 steps at p > ½, and what is left of it at a chosen threshold | a CPU, a minute or two; on a T4 10 minutes planned: 5.0 PFLOP in half precision at 8 TFLOP/s |
+# | how far sixteen losses seem apart after 80 steps at p > ½, and what is left of it at a chosen threshold | a CPU, a minute or two; on a T4 15 minutes planned: 1.4 PFLOP in single precision at 3 TFLOP/s |
 # | Dice and average precision over the number of steps, from the records of a study | the records that come with steelnb |
 # | what each loss costs, and how hard each pushes where there is no defect | nothing trained |
 #
