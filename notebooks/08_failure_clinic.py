@@ -723,8 +723,9 @@ norm_study = recorded.records("batch_norm")
 gaps = norm_study.assign(change=(norm_study["training_recalibrated"] - norm_study["report_recalibrated"])
                          - (norm_study["training_eval"] - norm_study["report_eval"]))
 for n, rows in gaps.groupby("batch"):
-    print("record batch_norm, batches of {}: statistics taken again change the gap by {:+.3f} [{:+.3f} … {:+.3f}]".format(
-        n, *recorded.seed_interval(rows["change"])) + f", {len(rows)} of 5 seeds")
+    mean, low, high = recorded.seed_interval(rows["change"])
+    limits = f"[{low:+.3f} … {high:+.3f}]" if len(rows) > 1 else "(one seed says nothing)"
+    print(f"record batch_norm, batches of {n}: statistics taken again change the gap by {mean:+.3f} {limits}")
 
 figure, (ax,) = narrow.panels(1.9)
 for place, (name, each) in enumerate(scores.items()):

@@ -218,11 +218,11 @@ def score(model: UNet, steel: Crops, threshold: float = 0.0) -> dict[str, float]
     }
 
 
-def logits(model: UNet, steel: Crops) -> Tensor:
-    """A network's outputs for crops in evaluation mode, float32 [N, 1, H, W] on the CPU."""
+def logits(model: UNet, steel: Crops, half: bool = False) -> Tensor:
+    """A network's outputs for crops in evaluation mode, float32 [N, 1, H, W] on the CPU; `half` as in `trial`."""
     was_training, device, found = model.training, next(model.parameters()).device, []
     model.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), runtime.autocast(device) if half else nullcontext():
         for windows, masks in _batches(steel):
             found.append(outputs(model, windows.to(device).float() / 255, masks).float().cpu())
     model.train(was_training)
