@@ -37,7 +37,7 @@ html_math_renderer = "mathml"
 nb_execution_mode = "off"  # the committed outputs are what is shown
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-# A page may set its own anchors, <a id="…">, which MyST does not see; tests/test_site.py follows every link inside the site.
+# A page may set its own anchors, <a id="…">, which MyST does not see; tests/test_site.py follows every link.
 suppress_warnings = ["myst.xref_missing"]
 
 default_role = "py:obj"  # `name` in a docstring is code, and a link where it names something of the library
