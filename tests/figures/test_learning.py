@@ -1,19 +1,10 @@
 """Probability maps and scores by step: what is drawn is what was given."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from steelnb.figures import learning, plots
-
-
-@pytest.fixture(autouse=True)
-def _style():
-    with plt.rc_context():
-        plots.use_style()
-        yield
-    plt.close("all")
+from steelnb.figures import learning
 
 
 def test_every_map_is_drawn_on_one_scale_under_its_title():

@@ -1,19 +1,10 @@
 """Figures for a narrow screen: wide enough for their text, a panel per loss, whatever is recorded."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
 from steelnb.figures import budgets, narrow, plots
-
-
-@pytest.fixture(autouse=True)
-def style():
-    with plt.rc_context():
-        plots.use_style()
-        yield
-    plt.close("all")
 
 
 def records(losses, steps, seeds):

@@ -3,7 +3,6 @@
 import base64
 import zlib
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,15 +11,6 @@ from matplotlib.colors import to_rgb
 
 from steelnb.evaluation.scores import Value
 from steelnb.figures import borrowed, long_run, plots, races, real_steel
-
-
-@pytest.fixture(autouse=True)
-def drawing():
-    plt.switch_backend("agg")
-    with plt.rc_context():
-        plots.use_style()
-        yield
-    plt.close("all")
 
 
 def titles(figure):

@@ -3,7 +3,6 @@
 import json
 import time
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,19 +11,9 @@ import torch
 from steelnb import runs
 from steelnb.data import synthetic
 from steelnb.data.dataset import read_dataset
-from steelnb.figures import plots, run_progress
+from steelnb.figures import run_progress
 from steelnb.runs.session import SESSION_COLUMNS
 from steelnb.training.recipes import SMOKE
-
-
-@pytest.fixture(autouse=True)
-def drawing():
-    """No window opens, no setting and no figure is left behind."""
-    plt.switch_backend("agg")
-    with plt.rc_context():
-        plots.use_style()
-        yield
-    plt.close("all")
 
 
 def history(rows=3):

@@ -5,18 +5,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from steelnb.figures import plots, tile_window
+from steelnb.figures import tile_window
 from steelnb.network import tiles as overlap_tile
-
-
-@pytest.fixture(autouse=True)
-def drawing():
-    """No window opens, no setting and no figure is left behind."""
-    plt.switch_backend("agg")
-    with plt.rc_context():
-        plots.use_style()
-        yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")

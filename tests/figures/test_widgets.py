@@ -14,20 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from steelnb.figures import plots, run_progress, tile_window, widgets
+from steelnb.figures import run_progress, tile_window, widgets
 from steelnb.figures.sign_trick import draw_outputs, draw_sign_trick, sign_trick
 from steelnb.figures.threshold import draw_threshold
 from steelnb.losses import broken
-
-
-@pytest.fixture(autouse=True)
-def drawing():
-    """No window opens, no setting and no figure is left behind."""
-    plt.switch_backend("agg")
-    with plt.rc_context():
-        plots.use_style()
-        yield
-    plt.close("all")
 
 
 def pixels(png):
