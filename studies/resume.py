@@ -159,8 +159,8 @@ def summary(records: pd.DataFrame) -> str:
         "chosen threshold:",
         "",
     ]
-    columns = list(found.groupby(["optimizer", "cut"], sort=False).groups)
     base = found.groupby(["optimizer", "cut"], sort=False)["undisturbed"].first()
+    columns = list(base.index)  # in the order of the records; that of `.groups` depends on pandas
     lines += ["| forgotten | " + " | ".join(f"{o}, {c} (Dice {base[o, c]:.3f})" for o, c in columns) + " |",
               "|---" * (len(columns) + 1) + "|"]
     for name in FORGOTTEN:
