@@ -53,10 +53,9 @@ from scipy import ndimage
 from steelnb.data import rle, sources, splits, synthetic
 from steelnb.data.dataset import read_dataset
 from steelnb.evaluation import metrics
-from steelnb.figures import plots
+from steelnb.figures import labels, plots
 
 plots.use_style()
-WIDTH = 6.0  # inches of a figure: on a screen of 390 pixels its text still has 8
 data = sources.open_dataset(images=200, progress=False)
 print(data.describe())
 assert len(data.rows), "no image of this set shows a defect, so there is no label to look at"
@@ -180,7 +179,7 @@ overlap = (right & wrong).sum() / right.sum()
 figure = plots.stack({
     f"Counted down the columns: a label of class {row.ClassId}": 255 * right.astype(np.uint8),
     f"Counted along the rows: as many pixels, {overlap:.0%} of them in the right place": 255 * wrong.astype(np.uint8),
-}, width=min(WIDTH, 2.5 * right.shape[1] / right.shape[0]))
+}, width=min(labels.WIDTH, 2.5 * right.shape[1] / right.shape[0]))
 plt.show()
 
 # %% [markdown]
@@ -208,28 +207,8 @@ assert table["images here"].sum() == clean.sum() + len(data.rows)  # an image co
 print(table.to_string(), f"\n\n{several} images have more than one class (Severstal: {real_several}, "
       f"{real_several / real_images:.1%})")
 
-# %%
-def colour(k):
-    return plots.CLASS_COLOURS.get(k, plots.DEFECT) if len(data.classes) > 1 else plots.DEFECT
-
-
-figure, (left, right) = plt.subplots(2, 1, figsize=(WIDTH, 4.8))
-names = ["clean", *(f"class {k}" for k in data.classes)]
-left.barh(names, table["% here"], color=[plots.FAINT, *map(colour, data.classes)], height=0.6)
-if like_severstal:
-    left.plot(table["% Severstal"], names, "k|", ms=16, mew=2, label="Severstal")
-    left.legend(loc="lower right")
-left.invert_yaxis()
-most = table["% here"].iloc[1:].idxmax()
-left.set(xlabel="% of the images", title=f"Class {most} leads: on {table['% here'][most]:.0f}% of the images")
-plots.show(right, np.log1p(together.to_numpy()), f"{several} images show more than one class", cmap="Blues", vmin=0)
-for a, b in np.ndindex(together.shape):
-    n = together.iloc[a, b]
-    right.text(b, a, n, ha="center", va="center", color="white" if n > together.to_numpy().max() / 6 else plots.INK)
-right.set_xticks(range(len(data.classes)), data.classes)
-right.set_yticks(range(len(data.classes)), data.classes)
-right.set(xlabel="and class")
-right.set_ylabel("images with class", labelpad=8)
+beside = table["% Severstal"].rename("Severstal") if like_severstal else None
+figure = labels.draw_classes(table["% here"], together, several, beside)
 plt.show()
 
 # %% [markdown]
@@ -244,25 +223,8 @@ plt.show()
 
 # %%
 REAL_AREA = {1: (0.19, 0.93, 3.1), 2: (0.24, 0.72, 1.8), 3: (0.47, 2.89, 22), 4: (1.2, 6.35, 22)}  # %: 5, 50, 95 %
-rng = np.random.default_rng(0)
-figure, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.45 * len(data.classes)))
-for at, k in enumerate(data.classes):
-    percent = 100 * rows.loc[rows["ClassId"] == k, "share"]
-    ax.plot(percent, at + rng.uniform(-0.22, 0.22, len(percent)), "o", ms=3, alpha=0.6, color=colour(k), mew=0)
-    ax.plot([percent.median()] * 2, [at - 0.35, at + 0.35], color=colour(k), lw=2.5)
-    if like_severstal:
-        low, middle, high = REAL_AREA[k]
-        ax.plot([low, high], [at, at], color="black", lw=1)
-        ax.plot(middle, at, "D", color="black", ms=5, label="Severstal: median, 5–95%" if at == 0 else None)
-ax.set(xscale="log", yticks=range(len(data.classes)), xlabel="area of the mask, % of the image",
-       title=f"The largest mask is {rows['area'].max() / rows['area'].min():.0f} times the smallest")
-ax.set_yticklabels([f"class {k}" for k in data.classes])
-ticks = [t for t in (0.03, 0.1, 0.3, 1, 3, 10, 30, 100) if ax.get_xlim()[0] <= t <= ax.get_xlim()[1]]
-ax.set_xticks(ticks, [f"{t:g}" for t in ticks], minor=False)
-ax.set_xticks([], minor=True)
-ax.invert_yaxis()
-if like_severstal:
-    ax.legend(loc="upper right")
+percent = {k: 100 * rows.loc[rows["ClassId"] == k, "share"].to_numpy() for k in data.classes}
+figure = labels.draw_areas(percent, REAL_AREA if like_severstal else None, "Severstal")
 plt.show()
 
 # %% [markdown]
@@ -301,16 +263,6 @@ print(habits.to_string())
 
 
 # %%
-def around(mask, height, width):
-    """The place, as slices, of a window of that size about the largest piece of a mask, inside the image."""
-    labelled, _ = ndimage.label(mask)
-    largest = 1 + np.argmax(np.bincount(labelled.ravel())[1:])
-    middle = ndimage.center_of_mass(labelled == largest)
-    corner = [int(np.clip(m - want / 2, 0, max(0, have - want)))
-              for m, want, have in zip(middle, (height, width), mask.shape, strict=True)]
-    return np.s_[corner[0] : corner[0] + height, corner[1] : corner[1] + width]
-
-
 def mask_of(row):
     return rle.decode(row.EncodedPixels, tuple(size.loc[row.ImageId]))
 
@@ -319,25 +271,16 @@ def at_quantile(group, q):
     return group.sort_values("share").iloc[int(q * (len(group) - 1))]
 
 
-def show_crop(ax, crop, title, smooth=1):
-    """A crop, stretched from its darkest to its brightest gray values, its grain smoothed a little (pixels)."""
-    low, high = np.percentile(crop, (0.5, 99.5))
-    soft = ndimage.gaussian_filter(crop.astype(np.float32), smooth)
-    plots.show(ax, soft, title, vmin=low, vmax=high + 1, interpolation="antialiased")
-
-
 groups = [group for _, group in rows.groupby("ClassId")][:6]
 quantiles = [0.5] if len(groups) > 1 else [0.1, 0.4, 0.7, 0.95]
 chosen = [at_quantile(group, q) for group in groups for q in quantiles]
-lines = -(-len(chosen) // 2)
-figure, axes = plt.subplots(lines, min(2, len(chosen)), figsize=(WIDTH, 2.2 * lines), squeeze=False)
-for ax in axes.flat:
-    ax.axis("off")
-for ax, row in zip(axes.flat, chosen, strict=False):
+cases = []
+for row in chosen:
     mask = mask_of(row)
-    place = around(mask, 256, 384)
-    show_crop(ax, data.image(row.ImageId)[place], f"class {row.ClassId}: {row.share:.1%}", smooth=2)
-    ax.contour(mask[place], [0.5], colors=[colour(row.ClassId)], linewidths=1.2)
+    place = labels.around(mask, 256, 384)
+    title = f"class {row.ClassId}: {row.share:.1%}"
+    cases.append((title, data.image(row.ImageId)[place], mask[place], labels.colour(row.ClassId, data.classes)))
+figure = labels.draw_labels(cases)
 plt.show()
 
 # %% [markdown]
@@ -379,14 +322,7 @@ assert (look["steel"] >= look["all"] - 1e-6)[look["steel"].notna()].all()
 usable = banded if len(banded) else look
 image_id = usable.iloc[(usable["band"] - 0.5).abs().argmin()].ImageId
 image = data.image(image_id)
-profile, dark = image.mean(0), ~lit(image)
-figure, (above, below) = plt.subplots(2, 1, figsize=(WIDTH, 2.6))
-plots.show(above, ndimage.gaussian_filter(image, 1), f"{dark.mean():.0%} of this image's columns are darker than 20",
-           aspect="auto", interpolation="antialiased")
-below.plot(profile, color=plots.INK, lw=0.8)
-below.fill_between(range(len(dark)), 0, profile.max(), where=dark, color="#0072B2", alpha=0.15, lw=0)
-below.axhline(20, color="#D55E00", lw=1)
-below.set(xlabel="column (px)", ylabel="mean gray", xlim=(-0.5, len(dark) - 0.5), ylim=(0, None))
+figure = labels.draw_band(image, ~lit(image), 20)
 plt.show()
 
 # %% [markdown]
@@ -458,12 +394,12 @@ def four(group, start, end):
 
 
 lookalikes = sound.nlargest(max(alarms, 40), "contrast")
-figure, axes = plt.subplots(2, 4, figsize=(WIDTH * 0.9, 3.4))
+figure, axes = plt.subplots(2, 4, figsize=(labels.WIDTH * 0.9, 3.4))
 for line, group, name in zip(axes, (four(lookalikes, 0, 1), four(defect, 0.2, 0.9)), ("clean", "defect"), strict=True):
     for ax, w in zip(line, group.itertuples(), strict=True):
         y, x = (int(np.clip(c - 16, 0, max(0, n - 96))) for c, n in zip((w.y, w.x), size.loc[w.ImageId], strict=True))
         crop = data.image(w.ImageId)[y : y + 96, x : x + 96]
-        show_crop(ax, crop, f"{name} {w.contrast:.2f}")
+        labels.show_window(ax, crop, f"{name} {w.contrast:.2f}")
 figure.suptitle(f"Above {threshold:.2f}: half of {len(defect)} defect windows,\nand {alarms} of {len(sound)} clean ones",
                 x=0.01, ha="left", fontsize=10, fontweight="bold")
 plt.show()
@@ -508,21 +444,15 @@ for k, curve in curves.items():
     print(f"class {k}: Dice of outlines 2 px apart {curve[2]:.2f}, 4 px {curve[4]:.2f}{real}, 8 px {curve[8]:.2f}")
 
 # %%
-figure, axes = plt.subplot_mosaic("ab;cc", figsize=(WIDTH, 5.2), height_ratios=(3, 2))
-for ax, group, q, side in zip(axes.values(), (groups[0], groups[-1]), (0.6, 0.4), (96, 192), strict=False):
+cases = []
+for group, q, side in ((groups[0], 0.6, 96), (groups[-1], 0.4, 192)):
     row = at_quantile(group, q)
     mask = mask_of(row)
-    place = around(mask, side, side)
+    place = labels.around(mask, side, side)
     signed = ndimage.distance_transform_edt(~mask) - ndimage.distance_transform_edt(mask) + mask - 0.5
-    show_crop(ax, data.image(row.ImageId)[place], f"Class {row.ClassId}, label ± 4 px")
-    ax.contour(signed[place], [-4, 0, 4], colors=[colour(row.ClassId)], linewidths=1.2, linestyles=[":", "-", ":"])
-right = axes["c"]
-for k, curve in curves.items():
-    right.plot(RADII, curve, color=colour(k), label=f"class {k}")
-worst = min(curves, key=lambda k: curves[k][4])
-right.set(xlabel="outline further out by (px)", ylabel="Dice of the two",
-          title=f"4 px cost class {worst} {1 - curves[worst][4]:.2f} Dice")
-right.legend()
+    own = labels.colour(row.ClassId, data.classes)
+    cases.append((f"Class {row.ClassId}, label ± 4 px", data.image(row.ImageId)[place], signed[place], own))
+figure = labels.draw_outlines(cases, curves)
 plt.show()
 
 # %% [markdown]
@@ -561,16 +491,16 @@ def samples(image_id):
 
 crowd = data.images[data.images["masks"] > 1]["ImageId"] if several else data.images[~clean]["ImageId"]
 image_id = max(crowd, key=lambda i: samples(i)["area"].min())  # where the smallest mask is still plain to see
-labels, whole = samples(image_id).head(2), data.mask(image_id)
+drawn, whole = samples(image_id).head(2), data.mask(image_id)
 columns = np.flatnonzero(whole.any(0))
 place = np.s_[:, max(0, columns[0] - 60) : columns[-1] + 60]
-figure, axes = plt.subplots(len(labels), 1, figsize=(WIDTH, 0.2 + 1.4 * len(labels)), squeeze=False)
-for n, (ax, row) in enumerate(zip(axes[:, 0], labels.itertuples(), strict=True), 1):
+figure, axes = plt.subplots(len(drawn), 1, figsize=(labels.WIDTH, 0.2 + 1.4 * len(drawn)), squeeze=False)
+for n, (ax, row) in enumerate(zip(axes[:, 0], drawn.itertuples(), strict=True), 1):
     mask = mask_of(row)
     hidden = whole & ~mask
     title = f"Sample {n}, class {row.ClassId}: {hidden.sum() / whole.sum():.0%} of the defect called background"
-    show_crop(ax, data.image(image_id)[place], title, smooth=2)
-    ax.contourf(mask[place], [0.5, 1], colors=[colour(row.ClassId)], alpha=0.4)
+    labels.show_window(ax, data.image(image_id)[place], title, smooth=2)
+    ax.contourf(mask[place], [0.5, 1], colors=[labels.colour(row.ClassId, data.classes)], alpha=0.4)
     if hidden[place].any():
         ax.contour(hidden[place], [0.5], colors="white", linewidths=1.2, linestyles=":")
 plt.show()

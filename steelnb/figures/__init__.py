@@ -1,8 +1,9 @@
 """Figures and widgets for the notebooks.
 
-One style for all figures (`plots`), figures with a variable (`sign_trick`, `threshold`, `tile_window`), a sheet in
-tiles (`tiling`), a U-Net (`unet_sketch`), figures of recorded results (`borrowed`, `long_run`, `races`, `real_steel`),
-the progress of a run (`run_progress`), and sliders (`widgets`, the only module that needs ipywidgets).
+One style for all figures (`plots`), figures with a variable (`sign_trick`, `threshold`, `tile_window`), labels
+(`labels`), a sheet in tiles (`tiling`), a U-Net (`unet_sketch`), figures of recorded results (`borrowed`, `long_run`,
+`races`, `real_steel`), the progress of a run (`run_progress`), and sliders (`widgets`, the only module that needs
+ipywidgets).
 """
 
 from steelnb.figures.plots import overlay, use_style
