@@ -95,16 +95,25 @@ def parts(name: str, fold: int) -> tuple[dataset.SteelData, dataset.SteelData]:
 
 def trained(data: dataset.SteelData, recipe: Recipe, seconds: float, seed: int) -> tuple[torch.nn.Module, int]:
     """A network trained for about `seconds` of processor time, in eval mode, and its number of steps."""
-    torch.set_num_threads(1)
-    recipe = recipe.changed(validation=0.01)  # what is scored lies elsewhere
-    samples, _ = batches.training_and_validation_samples(data, recipe, seed, (items := [
-        batches.Item(image_id) for image_id in data.images["ImageId"]], items[:1]))
     first = Trainer(recipe, 1, 100, seed, torch.device("cpu"))
-    steps = max(20, round(seconds / np.median(list(feed(first, samples, recipe, 8))[2:])))
+    median = np.median(list(feed(first, samples_of(data, recipe, seed), recipe, 8))[2:])
+    steps = max(20, round(seconds / median))
+    return trained_for(data, recipe, steps, seed), steps
+
+
+def trained_for(data: dataset.SteelData, recipe: Recipe, steps: int, seed: int) -> torch.nn.Module:
+    """A network trained for `steps` steps on all images of `data`, in eval mode."""
     trainer = Trainer(recipe, 1, steps, seed, torch.device("cpu"))
-    for _ in feed(trainer, samples, recipe, steps):
+    for _ in feed(trainer, samples_of(data, recipe, seed), recipe, steps):
         pass
-    return trainer.averaged.eval(), steps
+    return trainer.averaged.eval()
+
+
+def samples_of(data: dataset.SteelData, recipe: Recipe, seed: int):
+    """Training samples of every image: what is scored lies elsewhere."""
+    torch.set_num_threads(1)
+    items = [batches.Item(image_id) for image_id in data.images["ImageId"]]
+    return batches.training_and_validation_samples(data, recipe, seed, (items, items[:1]))[0]
 
 
 def feed(trainer: Trainer, samples, recipe: Recipe, steps: int):
