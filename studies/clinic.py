@@ -37,10 +37,11 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from scipy import ndimage, stats
+from scipy import ndimage
 from torch import Tensor
 
 from steelnb.evaluation.metrics import TOUCHING
+from steelnb.evaluation.recorded import seed_interval
 from steelnb.losses import LOSSES
 from studies.plain import Part, chosen_threshold, dices, fitted, parts, probabilities
 
@@ -259,13 +260,6 @@ FACTS = {  # fact: how; where it holds and where its remedy works, by the low an
 WITHOUT_NETWORK = ("unsure_labels", "count", "soft_labels", "resizing")
 
 
-def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean and its 95 % t interval over seeds; NaN with fewer than two."""
-    mean, n = float(np.mean(values)), len(values)
-    half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n) if n > 1 else np.nan
-    return mean, mean - half, mean + half
-
-
 def verdicts(records: pd.DataFrame) -> pd.DataFrame:
     """A row a fact: number and interval of fact and remedy, and both verdicts."""
     rows = []
@@ -273,7 +267,7 @@ def verdicts(records: pd.DataFrame) -> pd.DataFrame:
         of = records[records["fact"] == fact]
         if of.empty:
             continue
-        value, remedy = (interval(of[column].to_numpy(float)) for column in ("value", "remedy"))
+        value, remedy = (seed_interval(of[column]) for column in ("value", "remedy"))
         said = {"holds": bool(holds(*value[1:])), "works": bool(works(*remedy[1:]))}
         seconds = of["cpu_seconds"].max()
         rows.append({"fact": fact, "seeds": len(of), "value": value, "remedy": remedy, "seconds": seconds} | said)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from steelnb.evaluation.recorded import seed_interval
+
 SAME = 0.02
 
 
@@ -42,15 +44,8 @@ def over_seeds_and_images(a: pd.Series, b: pd.Series, draws: int = 2000) -> Diff
 
 def over_seeds(a: pd.Series, b: pd.Series) -> Difference:
     """Of one number per seed (the index): mean ± t · standard error; NaN limits below two seeds."""
-    from scipy import stats
-
-    gains = (a - b).dropna().to_numpy(float)
-    if len(gains) == 0:
-        return Difference(float("nan"), float("nan"), float("nan"), 0)
-    half = np.nan
-    if len(gains) > 1:
-        half = stats.t.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / len(gains) ** 0.5
-    return Difference(gains.mean(), gains.mean() - half, gains.mean() + half, len(gains))
+    gains = (a - b).dropna()
+    return Difference(*seed_interval(gains), len(gains))
 
 
 def mean_range(values: pd.Series) -> str:

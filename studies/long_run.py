@@ -226,7 +226,9 @@ def summary(records: pd.DataFrame) -> str:
                   f"({ended}); the original's was +0.21.")
         if "uninterrupted" in by_arm:
             same = by_arm["uninterrupted"]["history_sha256"]["20"] == row["history_sha256"]["20"]
-            answer += f" Its first 20 epochs are {'' if same else 'not '}those of one unbroken session to the last bit."
+            others = by_arm["uninterrupted"]["sessions"]
+            answer += (f" Its first 20 epochs are {'' if same else 'not '}those of a run in "
+                       f"{f'{others} sessions of other lengths' if others > 1 else 'one session'}, to the last bit.")
     head = ("| arm | epochs | sessions | Dice, training | Dice, validation | gap (95 %, over images) | open from epoch "
             "| best epoch: validation Dice | weights |\n|---|---|---|---|---|---|---|---|---|")
     return f"{answer}\n\n{head}\n" + "\n".join(lines)

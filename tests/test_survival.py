@@ -62,7 +62,7 @@ def test_two_processes_killed(steel_folder, tmp_path):
 
 
 def test_torchrun_starts_a_killed_worker_again(steel_folder, tmp_path):
-    """As notebook 09 has it: torchrun's agent begins all workers again, and they go on from the checkpoint."""
+    """As docs/guide.md has it: torchrun's agent begins all workers again, and they go on from the checkpoint."""
     run = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
                "--max-restarts", "2", "-m", "steelnb", "--", "train", "--data", steel_folder, "--run", run, "--quiet",

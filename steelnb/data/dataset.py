@@ -1,4 +1,4 @@
-"""Reads a data set of steel images and defect masks, and refuses invalid labels.  Taught in 01_data_exploration.
+"""Reads a data set of steel images and defect masks, and refuses invalid labels.
 
 `SteelData` is the result, whatever the format: Severstal's layout is read by `severstal`, others (mask files in several
 layouts, COCO, LabelMe, CVAT and YOLO) are recognised by `layouts`.
@@ -152,14 +152,14 @@ class SteelData:
         sizes = Counter(map(size_text, images["height"], images["width"])).most_common()
         shown = sizes[0][0] if len(sizes) == 1 else f"{len(sizes)} sizes, {names(f'{n} of {s}' for s, n in sizes)}"
         titles = [f"{c} {self.class_name(c)}" if self.class_names else str(c) for c in self.classes]
-        per_class = ", ".join(f"{title} in {sum(c in found for found in images['classes'])}"
+        per_class = ", ".join(f"{title}: {sum(c in found for found in images['classes'])}"
                               for title, c in zip(titles, self.classes, strict=True))
         formats = ", ".join(f"{n} {f}" for f, n in sorted(Counter(images["format"]).items()))
         posing = sum(f == "PNG" and str(p).lower().endswith((".jpg", ".jpeg"))
                      for f, p in zip(images["format"], images["path"], strict=True))
         return "\n  ".join([
             f"{self.name}: {len(self)} images ({shown}), {clean} clean, {len(self) - clean} with defects",
-            f"classes: {per_class} images; {len(self.rows)} masks, {share:.2%} of all pixels",
+            f"images with class {per_class}; {len(self.rows)} masks, {share:.2%} of all pixels",
             f"files: {formats}" + (f" ({posing} PNG under a .jpg name)" if posing else ""),
             f"folder {self.folder.name!r}: {self.layout}",
             *self.notes,
@@ -170,7 +170,7 @@ def read_dataset(
     folder: str | Path, *, masks: str | Path | None = None, format: str | None = None, skip_missing: bool = False,
     mask_threshold: int | None = None, nested: str | None = None, progress: bool = False,
 ) -> SteelData:
-    """Recognises the layout of `folder`, reads and checks labels and image headers.  Taught in 01_data_exploration.
+    """Recognises the layout of `folder`, reads and checks labels and image headers.
 
     masks: a mask folder elsewhere; the images are then in `folder`/images, or in `folder` itself.
     format: one of `layouts.FORMATS`, for a folder with several kinds of labels.

@@ -45,6 +45,14 @@ def interval(replicates: np.ndarray, units: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def mean_interval(values: np.ndarray, replicates: int = 1000, seed: int = 0) -> tuple[float, float, float]:
+    """The mean of one number per image, [N], with its interval: (mean, low, high)."""
+    values = np.asarray(values, float)
+    sums = weighted_sums(np.stack([values, np.ones_like(values)]), poisson_weights(seed, 0, len(values), replicates))
+    means = ratio(*sums)
+    return float(means[0]), *interval(means[1:], len(values))
+
+
 def widened_tail(units: int) -> float:
     """The share of replicates beyond either end: 2.5 % of many units, 0.9 % of ten.
 

@@ -40,4 +40,5 @@ def draw_budgets(records: pd.DataFrame, losses: Sequence[str]) -> Figure:
                for name, colour, line, marker in LINES.values()]
     figure.legend(handles=handles, loc="outside upper left", ncols=2, fontsize=9)
     figure.supxlabel("steps", fontsize=9)
+    figure.supylabel("Dice, average precision", fontsize=9)
     return figure

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from steelnb.figures import plots
 
-WIDTH = 6.0  # inches: on a screen of 390 pixels its text still has 8
+WIDTH, ABOVE = plots.NARROW, 25  # inches; points between a panel and its title, where a legend stands
 
 
 def colour(k: int, classes: Sequence[int]) -> str:
@@ -36,7 +36,9 @@ def draw_classes(
         above.legend(loc="lower right", bbox_to_anchor=(1, 1), borderpad=0)  # inside it would look like data
     above.invert_yaxis()
     most = share.iloc[1:].idxmax()
-    above.set(xlabel="% of the images", title=f"Class {most} leads: on {share[most]:.0f}% of the images")
+    above.set(xlabel="% of the images")
+    above.set_title(f"Class {most} is the commonest defect: on {share[most]:.0f}% of the images",
+                    pad=None if beside is None else ABOVE)
     counts = together.to_numpy()
     plots.show(below, np.log1p(counts), f"{several} images show more than one class", cmap="Blues", vmin=0)
     for a, b in np.ndindex(counts.shape):
@@ -66,8 +68,8 @@ def draw_areas(percent: Mapping[int, np.ndarray], beside: Mapping[int, tuple[flo
             ax.plot([low, high], [at, at], color="black", lw=1)
             ax.plot(middle, at, "D", color="black", ms=5, label=f"{name}: median, 5–95%" if at == 0 else None)
     times = everything.max() / everything.min()
-    ax.set(xscale="log", yticks=range(len(percent)), xlabel="area of the mask, % of the image",
-           title=f"The largest mask is {times:.0f} times the smallest")
+    ax.set(xscale="log", yticks=range(len(percent)), xlabel="area of the mask, % of the image")
+    ax.set_title(f"The largest mask is {times:.0f} times the smallest", pad=ABOVE if beside else None)
     ax.set_yticklabels([f"class {k}" for k in percent])
     low, high = ax.get_xlim()
     ticks = [t for t in (0.03, 0.1, 0.3, 1, 3, 10, 30, 100) if low <= t <= high]
@@ -75,7 +77,7 @@ def draw_areas(percent: Mapping[int, np.ndarray], beside: Mapping[int, tuple[flo
     ax.set_xticks([], minor=True)
     ax.invert_yaxis()
     if beside:
-        ax.legend(loc="upper right")
+        ax.legend(loc="lower right", bbox_to_anchor=(1, 1), borderpad=0)  # inside it would look like data
     return figure
 
 
@@ -116,7 +118,7 @@ def draw_band(image: np.ndarray, dark: np.ndarray, level: float) -> Figure:
                f"{level}", aspect="auto", interpolation="antialiased")
     below.plot(profile, color=plots.INK, lw=0.8)
     below.fill_between(range(len(dark)), 0, profile.max(), where=dark, color=plots.PREDICTION, alpha=0.15, lw=0)
-    below.axhline(level, color=plots.DEFECT, lw=1)
+    below.axhline(level, color=plots.INK, lw=1, ls="--")
     below.set(xlabel="column (px)", ylabel="mean gray", xlim=(-0.5, len(dark) - 0.5), ylim=(0, None))
     return figure
 
@@ -136,6 +138,6 @@ def draw_outlines(cases: Sequence[tuple[str, np.ndarray, np.ndarray, str]], curv
         axes["c"].plot(curve, color=colour(k, list(curves)), label=f"class {k}")
     worst = min(curves, key=lambda k: curves[k][reach])
     axes["c"].set(xlabel="outline further out by (px)", ylabel="Dice of the two",
-                  title=f"{reach} px cost class {worst} {1 - curves[worst][reach]:.2f} Dice")
+                  title=f"An outline {reach} px further out costs class {worst} {1 - curves[worst][reach]:.2f} Dice")
     axes["c"].legend()
     return figure

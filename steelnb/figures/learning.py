@@ -57,7 +57,13 @@ def draw_by_step(curves: pd.DataFrame, arms: Mapping[str, str]) -> Figure:
             ax.plot(places, rows["ap"], color=LOSS_COLOURS[arm], label=f"{name}: average precision")
             ax.plot(places, rows["dice_half"], "--", color=LOSS_COLOURS[arm], label=f"{name}: Dice at p > ½")
         ax.axhline(share, color=plots.FAINT, lw=1)  # what a blind ranking has
-        ax.set(ylim=(0, 1), title=f"{share:.0%} of the pixels are defect", xticks=range(len(steps)), xticklabels=steps)
+        arm, name = next(iter(arms.items()))
+        dice = curves[(curves["share"] == share) & (curves["arm"] == arm)].groupby("step")["dice_half"].mean()
+        title = f"{share:.0%} defect"
+        if len(dice):
+            black = dice.iloc[1:].max() < 0.03  # after step 0, where a mask of noise may be white
+            title += f": {name}'s mask " + ("stays black" if black else f"ends with Dice {dice.iloc[-1]:.2f}")
+        ax.set(ylim=(0, 1), title=title, ylabel="score", xticks=range(len(steps)), xticklabels=steps)
     axes[-1, 0].set_xlabel("step")
-    axes[0, 0].legend(loc="upper left", fontsize=8)
+    axes[0, 0].legend(loc="upper left", fontsize=9)
     return figure

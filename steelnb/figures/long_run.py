@@ -7,7 +7,6 @@ from matplotlib.figure import Figure
 
 from steelnb.figures import plots
 
-WIDTH = 5.4  # inches: so narrow that its text stays legible on a phone
 ENDINGS = {"SIGKILL": ("-", plots.INK), "SIGTERM": ("--", plots.INK), "budget": (":", plots.INK)}
 
 
@@ -25,7 +24,7 @@ def draw_long_run(history: pd.DataFrame, sessions: pd.DataFrame, window: int = 5
 
     history, sessions: the tables that a run leaves. window: epochs over which the gap is averaged.
     """
-    figure, axes = plt.subplots(3, 1, figsize=(WIDTH, 6.4), sharex=True, height_ratios=(3, 2, 2))
+    figure, axes = plt.subplots(3, 1, figsize=(plots.NARROW, 6.4), sharex=True, height_ratios=(3, 2, 2))
     epoch, accuracy = history["epoch"], history["validation_original_accuracy"]
     style = dict(marker="o", ms=3) if len(history) < 30 else dict(lw=1.2)
     losses, score, gap = axes
@@ -54,8 +53,8 @@ def draw_long_run(history: pd.DataFrame, sessions: pd.DataFrame, window: int = 5
     shown = [how for how in ENDINGS if how in set(sessions["ended"].map(ending))]
     for how in shown:
         losses.plot([], [], color=ENDINGS[how][1], ls=ENDINGS[how][0], lw=0.8, label=f"session ended: {how}")
-    losses.legend(loc="upper right")
-    gap.legend(loc="upper left")
+    for ax, place in ((losses, "upper right"), (gap, "upper left")):  # opaque: the sessions' lines pass behind it
+        ax.legend(loc=place, frameon=True, framealpha=1, edgecolor="white")
     return figure
 
 
@@ -66,14 +65,13 @@ def draw_changes(changes: pd.DataFrame, same: float = 0.02) -> Figure:
     """
     panels, parts = (list(dict.fromkeys(changes[name])) for name in ("panel", "forgotten"))
     height = 0.5 + (0.6 + 0.19 * len(parts)) * len(panels)
-    figure, axes = plt.subplots(len(panels), 1, figsize=(WIDTH, height), sharex=True)
+    figure, axes = plt.subplots(len(panels), 1, figsize=(plots.NARROW, height), sharex=True)
     for ax, panel in zip(np.atleast_1d(axes), panels, strict=True):
         ax.axvspan(-same, same, color=plots.FAINT, alpha=0.4, lw=0)
         ax.axvline(0, color=plots.INK, lw=0.8)
         for y, part in enumerate(parts):
             values = changes.loc[(changes["panel"] == panel) & (changes["forgotten"] == part), "change"].to_numpy()
-            around = y + 0.25 * np.linspace(-1, 1, len(values)) if len(values) > 1 else [y]
-            ax.plot(values, around, "o", ms=3, color=plots.FAINT, mec=plots.INK, mew=0.4)
+            ax.plot(values, plots.apart(y, len(values), 0.25), "o", ms=3, color=plots.FAINT, mec=plots.INK, mew=0.4)
             ax.plot(values.mean(), y, "D", ms=5, color=plots.PREDICTION)
         ax.set(yticks=range(len(parts)), yticklabels=parts, title=panel)
         ax.invert_yaxis()

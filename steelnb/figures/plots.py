@@ -17,6 +17,7 @@ PREDICTION = "#0072B2"
 HIT, MISS, FALSE_ALARM = "#009E73", "#E69F00", "#CC79A7"
 INK, FAINT = "#333333", "#BBBBBB"
 WIDTH = 8.0  # inches of a full-width figure
+NARROW = 5.4  # so narrow that its text stays legible on a phone
 
 
 def use_style() -> None:
@@ -68,6 +69,11 @@ def show(ax: Axes, image: np.ndarray, title: str = "", **options) -> None:
     ax.grid(False)
     for spine in ax.spines.values():
         spine.set_visible(False)
+
+
+def apart(place: float, n: int, reach: float) -> np.ndarray:
+    """`n` places evenly from `reach` before to `reach` behind `place`, for dots that would cover each other."""
+    return place + reach * np.linspace(-1, 1, n) if n > 1 else np.array([place], float)
 
 
 def stack(pictures: Mapping[str, np.ndarray], width: float = WIDTH) -> Figure:

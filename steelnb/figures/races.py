@@ -1,27 +1,19 @@
 """Quality against time: races of recipes, and which change of a recipe mattered.  Taught in 11_hundred_times_faster."""
 
+from collections.abc import Collection, Mapping
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
-from scipy import stats
 
 from steelnb.figures import plots
-from steelnb.figures.long_run import WIDTH
 
 ARMS = {"original": (plots.INK, "-"), "fast": (plots.PREDICTION, "-"), "nesterov": (plots.PREDICTION, ":"),
         "plain": (plots.PREDICTION, "--")}
-BEYOND = plots.PREDICTION  # a difference beyond the spread of the seeds
-
-
-def interval(differences: np.ndarray) -> tuple[float, float]:
-    """The 95 % t interval of a mean over seeds; infinite for fewer than two."""
-    if len(differences) < 2:
-        return -np.inf, np.inf
-    half = stats.t.ppf(0.975, len(differences) - 1) * np.std(differences, ddof=1) / len(differences) ** 0.5
-    return np.mean(differences) - half, np.mean(differences) + half
+BEYOND, WITHIN = plots.INK, "#999999"  # a difference beyond the spread of the seeds, and one within it
 
 
 def draw_curves(points: pd.DataFrame, x: str, y: str, title: str, shares: tuple[float, ...] = ()) -> Figure:
@@ -30,7 +22,7 @@ def draw_curves(points: pd.DataFrame, x: str, y: str, title: str, shares: tuple[
     points: columns arm (may end in a rate, as "original 0.01"), run, and those named by x and y. shares: of the best of
     arm "original", drawn as horizontal lines.
     """
-    figure, ax = plt.subplots(figsize=(WIDTH, 3.8 if len(points) else 1.6))
+    figure, ax = plt.subplots(figsize=(plots.NARROW, 3.8 if len(points) else 1.6))
     arms = list(dict.fromkeys(points["arm"])) if len(points) else []
     originals = [arm for arm in arms if arm.startswith("original")]
     for arm in arms:
@@ -58,47 +50,45 @@ def draw_curves(points: pd.DataFrame, x: str, y: str, title: str, shares: tuple[
     return figure
 
 
-def draw_waterfall(lines: list[dict]) -> Figure:
+def draw_waterfall(lines: list[dict], beyond: Collection[str]) -> Figure:
     """Seconds until a target, in per cent of the first line's: a dot per seed.
 
-    lines: `change`, and `runs` with `cpu_seconds` (None where never) and `at_most`. Blue where the 95 % interval over
-    seeds of a line's change from the one before excludes no change.
+    lines: `change`, and `runs` with `cpu_seconds` (None where never) and `at_most`. beyond: the changes that made a
+    difference beyond the spread of the seeds, which are black; the others are gray.
     """
-    shares, beyond = _shares(lines), beyond_the_spread(lines)
-    figure, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.32 * len(lines)))
+    shares = shares_of_the_first(lines)
+    figure, ax = plt.subplots(figsize=(plots.NARROW, 0.9 + 0.32 * len(lines)))
     for y, now in enumerate(shares):
-        colour = BEYOND if lines[y]["change"] in beyond else plots.INK
+        colour = BEYOND if lines[y]["change"] in beyond else WITHIN
         never = [run["cpu_seconds"] is None for run in lines[y]["runs"]]
-        for place, share, missed in zip(y + 0.18 * np.linspace(-1, 1, len(now)), now, never, strict=True):
+        for place, share, missed in zip(plots.apart(y, len(now), 0.18), now, never, strict=True):
             ax.plot(share, place, ">" if missed else "o", ms=5, color=colour, mfc="none" if missed else colour)
     ax.set(yticks=range(len(lines)), yticklabels=[line["change"] for line in lines], ylim=(len(lines) - 0.5, -0.5),
            xscale="log", xlabel="% of the original's seconds (log)")
     ax.xaxis.set_major_formatter("{x:g}")
+    ax.set_title("Seconds to the original's best Dice", x=0)
     return figure
 
 
-def beyond_the_spread(lines: list[dict]) -> list[str]:
-    """The changes of a waterfall whose 95 % interval over seeds excludes that they changed nothing."""
-    logs = np.log(_shares(lines))
-    return [line["change"] for line, now, before in zip(lines[1:], logs[1:], logs, strict=False)
-            if np.prod(interval(now - before)) > 0]
-
-
-def _shares(lines: list[dict]) -> np.ndarray:
-    """Seconds of each line and seed, in per cent of the first line's."""
+def shares_of_the_first(lines: list[dict]) -> np.ndarray:
+    """Seconds of each line of a waterfall and seed, in per cent of the first line's."""
     return np.array([[100 * (run["cpu_seconds"] or run["at_most"]) / first["cpu_seconds"]
                       for run, first in zip(line["runs"], lines[0]["runs"], strict=True)] for line in lines])
 
 
-def draw_differences(gains: dict[str, np.ndarray], xlabel: str, title: str) -> Figure:
-    """A row per name: a dot per seed, the mean with its 95 % interval; coloured where that lies beyond 0."""
-    figure, ax = plt.subplots(figsize=(WIDTH, 1.1 + 0.3 * max(len(gains), 2)))
-    for y, values in enumerate(gains.values()):
-        low, high = interval(values)
-        colour = BEYOND if low * high > 0 else plots.INK
-        around = y + 0.15 * np.linspace(-1, 1, len(values)) if len(values) > 1 else [y]
-        ax.plot(values, around, "o", ms=3, color=plots.FAINT)
-        ax.plot(np.mean(values), y, "D", ms=5, color=colour)
+def draw_differences(
+    gains: Mapping[str, np.ndarray], intervals: Mapping[str, tuple[float, float, float]], xlabel: str, title: str
+) -> Figure:
+    """A row per name: a dot per seed, the mean with its 95 % interval; black where that lies beyond 0, else gray.
+
+    intervals: (mean, low, high) of each, see `evaluation.recorded.seed_interval`.
+    """
+    figure, ax = plt.subplots(figsize=(plots.NARROW, 1.1 + 0.3 * max(len(gains), 2)))
+    for y, (name, values) in enumerate(gains.items()):
+        mean, low, high = intervals[name]
+        colour = BEYOND if low * high > 0 else WITHIN
+        ax.plot(values, plots.apart(y, len(values), 0.15), "o", ms=3, color=plots.FAINT)
+        ax.plot(mean, y, "D", ms=5, color=colour)
         if np.isfinite(low):
             ax.plot([low, high], [y, y], color=colour, lw=1.2)
     if gains:

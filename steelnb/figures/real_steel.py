@@ -2,28 +2,35 @@
 
 import base64
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from scipy.ndimage import gaussian_filter
 
 from steelnb.figures import plots
-from steelnb.figures.long_run import WIDTH
 
 FEW = 10  # images below which a mark is hollow
 
 
-def draw_scores(rows: Mapping[str, NamedTuple], xlabel: str) -> Figure:
-    """A row per name: a score with its interval (value, low, high, n), hollow where n is below FEW."""
-    figure, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.42 * len(rows)))
-    for y, value in enumerate(rows.values()):
+def draw_scores(
+    rows: Mapping[str, NamedTuple], xlabel: str, unseen: Collection[str] = (), title: str = ""
+) -> Figure:
+    """A row per name: a score with its interval (value, low, high, n), hollow where n is below FEW.
+
+    unseen: names of those scored on a kind of steel that they were not trained on, which are dots; the others are
+    diamonds.
+    """
+    figure, ax = plt.subplots(figsize=(plots.NARROW, 0.9 + 0.5 * len(rows)))
+    for y, (name, value) in enumerate(rows.items()):
         ax.plot([value.low, value.high], [y, y], color=plots.PREDICTION, lw=1.2)
-        ax.plot(value.value, y, "o", ms=6, color=plots.PREDICTION, mfc="none" if value.n < FEW else plots.PREDICTION)
-    labels = [f"{name}\nn = {value.n}" for name, value in rows.items()]
-    ax.set(yticks=range(len(rows)), yticklabels=labels, ylim=(len(rows) - 0.5, -0.5), xlim=(0, 1), xlabel=xlabel)
+        ax.plot(value.value, y, "o" if name in unseen else "D", ms=6, color=plots.PREDICTION,
+                mfc="none" if value.n < FEW else plots.PREDICTION)
+        ax.text(0, y - 0.22, f"{name} (n = {value.n})", va="bottom")
+    ax.set(yticks=[], ylim=(len(rows) - 0.5, -0.8), xlim=(0, 1), xlabel=xlabel, title=title)
     return figure
 
 
@@ -38,13 +45,15 @@ def error_map(codes: str, shape: Sequence[int]) -> np.ndarray:
 
 
 def piece(image: np.ndarray, wanted: np.ndarray, width: int = 640, dark: int = 12) -> tuple[slice, slice]:
-    """The lit part of an image, uint8 [H, W], of at most `width` columns, around most of `wanted`, bool [H, W].
+    """`width` columns of an image, uint8 [H, W], around most of `wanted`, bool [H, W]; lit ones, as far as they reach.
 
     dark: mean gray level of a column below which it is off the strip.
     """
     lit = np.flatnonzero(image.mean(0) > dark)
+    width = min(width, image.shape[1])
     left, right = (int(lit[0]), int(lit[-1]) + 1) if len(lit) else (0, image.shape[1])
-    width = min(width, right - left)
+    left = min(left, image.shape[1] - width)
+    right = max(right, left + width)
     held = np.concatenate([[0], wanted[:, left:right].sum(0).cumsum()])
     inside = held[width:] - held[: len(held) - width]
     best = np.flatnonzero(inside == inside.max())
@@ -60,7 +69,8 @@ def draw_examples(rows: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]])
     pictures = {}
     for title, (image, prediction, mask) in rows.items():
         part = piece(image, mask if mask.any() else prediction)
+        image = gaussian_filter(image, 1)  # grain does not compress: a page has to stay small
         pictures[title] = plots.overlay(image[part], mask[part][None], alpha=0.0)
         errors = plots.errors(image[part], prediction[part], mask[part])
         pictures["found green, missed orange, false alarm pink" + " " * len(pictures)] = errors
-    return plots.stack(pictures, width=WIDTH)
+    return plots.stack(pictures, width=plots.NARROW)

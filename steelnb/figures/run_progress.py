@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 
 from steelnb.figures import plots
 
-SIZE = (plots.WIDTH, 2.4)  # inches
-CURVES = {  # the axes, left and right: columns of history.csv
+SIZE = (plots.NARROW, 4.4)  # inches
+CURVES = {  # the axes, upper and lower: columns of history.csv
     "loss": {"train_loss": ("training", plots.INK), "validation_loss": ("validation", plots.PREDICTION)},
     "Dice, defective images": {"validation_dice": ("validation Dice", plots.HIT)},
 }
@@ -86,15 +86,15 @@ def draw_run(run: str | Path, figure: Figure | None = None) -> Figure:
     figure.clear()
     figure.set_layout_engine("none")  # fixed positions, so that nothing moves from epoch to epoch
     history = progress(run).history
-    for (label, curves), left in zip(CURVES.items(), (0.09, 0.58), strict=True):
-        ax = figure.add_axes((left, 0.19, 0.4, 0.69))
+    for (label, curves), bottom in zip(CURVES.items(), (0.6, 0.1), strict=True):
+        ax = figure.add_axes((0.12, bottom, 0.85, 0.33))
         for column, (name, colour) in curves.items():
             ax.plot(history["epoch"], history[column], "o-", ms=3, lw=1.5, color=colour, label=name)
         ax.set(xlabel="epoch", ylabel=label, xlim=(0.5, max(history["epoch"].max(), 2) + 0.5 if len(history) else 2.5))
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set_title(_title(history, list(curves)), loc="left")
         if len(curves) > 1 and len(history):
-            ax.legend(loc="best", fontsize=8)
+            ax.legend(loc="best")
     ax.set_ylim(0, 1)
     return figure
 

@@ -10,7 +10,8 @@ from skimage.measure import block_reduce
 
 from steelnb.figures import plots
 
-HEIGHT = 3.1  # inches
+WIDTH, HIGHEST = plots.NARROW, 3.6  # inches; of the picture
+TITLE, GAP, CURVE, BELOW = 0.3, 0.3, 1.1, 0.5  # inches, from the top: above and below the picture, curves, axis
 
 
 def draw_threshold(
@@ -21,9 +22,14 @@ def draw_threshold(
     Shows hits, misses and false alarms. image: uint8 [H, W]; probability: float [H, W] in 0…1; mask: bool [H, W]. The
     static version of `widgets.explore_threshold`; by default a new pyplot figure.
     """
-    view = ThresholdView(image, probability, mask, figure or plt.figure(figsize=(plots.WIDTH, HEIGHT)))
+    view = ThresholdView(image, probability, mask, figure or plt.figure(figsize=figure_size(image.shape)))
     view.move(threshold)
     return view.figure
+
+
+def figure_size(shape: tuple[int, int]) -> tuple[float, float]:
+    """Figure size in inches for an image of that shape."""
+    return WIDTH, TITLE + min(WIDTH * shape[0] / shape[1], HIGHEST) + GAP + CURVE + BELOW
 
 
 class ThresholdView:
@@ -41,8 +47,9 @@ class ThresholdView:
         found, predicted = self._above(thresholds)
         self.figure = figure
         figure.set_layout_engine("none")  # fixed positions, so that nothing jumps while the slider moves
-        self.picture_axes = figure.add_axes((0.0, 0.46, 1.0, 0.45))
-        self.curve = figure.add_axes((0.07, 0.14, 0.91, 0.28))
+        height, under = figure.get_figheight(), BELOW + CURVE + GAP
+        self.picture_axes = figure.add_axes((0, under / height, 1, 1 - (under + TITLE) / height), anchor="W")
+        self.curve = figure.add_axes((0.1, BELOW / height, 0.88, CURVE / height))
         plots.show(self.picture_axes, plots.errors(self.image, self.mask & False, self.mask))
         self.picture = self.picture_axes.images[0]
         for name, colour, top, bottom in (("Dice", plots.INK, 2 * found, predicted + self.true),
@@ -50,10 +57,10 @@ class ThresholdView:
                                           ("recall", plots.HIT, found, self.true)):
             share = np.where(bottom, top / np.maximum(bottom, 1), np.nan)  # no precision without predicted pixels
             self.curve.plot(thresholds, share, color=colour, lw=1.5, label=name)
-        self.curve.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="this image")
-        self.curve.set_xlabel("threshold: defect where p is above it", loc="left")
-        self.curve.legend(loc="lower right", bbox_to_anchor=(1, -0.58), ncols=3, fontsize=8)  # off the curves
-        self.line = self.curve.axvline(0.5, color=plots.DEFECT, lw=2)
+        self.curve.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="score",
+                       xlabel="threshold: defect where p is above it")
+        self.curve.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderpad=0.2)  # off the curves
+        self.line = self.curve.axvline(0.5, color=plots.INK, lw=2)
         self.title = self.picture_axes.set_title("", loc="left")
         self.moving = [self.picture, self.title, self.line]
 

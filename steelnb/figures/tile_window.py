@@ -13,9 +13,9 @@ from steelnb.figures import plots
 from steelnb.network import geometry, tiles
 from steelnb.network.tiles import Tile
 
-TILE, WINDOW = "#F0E442", "#56B4E9"  # yellow: predicted pixels; blue: the input window
+TILE, WINDOW = "#F0E442", "#00BFC4"  # yellow: predicted pixels; turquoise: the input window
 PICTURE_COLUMNS = 600  # of the picture, about; rows in proportion
-WIDTH = 6.0  # inches: on a screen of 390 pixels its text still has 8
+WIDTH = plots.NARROW
 TITLE, HIGHEST = 0.5, 4.0  # inches
 
 
@@ -55,7 +55,7 @@ def draw_overlap_tile(
 ) -> Figure:
     """One tile of an image with its input window.  Taught in 02_overlap_tile.
 
-    image: uint8 [H, W]; mirrored pixels are blue. See `tile_window`.
+    image: uint8 [H, W]; mirrored pixels are tinted. See `tile_window`.
     The static version of `widgets.explore_overlap_tile`; by default a new pyplot figure.
     """
     view = OverlapTileView(image, depth, figure or plt.figure(figsize=figure_size(image.shape, depth)))
@@ -114,7 +114,6 @@ class OverlapTileView:
         for frame, place in zip(self.frames, (seen, tile), strict=True):
             frame.set_bounds(place.left, place.top, place.width, place.height)
         self.title.set_text(
-            f"Tile {tile.height} × {tile.width} at ({tile.top}, {tile.left}):\n"
-            f"sees {seen.height} × {seen.width} = {here.pixels:,} pixels, {here.mirrored:,} of them mirrored "
-            f"({here.mirrored / here.pixels:.0%})"
+            f"Tile {tile.height} × {tile.width} at ({tile.top}, {tile.left}): sees {seen.height} × {seen.width}\n"
+            f"= {here.pixels:,} pixels, {here.mirrored:,} of them mirrored ({here.mirrored / here.pixels:.0%})"
         )

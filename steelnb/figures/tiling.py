@@ -10,12 +10,11 @@ from matplotlib.patches import Rectangle
 from scipy.ndimage import gaussian_filter
 from skimage.measure import block_reduce
 
-from steelnb.figures import plots
+from steelnb.figures import narrow, plots
 from steelnb.figures.tile_window import TILE, WIDTH, WINDOW
 from steelnb.network import tiles
 from steelnb.network.geometry import Grid
 
-NARROW = 4.8  # inches
 FAINTEST = 1e-6  # of the differences of probabilities that are drawn
 HEAT = plt.get_cmap("magma", 12)  # two steps a power of ten
 
@@ -36,7 +35,7 @@ def draw_sheet_to_mask(sheet: np.ndarray, found: np.ndarray, label: np.ndarray, 
         f"A sheet of {height} × {width} pixels": sheet,
         f"Mirrored border of {margin} pixels, tiles, one window": picture.astype(np.uint8),
         "The mask, put together of the tiles": plots.errors(sheet, found, label),
-    }, NARROW)
+    }, narrow.WIDTH)
     places = tiles.tiles(height, width, side, grid)
     for place in places:
         corner = place.left + margin - 0.5, place.top + margin - 0.5

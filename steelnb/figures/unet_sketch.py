@@ -13,8 +13,8 @@ from steelnb.figures import plots
 from steelnb.network import geometry
 from steelnb.network.unet import UNet, cost
 
-LEVELS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#F0E442", "#999999", "#333333")
-WIDTH = 6.0  # inches: on a screen of 390 pixels its text still has 8
+WIDTH = plots.NARROW
+MARK = "#00E5E5"  # plain on dark and on pale
 BOX, INDENT = 0.3, 0.045  # of the width
 
 
@@ -23,12 +23,13 @@ def draw_unet(model: UNet, height: int, width: int) -> Figure:
     right."""
     sizes = {layer.name.rpartition(".")[0]: layer for layer in cost(model, height, width)}  # the last of each block
     crops = [(met.skip - met.up) // 2 for met in reversed(geometry.levels(height, model.depth, "floor"))]
-    figure, ax = plt.subplots(figsize=(WIDTH, 0.62 * (model.depth + 1) + 0.4))
-    ax.set(xlim=(0, 1), ylim=(-model.depth - 0.7, 0.55))
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.62 * (model.depth + 1) + 0.3))
+    ax.set(xlim=(0, 1), ylim=(-model.depth - 0.35, 0.35))
     ax.axis("off")
 
     def box(layer, x, level):
-        ax.add_patch(Rectangle((x, -level - 0.28), BOX, 0.56, color=LEVELS[level], alpha=0.35, lw=0))
+        shade = min(0.1 + 0.06 * level, 0.45)
+        ax.add_patch(Rectangle((x, -level - 0.28), BOX, 0.56, color=plots.INK, alpha=shade, lw=0))
         text = f"{layer.channels} channels\n{layer.height} × {layer.width}"
         ax.text(x + BOX / 2, -level, text, ha="center", va="center")
 
@@ -63,12 +64,11 @@ def draw_sensitivity(maps: Mapping[str, np.ndarray], field: tuple[int, int], rad
         cells = block_reduce(gradient, 2, np.mean)
         plots.show(ax, np.maximum(cells / cells.max(), 1e-4), title, cmap=plt.get_cmap("magma", 8),
                    norm=LogNorm(1e-4, 1), extent=(-0.5, n - 0.5, n - 0.5, -0.5))
-        first, last = field
-        ax.add_patch(Rectangle((first - 0.5, first - 0.5), last - first + 1, last - first + 1, fill=False, ec="#56B4E9",
-                               lw=2.5))
+        first, side = field[0] - 0.5, field[1] - field[0] + 1
+        ax.add_patch(Rectangle((first, first), side, side, fill=False, ec=MARK, lw=3))
         centre, *two = radii[title]
         for radius, style in zip(two, ("-", "--"), strict=True):
-            ax.add_patch(Circle((centre, centre), radius, fill=False, ec="#F0E442", lw=1.5, ls=style))
+            ax.add_patch(Circle((centre, centre), radius, fill=False, ec=MARK, lw=2, ls=style))
     bar = figure.colorbar(axes[0, 0].images[0], ax=axes, orientation="horizontal", fraction=0.05, pad=0.03, aspect=40)
     bar.set_label("gradient, of its largest")
     return figure

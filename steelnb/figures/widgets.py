@@ -21,7 +21,7 @@ from steelnb import EXIT_STOPPED
 from steelnb.figures import plots, run_progress, tile_window
 from steelnb.figures.sign_trick import REACH, SignTrickView
 from steelnb.figures.sign_trick import SIZE as SIGN_TRICK_SIZE
-from steelnb.figures.threshold import HEIGHT, ThresholdView
+from steelnb.figures.threshold import ThresholdView, figure_size
 
 
 def explore_sign_trick(x: float = -0.065, share: float = 0.06) -> ipywidgets.VBox:
@@ -34,7 +34,7 @@ def explore_threshold(
     image: np.ndarray, probability: np.ndarray, mask: np.ndarray, threshold: float = 0.5
 ) -> ipywidgets.VBox:
     """`threshold.draw_threshold` with a slider for the threshold.  Taught in 10_results."""
-    view = ThresholdView(image, probability, mask, _figure())
+    view = ThresholdView(image, probability, mask, _figure(figure_size(image.shape)))
     return _slider(view, threshold, min=0.01, max=0.99, step=0.01, description="threshold", readout_format=".2f")
 
 
@@ -112,7 +112,7 @@ class _Monitor:
             self.process.terminate()
 
 
-def _figure(size: tuple[float, float] = (plots.WIDTH, HEIGHT)) -> Figure:
+def _figure(size: tuple[float, float]) -> Figure:
     return Figure(figsize=size, dpi=100)
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from steelnb import runtime, storage
+from steelnb import runtime
 from steelnb.data.dataset import DataError, SteelData
 from steelnb.data.image_cache import ImageCache
 from steelnb.evaluation.metrics import Streaming
@@ -233,23 +233,6 @@ def _batches(steel: Crops) -> Iterator[tuple[Tensor, Tensor]]:
     """Windows and masks in parts that are scored at once."""
     at_once = max(1, min(SCORED[0], SCORED[1] // steel.windows[0].numel()))
     return zip(steel.windows.split(at_once), steel.masks.split(at_once), strict=True)
-
-
-def log(notebook: str, rows: list[dict[str, str]]) -> pd.DataFrame:
-    """Adds a notebook's rows (disease, symptom, measured, fix) to the table of loss failures and returns the table.
-
-    Stored as loss_log.csv in `runtime.runs_folder`; earlier rows of the same notebook are replaced.
-    """
-    columns = ["notebook", "disease", "symptom", "measured", "fix"]
-    table = pd.DataFrame([{"notebook": notebook} | row for row in rows], columns=columns)
-    path = runtime.runs_folder() / "loss_log.csv"
-    if path.exists():
-        before = pd.read_csv(path, dtype=str, keep_default_na=False)
-        table = pd.concat([before[before["notebook"] != notebook], table])
-    table = table.sort_values("notebook", kind="stable", ignore_index=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    storage.write_file(path, table.to_csv(index=False).encode())
-    return table
 
 
 def _undisturbed(model: UNet, watch: Callable, windows: Tensor, masks: Tensor) -> dict:

@@ -505,7 +505,7 @@ def test_refuses_groups(tmp_path, text, parts):
 def test_describe_names_no_path(tmp_path):
     text = dataset.read_dataset(severstal(tmp_path / "steel", "a.jpg,3,1 2", "a.jpg,1,3 1")).describe()
     assert str(tmp_path) not in text
-    for part in ("3 images (4×6)", "2 clean, 1 with defects", "1 in 1", "2 in 0", "2 masks", "4.17% of all pixels",
+    for part in ("3 images (4×6)", "2 clean, 1 with defects", "class 1: 1, 2: 0", "2 masks", "4.17% of all pixels",
                  "3 JPEG", "'steel'"):
         assert part in text
 

@@ -106,7 +106,7 @@ def test_folders_name_the_kind(tmp_path):
     data = dataset.read_dataset(tmp_path)
     assert (data.classes, data.class_names) == ((1, 2), ("MT_Break", "MT_Crack"))
     assert data.images["classes"].tolist() == [(1,), (2,), (2,), ()]
-    assert "1 MT_Break in 1, 2 MT_Crack in 2 images" in data.describe()
+    assert "images with class 1 MT_Break: 1, 2 MT_Crack: 2;" in data.describe()
     assert data.class_name(2) == "MT_Crack"
 
 

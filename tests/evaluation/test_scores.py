@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from skimage.measure import label
 
-from steelnb.evaluation.bootstrap import LEVEL
+from steelnb.evaluation.bootstrap import LEVEL, mean_interval
 from steelnb.evaluation.operating_point import OperatingPoint
 from steelnb.evaluation.scores import (
     ALL,
@@ -443,6 +443,12 @@ def test_two_units_have_the_widest_interval_and_one_has_none():
     assert one.value == pytest.approx(dices(data[:1])[0])
     assert math.isnan(one.low)
     assert math.isnan(one.high)
+
+
+def test_a_mean_over_images_has_the_interval_of_the_scores():
+    data = images(12, shape=(12, 14), share=1)
+    value = scored(data, ("any",), replicates=300, seed=4).values()[DICE]
+    assert mean_interval(dices(data), replicates=300, seed=4) == pytest.approx(value[:3], rel=1e-12)
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():

@@ -30,7 +30,7 @@ def test_shares_are_bars_and_those_of_another_set_are_marks():
     above, below = labels.draw_classes(share, together, 1, share.rename("Severstal") + 1).axes
     assert [bar.get_width() for bar in above.patches] == [50, 10, 45]
     assert list(above.lines[0].get_xdata()) == [51, 11, 46]
-    assert above.get_title(loc="left") == "Class 2 leads: on 45% of the images"
+    assert above.get_title(loc="left") == "Class 2 is the commonest defect: on 45% of the images"
     assert [text.get_text() for text in below.texts] == ["5", "1", "1", "20"]
     assert not labels.draw_classes(share, together, 1).axes[0].lines
 
@@ -50,7 +50,7 @@ def test_one_class_has_the_colour_of_a_defect():
 def test_the_title_names_the_class_that_a_shift_costs_most():
     case = ("a", np.zeros((8, 8), np.uint8), np.linspace(-9, 9, 64).reshape(8, 8), "red")
     figure = labels.draw_outlines([case, case], {1: np.linspace(1, 0.6, 9), 2: np.linspace(1, 0.2, 9)})
-    assert figure.axes[2].get_title(loc="left") == "4 px cost class 2 0.40 Dice"
+    assert figure.axes[2].get_title(loc="left") == "An outline 4 px further out costs class 2 0.40 Dice"
 
 
 @pytest.mark.parametrize("n", [1, 3])

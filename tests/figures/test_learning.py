@@ -27,7 +27,13 @@ def test_curves_are_means_over_seeds():
         {"share": share, "arm": "bce", "seed": seed, "step": step, "ap": share + seed / 10, "dice_half": step / 1000}
         for share in (0.06, 0.01) for seed in (0, 1) for step in (0, 20)])
     figure = learning.draw_by_step(curves, {"bce": "BCE"})
-    assert [ax.get_title(loc="left")[:2] for ax in figure.axes] == ["1%", "6%"]
+    titles = [f"{share} defect: BCE's mask stays black" for share in ("1%", "6%")]
+    assert [ax.get_title(loc="left") for ax in figure.axes] == titles
+    figure = learning.draw_by_step(curves.assign(dice_half=0.4), {"bce": "BCE"})
+    assert figure.axes[1].get_title(loc="left") == "6% defect: BCE's mask ends with Dice 0.40"
+    figure = learning.draw_by_step(curves, {"dice": "Dice loss", "bce": "BCE"})  # whose first arm is not recorded yet
+    assert figure.axes[1].get_title(loc="left") == "6% defect"
+    figure = learning.draw_by_step(curves, {"bce": "BCE"})
     ap, dice, _ = figure.axes[1].lines
     assert ap.get_ydata() == pytest.approx([0.11, 0.11])
     assert dice.get_ydata() == pytest.approx([0, 0.02])

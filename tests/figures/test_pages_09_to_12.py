@@ -9,6 +9,7 @@ import pytest
 import torch
 from matplotlib.colors import to_rgb
 
+from steelnb.evaluation.recorded import seed_interval
 from steelnb.evaluation.scores import Value
 from steelnb.figures import borrowed, long_run, plots, races, real_steel
 
@@ -59,10 +60,11 @@ def test_curves_of_nothing_say_so_and_of_something_do_not():
 
 def test_only_a_difference_beyond_the_spread_of_seeds_is_coloured():
     gains = {"sure": np.array([0.10, 0.11, 0.12]), "unsure": np.array([-0.1, 0.2, 0.1]), "one seed": np.array([0.3])}
-    figure = races.draw_differences(gains, "gain", "a title")
+    intervals = {name: seed_interval(values) for name, values in gains.items()}
+    figure = races.draw_differences(gains, intervals, "gain", "a title")
     colours = [line.get_color() for line in figure.axes[0].lines if line.get_marker() == "D"]
-    assert colours == [races.BEYOND, plots.INK, plots.INK]
-    assert [text.get_text() for text in races.draw_differences({}, "", "").axes[0].texts] == ["not recorded yet"]
+    assert colours == [races.BEYOND, races.WITHIN, races.WITHIN]
+    assert [text.get_text() for text in races.draw_differences({}, {}, "", "").axes[0].texts] == ["not recorded yet"]
 
 
 def test_a_line_of_the_waterfall_is_coloured_by_its_change_alone():
@@ -70,18 +72,23 @@ def test_a_line_of_the_waterfall_is_coloured_by_its_change_alone():
         return {"change": name, "runs": [{"cpu_seconds": each, "at_most": 70.0} for each in seconds]}
 
     lines = [line("original", 60.0, 61.0, 62.0), line("half", 30.0, 30.4, 31.0), line("never", None, 31.0, 29.0)]
-    figure = races.draw_waterfall(lines)
+    steps = np.diff(np.log(races.shares_of_the_first(lines)), axis=0)
+    beyond = [line["change"] for line, step in zip(lines[1:], steps, strict=True)
+              if np.prod(seed_interval(step)[1:]) > 0]
+    figure = races.draw_waterfall(lines, beyond)
     dots = [line for line in figure.axes[0].lines if line.get_marker() in ("o", ">")]
-    assert [dot.get_color() for dot in dots] == [plots.INK] * 3 + [races.BEYOND] * 3 + [plots.INK] * 3
+    assert [dot.get_color() for dot in dots] == [races.WITHIN] * 3 + [races.BEYOND] * 3 + [races.WITHIN] * 3
     assert [dot.get_marker() for dot in dots].count(">") == 1
 
 
 def test_few_images_are_hollow():
-    figure = real_steel.draw_scores({"few": Value(0.4, 0.2, 0.6, 7), "many": Value(0.5, 0.45, 0.55, 180)}, "Dice")
-    few, many = (line for line in figure.axes[0].lines if line.get_marker() == "o")
+    rows = {"few": Value(0.4, 0.2, 0.6, 7), "many": Value(0.5, 0.45, 0.55, 180)}
+    figure = real_steel.draw_scores(rows, "Dice", {"many"})
+    few, many = (line for line in figure.axes[0].lines if line.get_marker() != "None")
     assert few.get_markerfacecolor() == "none"
     assert many.get_markerfacecolor() != "none"
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["few\nn = 7", "many\nn = 180"]
+    assert (few.get_marker(), many.get_marker()) == ("D", "o")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["few (n = 7)", "many (n = 180)"]
 
 
 def test_a_map_of_errors_comes_back_in_its_colours():
@@ -102,13 +109,16 @@ def test_a_piece_lies_on_lit_steel_around_the_defect():
     assert columns.start <= 300 < 320 <= columns.stop
     assert columns.stop - columns.start == 100
     assert real_steel.piece(np.zeros((8, 50), np.uint8), np.zeros((8, 50), bool))[1] == slice(0, 50)
+    narrow = np.zeros((8, 200), np.uint8)
+    narrow[:, 170:] = 90  # all pieces of a figure have one width
+    assert real_steel.piece(narrow, narrow > 0, width=100)[1] == slice(100, 200)
     real_steel.draw_examples({"a": (image, mask, mask), "b": (image, mask & False, mask)})
 
 
 def test_what_is_borrowed_is_drawn():
     image, mask = np.full((32, 64), 90, np.uint8), np.zeros((32, 64), bool)
     mask[8:16, 8:24] = True
-    maps = [torch.rand(3, 16, 32), torch.rand(4, 8, 16)]
+    maps = {"random": torch.rand(3, 16, 32), "trained": torch.rand(4, 8, 16)}
     figure = borrowed.draw_features(image, mask, maps, lambda stack, mask: stack.flatten(1).max(1).values)
     assert len(figure.axes) == 3
     scores = pd.DataFrame([{"step": step, "dice": 0.1, "start": start}
@@ -117,4 +127,4 @@ def test_what_is_borrowed_is_drawn():
     assert len(borrowed.draw_sheet(image, mask, np.zeros((32, 64)), np.ones((32, 64))).axes) == 3
     table = pd.DataFrame({"data": ["a", "a", "b"], "arm": "x", "seconds": [60, 60, 0], "dice": [0.5, 0.6, 0.7]})
     labels = [label.get_text() for label in borrowed.draw_recorded(table).axes[0].get_yticklabels()]
-    assert labels == ["a, x, 60 s", "b, x, as it is"]
+    assert labels == ["a, x, 60 s", "b, x, not trained"]

@@ -101,8 +101,9 @@ def test_without_the_failure_the_notebook_is_red(notebook, module, broken, claim
 
 
 def test_notebook_05_reads_the_record_as_the_study_does():
-    verdicts = run_to("05", "verdicts[share] = ")["verdicts"]
-    summary = imbalance.summary(recorded.records("imbalance"))
-    assert len(verdicts) >= 3
-    for share, verdict in verdicts.items():
-        assert f"{share:.0%}: {verdict}" in summary
+    rows = run_to("05", "recordings = pd.DataFrame(")["recordings"]
+    told = imbalance.summary(recorded.records("imbalance")).splitlines()
+    assert len(rows) >= 6
+    for share, arm, seeds, ranks, mask_from in rows.iloc[:, :5].itertuples(index=False):
+        (line,) = [line for line in told if line.startswith(f"| {share} | `{arm}` | {seeds} |")]
+        assert line.endswith(f"| {ranks:g} | {mask_from:g} |")

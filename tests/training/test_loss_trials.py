@@ -1,11 +1,10 @@
 """Crops with the share that was asked for; trials in which only the loss differs; the loss log."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
-from steelnb import losses, runtime
+from steelnb import losses
 from steelnb.data import dataset
 from steelnb.evaluation import metrics
 from steelnb.network import geometry
@@ -226,18 +225,3 @@ def test_score_leaves_the_mode_as_it_was(training):
         assert model.training is mode
     no_clean = Crops(training.windows[:3], training.masks[:3])
     assert np.isnan(loss_trials.score(model, no_clean)["false_alarm_rate"])
-
-
-# ---- the loss log --------------------------------------------------------------------------------------------------
-
-
-def test_the_log_runs_across_notebooks():
-    row = dict(disease="sign trick", symptom="Dice > 1", measured="-3.2, \"quoted\"", fix="sigmoid")
-    assert loss_trials.log("07", [row | {"disease": "bytes"}])["notebook"].tolist() == ["07"]
-    table = loss_trials.log("06", [row, row | {"disease": "threshold"}])
-    assert table["disease"].tolist() == ["sign trick", "threshold", "bytes"]
-    table = loss_trials.log("06", [row])
-    assert table["notebook"].tolist() == ["06", "07"]
-    assert table.iloc[0].to_dict() == {"notebook": "06"} | row
-    assert [path.name for path in runtime.runs_folder().iterdir()] == ["loss_log.csv"]
-    assert pd.read_csv(runtime.runs_folder() / "loss_log.csv").equals(table.astype({"notebook": int}))
