@@ -178,6 +178,13 @@ def best(found: pd.DataFrame) -> pd.DataFrame:
     return found.loc[found.groupby(["arm", "seed"])["choose"].idxmax()].set_index(["arm", "seed"])
 
 
+def at_equal_budget(found: pd.DataFrame) -> pd.DataFrame:
+    """The points of `LESS`, and those of fast with the same rate and number of steps."""
+    of = found[found["arm"].str.startswith("less")]
+    whole = found[(found["arm"] == "fast") & found["rate"].isin(of["rate"]) & found["step"].isin(of["step"])]
+    return pd.concat([of, whole]).set_index(["arm", "seed"])
+
+
 def reached(found: pd.DataFrame, number: str = "dice_chosen") -> pd.DataFrame:
     """A row per arm, seed and share of the original's best: multiply-adds and seconds until it, NaN where never.
 
@@ -207,22 +214,24 @@ def summary(records: pd.DataFrame) -> str:
         shares = (ratios.loc["original"] / ratios.loc[arm]).dropna(how="all")
         told[arm] = ", ".join(f"{share:.0%}: {_each(shares[share])}" for share in SHARES)
     gap = {pair: _difference(chosen, *pair) for pair in (("fast", "original"), ("plain", "fast"))}
+    equal = at_equal_budget(found)
     lines = [
         "How many times fewer multiply-adds than the original, each at its best rate, to a share of the original's "
         f"best Dice, a number per seed: fast {told['fast']}; plain {told['plain']}.",
         f"At the end, Dice at the chosen threshold: fast less original {gap['fast', 'original']}, plain less fast "
         f"{gap['plain', 'fast']}.",
         "",
-        "| arm | seeds | rates chosen | Dice, p > ½ | chosen threshold | AP | less fast's | GMAC | seconds |",
+        "| arm | seeds | rates chosen | Dice, p > ½ | chosen threshold | AP | less fast's (less one thing: after as "
+        "many steps) | GMAC | seconds |",
         "|---" * 9 + "|",
     ]
     for arm in dict.fromkeys(found["arm"]):
         of = chosen.loc[arm]
-        less = "–" if arm == "fast" else str(_difference(chosen, arm, "fast"))
+        less = "–" if arm == "fast" else _difference(equal if arm.startswith("less") else chosen, arm, "fast")
         numbers = [compare.mean_range(of[name]) for name in ("dice_half", "dice_chosen", "ap")]
         rates = ", ".join(f"{rate:g}" for rate in of["rate"])
-        lines.append(f"| {arm} | {len(of)} | {rates} | {' | '.join(numbers)} | {less} | {of['gigamacs'].mean():.1f} | "
-                     f"{of['seconds'].mean():.0f} |")
+        spent = f"{of['gigamacs'].mean():.1f} | {of['seconds'].mean():.0f}"
+        lines.append(f"| {arm} | {len(of)} | {rates} | {' | '.join(numbers)} | {less} | {spent} |")
     return "\n".join([*lines, "", *_curves(found)])
 
 

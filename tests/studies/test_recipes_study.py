@@ -85,3 +85,11 @@ def test_summary_says_ratios_and_never():
     text = recipes.summary(made_up())
     assert "fast 50%: 10.0, 80%: 2.5, 95%: 5.0" in text
     assert "95%: never" in text
+
+
+def test_fast_less_one_thing_is_held_against_fast_after_as_many_steps():
+    less = pd.DataFrame([{"arm": "less flips", "rate": 4e-3, "steps": 80, "seed": 0, "curve": [
+        {"step": 80, "gigamacs": 2, "seconds": 2, "choose": 0.25, "dice_chosen": 0.25, "dice_half": 0.25, "ap": 0.25,
+         "image_dices": [0.25, 0.25]}]}])
+    row = next(line for line in recipes.summary(pd.concat([made_up(), less])).splitlines() if "less flips" in line)
+    assert "-0.050" in row  # and not −0.35, which is the distance from the longest training
