@@ -205,7 +205,8 @@ first = quoted.loc["saliency"].xs(80, level="steps")
 assert first.loc["bce", ["dice_half", "dice_chosen"]].tolist() == [0.121, 0.270]  # the text below
 assert first.loc["dice", ["dice_half", "dice_chosen"]].tolist() == [0.381, 0.443]
 later = quoted.loc["synthetic"].xs(640, level="steps")
-assert later.loc[["bce", "focal", "dice_bce"], "dice_half"].max() < 0.002 and later["dice_chosen"].idxmax() == "batch_dice"
+assert later.loc[["bce", "focal", "dice_bce"], "dice_half"].max() < 0.002
+assert quoted.loc["synthetic", "dice_bce", 1280]["dice_half"] == 0.264
 
 # %% [markdown]
 # At 80 steps (SD-saliency-900, 3 seeds) `bce` scores 0.121 at p > ½ and 0.270 at the chosen threshold, `dice` 0.381 and 0.443. So
@@ -227,7 +228,7 @@ plt.show()
 # *Figure 3: Mean and range of the seeds on 400 crops of synthetic steel, half of them clean, for the same losses.*
 #
 # With clean crops among them the threshold matters more: after 640 steps `bce`, `focal` and `dice_bce` still find nothing at
-# p > ½ (Dice below 0.002, 3 seeds), and `dice_bce` as much as most at a chosen threshold.
+# p > ½ (Dice below 0.002, 3 seeds). After twice as many `dice_bce` speaks (0.264), and the other two hardly.
 #
 # ## 4 · The rule, and the recommendation
 #
@@ -239,12 +240,10 @@ plt.show()
 
 
 # %%
-def paired(a, b, draws=2000):
+def paired(a, b):
     """95 % interval of the mean difference of lists of scores, by seed; seeds and images are drawn with replacement."""
-    seeds, rng = sorted(set(a.index) & set(b.index)), np.random.default_rng(0)
-    gains = np.array([np.subtract(a[seed], b[seed]) for seed in seeds])
-    weights = [rng.multinomial(n, np.full(n, 1 / n), draws) / n for n in gains.shape]
-    return np.quantile(np.einsum("ds,sn,dn->d", weights[0], gains, weights[1], optimize=True), (0.025, 0.975))
+    gains = [np.subtract(a[seed], b[seed]) for seed in sorted(set(a.index) & set(b.index))]
+    return np.array(recorded.seeds_and_images_interval(np.array(gains))[1:])
 
 
 def rule(study):

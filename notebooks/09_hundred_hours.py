@@ -82,7 +82,7 @@ print(data.describe())
 # ## 1 · The hundred hours, in small
 #
 # **Recorded**: the study `long_run` trains recipe `original` (Dice loss, SGD with momentum 0.99, batches of 2, the original's geometry,
-# no augmentation) on a third of the 900 real images of
+# no augmentation) on 298 of the 900 real images of
 # [SD-saliency-900](https://github.com/SongGuorong/MCITF), at width 4 instead of 64, for 200 epochs. Its sessions are ended in turn by
 # SIGTERM (a request, which the training obeys after its next step), by SIGKILL (the process ends at once) and by their own budget of
 # time. One seed: an example, not an estimate. An *arm* is one of the variants that a study compares; this one is arm `original`.
@@ -113,8 +113,8 @@ plt.show()
 # A session that was killed leaves no mark on the curves: the next one takes up its last checkpoint. The lowest panel is the question of
 # page 10: the original's losses ended 0.21 apart (0.15 and 0.36). The study's rule, written before its first record: the gap *opens* if Dice on
 # training and on validation images differ by 0.15 or more at the last epoch, *opens in part* from 0.05. Losses of one epoch are not
-# that measure: while training, batch norm uses the batch's own statistics. (Arm `flips` has mirrored samples besides, arm `uninterrupted`
-# is a second run of 20 epochs; each is printed once it is recorded.)
+# that measure: while training, batch norm uses the batch's own statistics. Arm `flips` has mirrored samples besides, and 100
+# epochs: half the length, so its gap is no answer to whether flips close this one. Arm `uninterrupted` is a second run of the first 20 epochs.
 
 # %%
 measured = recorded.records("long_run").set_index("arm")
@@ -576,7 +576,7 @@ print(f"{kills} kills and a broken checkpoint: same weights, same history, to th
 # ## What to remember
 #
 # - The next step depends on weights, optimizer, schedule, position and random state. Forget one, and the training ends with other weights.
-#   In Dice only the running statistics of the batch norms were missed (study `resume`). Batches that follow from (seed, epoch, index)
+#   In Dice only the running statistics of the batch norms are shown to matter; the schedule is open (study `resume`). Batches that follow from (seed, epoch, index)
 #   need no random state and no fast-forward.
 # - Temporary file, fsync, read back, rename, manifest last: then a kill at any instruction leaves a run that goes on.
 # - Start and continue are one call, and it says which it did.

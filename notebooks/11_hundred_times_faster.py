@@ -14,8 +14,9 @@
 # # A hundred times faster?
 #
 # **What else could those 100 hours have bought?** Nobody here has trained for hours, so this page cannot say. In small, on one thread, `fast` reached the
-# best Dice of the original's first 500 to 800 steps 6 to 38 times sooner. But there only `fast` had a tuned learning rate. With *both* at their best
-# rate (study `recipes`, 5 seeds) it takes 4 to 16 times fewer multiply-adds to 95 % of the original's best, and ends 0.10 Dice higher.
+# best Dice of the original's first 500 to 800 steps 6 to 38 times sooner. But there only `fast` had a tuned learning rate. In a second
+# race (study `recipes`, smaller still, five seeds), with the learning rates of both swept, it takes 4 to 16 times fewer multiply-adds, and 2 to 9 times fewer
+# seconds, to 95 % of the original's best, and after as many steps it ends higher.
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your--name/steelnb/blob/v0.1.0/notebooks/11_hundred_times_faster.ipynb)
 # [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/your--name/steelnb/blob/v0.1.0/notebooks/11_hundred_times_faster.ipynb)
@@ -23,7 +24,7 @@
 # | what you will learn | what it needs |
 # |---|---|
 # | where 100 hours go: work, speed and steps, each counted or measured | a CPU and half a minute |
-# | how much of a speed-up is left when both recipes are tuned | 02, 03 and 07 are useful, not needed |
+# | what a second race says, with the learning rates of both swept | 02, 03 and 07 are useful, not needed |
 # | how to compare two trainings fairly: same images, same cost, tuned alike, several seeds | the records that come with steelnb |
 #
 # **What on this page is proved, recorded, toy.** Proved: the counted work of sections 1 and 2. Recorded: the races of section 4
@@ -191,12 +192,13 @@ assert not beyond, "the text below says that none is"
 # Every line is gray. With *AdamW at 0.004* two seeds fall to 20 % and one to 63 %: three seeds are too few for a 95 % interval, and the change is two at
 # once, optimizer and rate. From *one cycle* on only three budgets were tried (a sixteenth, a quarter, all), so small differences mean nothing.
 #
-# ## 5 · The fair race: both at their best rate
+# ## 5 · The fair race: the rates of both swept
 #
 # **Recorded**, in the study `recipes`: SD-saliency-900 shrunk to 48×48, networks of width 4 and depth 2. The original at five learning rates
 # from 0.001 to 0.1 for 2,560 steps; `fast`, the same with Nesterov SGD, and *plain*, a U-Net that pads with zeros, at two rates each, a training per
-# budget. The rate and the point of a curve are chosen on images that are not reported. Cost is counted in multiply-adds of forward passes, which no busy
-# machine changes.
+# budget whose length is known beforehand; the original is scored along one training. The rate is chosen on images that are not reported; often it is the first
+# or the last of those tried. Cost is counted in multiply-adds of forward passes, which no busy machine changes. At this size a step of `fast` is only 2 times
+# cheaper than one of the original, not 131: the race measures what a step teaches, and nothing follows from it for full size.
 #
 # **Predict.** What was written before the first record: at its best rate the original comes within 0.05 of fast's Dice; `fast` reaches 95 % of the original's
 # best for a fifth of the multiply-adds; plain is as good as `fast` for fewer still. The decision: `fast` keeps its name if it needs at most half, for every seed.
@@ -204,63 +206,82 @@ assert not beyond, "the text below says that none is"
 # %%
 study = recorded.records("recipes")
 points = pd.DataFrame([{"arm": cell.arm, "rate": cell.rate, "seed": cell.seed} | point for cell in study.itertuples() for point in cell.curve])
-chosen = points.loc[points.groupby(["arm", "seed"])["choose"].idxmax()]  # on images that are not reported
-at_best = points.merge(chosen[["arm", "seed", "rate"]]).assign(run=lambda table: table["seed"])
-best_dice, fewer = chosen.set_index(["arm", "seed"])["dice_chosen"], []
-for (arm, seed), runs in at_best[at_best["arm"].isin(races.ARMS)].groupby(["arm", "seed"], sort=False):
-    if ("original", seed) in best_dice.index:
-        first = {share: runs.loc[runs["dice_chosen"] >= share * best_dice["original", seed], "gigamacs"].min() for share in (0.5, 0.8, 0.95)}
-        fewer.append({"arm": arm, "seed": seed} | {f"{share:.0%}": cost for share, cost in first.items()})
-fewer = pd.DataFrame(fewer).set_index(["arm", "seed"])
-fewer = fewer.loc["original"] / fewer[fewer.index.get_level_values("arm") != "original"]  # of the same seed
-print(f"{len(study)} cells; rates chosen:")
-for arm, of in chosen[chosen["arm"].isin(races.ARMS)].groupby("arm", sort=False):
-    print(f"  {arm:<9} {', '.join(f'{rate:g}' for rate in of['rate'])}")
-print("\ntimes fewer multiply-adds to a share of the original's best Dice (NaN: never)")
-print(fewer.sort_index().round(1).to_string())
-of_fast = fewer.xs("fast", level="arm")["95%"]
-ends = chosen.groupby("arm")["dice_chosen"].mean()
-doubled = at_best[at_best["step"].isin([1280, 2560])].groupby(["arm", "step"])["dice_chosen"].mean().unstack()
-print("\nlast doubling gained", ", ".join(f"{arm} {doubled.loc[arm, 2560] - doubled.loc[arm, 1280]:+.2f}" for arm in ("original", "fast", "plain")))
-assert len(of_fast) == 5 and round(of_fast.min()) == 4 and round(of_fast.max()) == 16 and of_fast.min() >= 2, "the texts say so"
-assert round(ends["fast"] - ends["original"], 2) == 0.10 and (doubled[2560] - doubled[1280]).loc[["original", "fast"]].min() > 0.02
+whole = points[points["arm"].isin(races.ARMS)]
+
+
+def best(some):
+    """Of each arm and seed the point that is best on images that are not reported."""
+    return some.loc[some.groupby(["arm", "seed"])["choose"].idxmax()].set_index(["arm", "seed"])
+
+
+chosen, ratios = best(whole), []
+at_best = whole.merge(chosen["rate"].reset_index()).assign(run=lambda table: table["seed"])
+for (arm, seed), runs in at_best.groupby(["arm", "seed"]):
+    aim = chosen.loc[("original", seed), "dice_chosen"]
+    row = {f"{share:.0%}": runs.loc[runs["dice_chosen"] >= share * aim, "gigamacs"].min() for share in (0.5, 0.8, 0.95, 1.0)}
+    ratios.append({"arm": arm, "seed": seed} | row | {"seconds, 95%": runs.loc[runs["dice_chosen"] >= 0.95 * aim, "seconds"].min()})
+ratios = pd.DataFrame(ratios).set_index(["arm", "seed"])
+ratios = ratios.loc["original"] / ratios[ratios.index.get_level_values("arm") != "original"]  # of the same seed
+print("rates chosen:", *(f"{arm} {', '.join(f'{rate:g}' for rate in of)}" for arm, of in chosen["rate"].groupby("arm")), sep="\n  ")
+print("\ntimes fewer multiply-adds, and seconds, to a share of the original's best Dice (NaN: never)")
+print(ratios.sort_index().round(1).to_string())
+of_fast = ratios.xs("fast", level="arm")
+assert of_fast["95%"].min() >= 2, "by the rule of the study fast would lose its name"
+assert [*of_fast["95%"].agg(["min", "max"]).round()] == [4, 16] and [*of_fast["seconds, 95%"].agg(["min", "max"]).round()] == [2, 9], "the top says so"
 
 # %%
-races.draw_curves(at_best[at_best["arm"].isin(races.ARMS)], "gigamacs", "dice_chosen", "Each recipe at its best learning rate", (0.5, 0.8, 0.95))
+races.draw_curves(at_best, "gigamacs", "dice_chosen", "Each recipe at the best of its learning rates", (0.5, 0.8, 0.95))
 plt.gca().set(xlabel="billions of multiply-adds, forward (log)", ylabel="Dice, threshold chosen elsewhere")
 plt.show()
 
 # %% [markdown]
-# *Figure 2: Recorded, study `recipes`: Dice on images that chose nothing over the cost so far, each recipe at its best learning rate, a line per seed; gray: shares
-# of the original's best.*
+# *Figure 2: Recorded, study `recipes`: Dice on images that chose nothing over the cost, each recipe at the best of its learning rates, a line per seed; a point of
+# the blue lines is a training of that length. Gray: shares of the mean of the original's highest points.*
 #
-# So `fast` keeps its name, and the prediction was wrong in three places: the original's best rate is 0.001 to 0.003, about what it had in 2020; it ends 0.10
-# below `fast`, not 0.05; and the plain U-Net, the cheapest per step, ends below `fast` too. None of them has reached its plateau: the last doubling still gained.
+# So `fast` keeps its name, and most of the prediction fails: a fifth of the multiply-adds is not reached for every seed, and the original's best rate is no
+# tenfold of that of 2020 but 0.001 to 0.003. Ratios are powers of two because budgets are. Compare now at equal steps, and *plain* at equal cost too:
 
 # %%
-full, gains = chosen[chosen["arm"] == "fast"].set_index("seed")["dice_chosen"], {}
-as_long = points.query("arm == 'fast' and rate == 0.004 and step == 1280").set_index("seed")["dice_chosen"]  # as those less one thing
-for arm, of in sorted(chosen[chosen["arm"] != "fast"].groupby("arm"), key=lambda pair: pair[0].startswith("less")):
-    gains[arm] = (of.set_index("seed")["dice_chosen"] - (as_long if arm.startswith("less") else full)).dropna().to_numpy()
-intervals = {arm: recorded.seed_interval(values) for arm, values in gains.items()}
-races.draw_differences(gains, intervals, "Dice at the end, less that of fast", "Final Dice against that of fast")
+def against(arm, other, some, others):
+    """Mean difference of Dice from another arm's, of the same seeds and images, with its interval over both; the numbers of the seeds."""
+    one, two = (table["image_dices"].loc[name] for table, name in ((some, arm), (others, other)))
+    gains = np.array([np.subtract(one[seed], two[seed]) for seed in sorted(set(one.index) & set(two.index))])
+    return recorded.seeds_and_images_interval(gains), gains.mean(1)
+
+
+last = best(whole.query("step == 2560"))
+less = points[points["arm"].str.startswith("less")].set_index(["arm", "seed"])
+as_long = whole.query("arm == 'fast' and rate == 0.004 and step == 1280").set_index(["arm", "seed"])
+found = {f"{arm}, 2560 steps": against(arm, "fast", last, last) for arm in ("original", "plain", "nesterov")}
+found["plain 2560, fast 640"] = against("plain", "fast", last, best(whole.query("step == 640")))
+found |= {arm.split(":")[0]: against(arm, "fast", less, as_long) for arm in dict.fromkeys(less.index.get_level_values("arm"))}
+intervals, gains = ({name: pair[k] for name, pair in found.items()} for k in (0, 1))
+races.draw_differences(gains, intervals, "Dice, less that of fast", "Dice against that of fast")
 plt.show()
-for arm, (mean, low, high) in intervals.items():
-    print(f"{mean:+.3f} [{low:+.3f} … {high:+.3f}]  {arm}" + "  *" * (low * high > 0))
-assert abs(intervals["nesterov"][0]) < 0.02 and intervals["plain"][2] < 0, "the texts say so"
-lost = {arm.split(":")[0] for arm, (mean, *_) in intervals.items() if arm.startswith("less") and mean < -0.05}
-assert lost == {"less AdamW", "less crops on defects", "less batches of 4"}, "the text below says so"
+for name, (mean, low, high) in intervals.items():
+    print(f"{mean:+.3f} [{low:+.3f} … {high:+.3f}]  {name}" + "  *" * (low * high > 0))
+lower = (less.loc["less BCE beside Dice", "dice_half"] - as_long.loc["fast", "dice_half"]).dropna()
+beyond = {name for name, (_, low, high) in intervals.items() if low * high > 0}
+assert {"original, 2560 steps", "plain 2560, fast 640", "less AdamW", "less crops on defects", "less batches of 4", "less crops"} <= beyond, "as the text says"
+assert not beyond & {"nesterov, 2560 steps", "less flips", "less moving average", "less BCE beside Dice"} and lower.max() < 0, "as the text says"
+gained = last["dice_chosen"] - best(whole.query("step == 1280"))["dice_chosen"]
+print("the last doubling gained", ", ".join(f"{arm} {gain:+.2f}" for arm, gain in gained.groupby("arm").mean().items()))
 
 # %% [markdown]
-# *Figure 3: Recorded, study `recipes`: final Dice of each recipe less that of `fast`, and of `fast` less one thing after 1,280 steps less that of `fast` after as many;
-# a gray dot per seed, the mean with its 95 % interval over seeds, black (and starred above) only where that lies beyond 0.*
+# *Figure 3: Recorded, study `recipes`: Dice at the chosen threshold less that of `fast` after as many steps (1,280 for `fast` less one thing), and of plain at equal
+# multiply-adds; a gray dot per seed, the mean with its 95 % interval over seeds and images, black (and starred above) only where that lies beyond 0.*
 #
-# Of the changes, those cost most when undone that set the noise of a step: the optimizer, batches of 4 (of 2: half the images too), crops on defects. SGD
-# with Nesterov's momentum of 0.9 and one cycle does as well as AdamW. Flips, the moving average and BCE beside Dice change nothing that three seeds show.
+# After as many steps `fast` ends above the original, and no difference between AdamW and Nesterov SGD is shown. *Plain* ends below `fast` for a quarter of
+# the multiply-adds; at equal multiply-adds it is ahead. In seconds that gains little, since small layers use a processor badly, and by the rule (the same in the
+# end) it does not take `fast`'s place. None has reached its plateau.
+#
+# Undone, these cost Dice: crops on defects, batches of 4 (of 2 half as many images are seen), and AdamW for SGD of momentum 0.99. That SGD had one rate, 0.01, not
+# tuned, so its line says nothing of the optimizer. Whole images in place of crops gain, for four times the work. Flips and the moving average show nothing; BCE
+# beside Dice nothing at a chosen threshold, but without it Dice at p > ½ is lower for each seed.
 
 # %% tags=["headline"]
-print(f"untuned rival: {sooner.min():.0f} to {sooner.max():.0f} times sooner; both tuned: {of_fast.min():.0f} to {of_fast.max():.0f} times fewer "
-      f"multiply-adds ({of_fast.notna().sum()} seeds)")
+fewer, quicker = (of_fast[name].agg(["min", "max"]) for name in ("95%", "seconds, 95%"))
+print(f"untuned rival: {sooner.min():.0f} to {sooner.max():.0f} times sooner; rates of both swept, to 95 %: {quicker.iloc[0]:.0f} to {quicker.iloc[1]:.0f}")
 
 # %% [markdown]
 # ## What to remember

@@ -325,7 +325,8 @@ print(f"{STEPS} steps, six images: Dice {ends['steel']:.2f} from steel, {ends['i
 # %% [markdown]
 # ## What to remember
 #
-# - A start from others' weights costs nothing to try, and is probably worth most where labels are few (study `how_many_masks`).
+# - A start from others' weights costs nothing to try, ; whether it is worth most where labels are few is the question of the study
+#   `how_many_masks`, not recorded yet.
 # - A picture of a feature map proves nothing: among a hundred maps, random ones too, some lights up where the defect is.
 # - A gain on images of the kind that the start was trained on is no evidence for another kind. Score where you will work.
 # - A padded network is seamless too, if each tile carries its margin and starts on the grid of strides.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from steelnb.evaluation.recorded import seed_interval
+from steelnb.evaluation.recorded import seed_interval, seeds_and_images_interval
 
 SAME = 0.02
 
@@ -35,11 +35,7 @@ def over_seeds_and_images(a: pd.Series, b: pd.Series, draws: int = 2000) -> Diff
     if not seeds:
         return Difference(float("nan"), float("nan"), float("nan"), 0)
     gains = np.array([np.subtract(a[seed], b[seed]) for seed in seeds])
-    rng = np.random.default_rng(0)
-    rows = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), draws) / len(seeds)
-    columns = rng.multinomial(gains.shape[1], np.full(gains.shape[1], 1 / gains.shape[1]), draws) / gains.shape[1]
-    means = np.einsum("ds,sn,dn->d", rows, gains, columns, optimize=True)
-    return Difference(float(gains.mean()), *map(float, np.quantile(means, (0.025, 0.975))), len(seeds))
+    return Difference(*seeds_and_images_interval(gains, draws), len(seeds))
 
 
 def over_seeds(a: pd.Series, b: pd.Series) -> Difference:

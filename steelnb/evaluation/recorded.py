@@ -60,6 +60,14 @@ def seed_interval(values: Iterable[float]) -> tuple[float, float, float]:
     half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / n**0.5 if n > 1 else np.nan
     return float(mean), float(mean - half), float(mean + half)
 
+def seeds_and_images_interval(gains: np.ndarray, draws: int = 2000) -> tuple[float, float, float]:
+    """Mean of paired differences, [seeds, images], with a 95 % interval: both are drawn with replacement."""
+    rng, weights = np.random.default_rng(0), []
+    for n in gains.shape:
+        weights.append(rng.multinomial(n, np.full(n, 1 / n), draws) / n)
+    means = np.einsum("ds,sn,dn->d", weights[0], gains, weights[1], optimize=True)
+    return float(gains.mean()), *map(float, np.quantile(means, (0.025, 0.975)))
+
 
 def table(rows: list[dict]) -> pd.DataFrame:
     """Records as a table. Raises ValueError if a number has the name of a setting."""

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from steelnb.evaluation import recorded
@@ -58,3 +59,13 @@ def test_an_interval_over_seeds_is_students():
     assert recorded.seed_interval([0.5])[0] == 0.5
     assert all(limit != limit for limit in recorded.seed_interval([0.5])[1:])
     assert recorded.seed_interval([])[0] != recorded.seed_interval([])[0]
+
+
+def test_an_interval_over_seeds_and_images_takes_both_into_account():
+    rng = np.random.default_rng(0)
+    assert recorded.seeds_and_images_interval(np.full((3, 20), 0.25)) == pytest.approx((0.25, 0.25, 0.25))
+    of_images = np.tile(rng.normal(size=200), (3, 1))  # seeds alike
+    mean, low, high = recorded.seeds_and_images_interval(of_images)
+    assert (low, high) == pytest.approx((mean - 1.96 / 200**0.5, mean + 1.96 / 200**0.5), abs=0.02)
+    of_seeds = np.repeat(np.array([[-1.0], [0.0], [1.0]]), 200, 1)  # images alike: the means of 27 draws of three
+    assert recorded.seeds_and_images_interval(of_seeds) == pytest.approx((0, -1, 1))
