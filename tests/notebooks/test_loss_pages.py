@@ -24,7 +24,7 @@ def cell(notebook, words):
 
 @pytest.fixture(scope="module")
 def rule():
-    space = {"KEY": list(losses_study.KEY)}
+    space = {"KEY": list(losses_study.KEY), "recorded": recorded}
     exec("import numpy as np\nimport pandas as pd\n" + cell("07", "def rule(study)"), space)
     return space["rule"]
 
