@@ -31,7 +31,7 @@
 # for 100 hours on one GPU, and wrote down what went wrong
 # ([dosp0911/Steel_image_Segmentation](https://github.com/dosp0911/Steel_image_Segmentation)). This series rebuilds that
 # work so that it can be stepped through, checked and believed. Everything measured on this page is a *toy* (see the
-# [glossary](#Glossary)): a short training on a few images shows how the parts fit together.
+# [glossary](#glossary)): a short training on a few images shows how the parts fit together.
 
 # %%
 # Setup: pip installs steelnb where it is missing, as on Colab; torch and NumPy stay as they are.
@@ -312,6 +312,8 @@ print("left behind in the run folder:", *sorted(path.name for path in run.iterdi
 # - [02 · How does a network that shrinks its input segment a whole sheet?](02_overlap_tile.ipynb)
 # - [03 · What does this U-Net see, and what does it cost?](03_unet.ipynb)
 # - [04 · What does a score say, and what does it leave out?](04_metrics.ipynb)
+#
+# <a id="glossary"></a>
 #
 # ## Glossary
 #
