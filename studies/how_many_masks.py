@@ -52,7 +52,8 @@ def run(setting: dict) -> dict:
         order = np.random.default_rng(setting["seed"]).permutation(sorted(train.images["ImageId"]))
         some = train.subset(order[: setting["images"]].tolist())
         recipe = PRETRAINED.changed(crop=(96, 96), batch=4, **ARMS[setting["arm"]])
-        model = equal_seconds.trained_for(some, recipe, setting["steps"], setting["seed"])
+        samples = equal_seconds.samples_of(some, recipe, setting["seed"])
+        model = equal_seconds.trained_for(samples, recipe, setting["steps"], setting["seed"])
     else:
         model = load_network(pretrained.STEEL).model
     (to_choose, masks), (to_report, truth) = outputs(model, choose), outputs(model, report)

@@ -95,16 +95,16 @@ def parts(name: str, fold: int) -> tuple[dataset.SteelData, dataset.SteelData]:
 
 def trained(data: dataset.SteelData, recipe: Recipe, seconds: float, seed: int) -> tuple[torch.nn.Module, int]:
     """A network trained for about `seconds` of processor time, in eval mode, and its number of steps."""
+    samples = samples_of(data, recipe, seed)
     first = Trainer(recipe, 1, 100, seed, torch.device("cpu"))
-    median = np.median(list(feed(first, samples_of(data, recipe, seed), recipe, 8))[2:])
-    steps = max(20, round(seconds / median))
-    return trained_for(data, recipe, steps, seed), steps
+    steps = max(20, round(seconds / np.median(list(feed(first, samples, recipe, 8))[2:])))
+    return trained_for(samples, recipe, steps, seed), steps
 
 
-def trained_for(data: dataset.SteelData, recipe: Recipe, steps: int, seed: int) -> torch.nn.Module:
-    """A network trained for `steps` steps on all images of `data`, in eval mode."""
+def trained_for(samples, recipe: Recipe, steps: int, seed: int) -> torch.nn.Module:
+    """A network trained for `steps` steps on samples of `samples_of`, in eval mode."""
     trainer = Trainer(recipe, 1, steps, seed, torch.device("cpu"))
-    for _ in feed(trainer, samples_of(data, recipe, seed), recipe, steps):
+    for _ in feed(trainer, samples, recipe, steps):
         pass
     return trainer.averaged.eval()
 

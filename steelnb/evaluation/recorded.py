@@ -60,6 +60,7 @@ def seed_interval(values: Iterable[float]) -> tuple[float, float, float]:
     half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / n**0.5 if n > 1 else np.nan
     return float(mean), float(mean - half), float(mean + half)
 
+
 def seeds_and_images_interval(gains: np.ndarray, draws: int = 2000) -> tuple[float, float, float]:
     """Mean of paired differences, [seeds, images], with a 95 % interval: both are drawn with replacement."""
     rng, weights = np.random.default_rng(0), []
